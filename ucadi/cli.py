@@ -1,0 +1,134 @@
+"""The command line: registers the commands, prints their results, errors and progress.
+
+A command is a plain function that returns a frozen dataclass. Here it gains `--json` and loses its
+exceptions: errors become `ucadi: error: ...`, a hint and an exit code (see `ucadi.errors`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from ucadi import __version__
+from ucadi.commands.phantom import phantom
+from ucadi.errors import UcadiError, UsageError
+from ucadi.progress import show_with
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="ucadi",
+    help="Federated learning for chest CT: encrypted rounds as files, from DICOM to heatmap.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+EXTRAS = {
+    "torch": "learn",
+    "h5py": "imaging",
+    "pydicom": "imaging",
+    "nibabel": "imaging",
+    "scipy": "imaging",
+    "sklearn": "evaluation",
+    "matplotlib": "evaluation",
+}
+"""The extra of the package that brings each optional module."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"ucadi {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    del version  # the callback has printed it
+
+
+def as_command(function: Callable[..., Any]) -> Callable[..., None]:
+    """The function as a command: with `--json`, its result printed, its errors reported with their exit code."""
+
+    @functools.wraps(function)
+    def command(*args: Any, as_json: bool, **options: Any) -> None:
+        try:
+            with show_with(_progress_bar):
+                result = function(*args, **options)
+        except UcadiError as error:
+            raise _report(error) from None
+        except ModuleNotFoundError as error:
+            module = (error.name or "").partition(".")[0]
+            if module not in EXTRAS:
+                raise
+            raise _report(
+                UsageError(f"this command needs {module}", hint=f"pip install 'ucadi[{EXTRAS[module]}]'")
+            ) from None
+        if result is not None:
+            typer.echo(json.dumps(dataclasses.asdict(result), default=_plain) if as_json else str(result))
+
+    signature = inspect.signature(function, eval_str=True)
+    as_json = inspect.Parameter(
+        "as_json",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False,
+        annotation=Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")],
+    )
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), as_json], return_annotation=None
+    )
+    command.__annotations__ = {p.name: p.annotation for p in command.__signature__.parameters.values()}  # type: ignore[attr-defined]
+    return command
+
+
+def _report(error: UcadiError) -> typer.Exit:
+    typer.echo(f"ucadi: error: {error.message}", err=True)
+    if error.hint:
+        typer.echo(f"ucadi: hint: {error.hint}", err=True)
+    return typer.Exit(error.exit_code)
+
+
+def _plain(value: Any) -> Any:
+    """JSON for what dataclasses hold beside numbers and text."""
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _progress_bar(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
+    """Shows a bar on a terminal; elsewhere (a log file, CI) one line when the work is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        count = 0
+        for count, item in enumerate(items, start=1):  # noqa: B007 - the count is printed after the loop
+            yield item
+        print(f"{label}: {count} done", file=sys.stderr)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        yield from bar.track(items, total=total, description=label)
+
+
+for function in (phantom,):
+    app.command(function.__name__.replace("_", "-"))(as_command(function))

@@ -1,0 +1,1 @@
+"""Computed tomography as numpy arrays: volumes, DICOM, NIfTI, sampling, phantoms."""

@@ -1,0 +1,1 @@
+"""Federated averaging on numpy: updates, fixed point, sums, the next model."""

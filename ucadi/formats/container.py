@@ -1,0 +1,229 @@
+"""The container of everything that sites exchange: safetensors with one metadata entry of canonical JSON.
+
+A file is an eight-byte little-endian length, a JSON header of that length, and the tensors' bytes one
+after another. The header names each tensor's dtype, shape and place; its `__metadata__` holds exactly one
+entry, `ucadi`, whose text is canonical JSON (sorted keys, no spaces, ASCII). One entry, because the
+reference implementation writes several in random order. The same content always gives the same bytes.
+
+Reading is strict, and checks before it allocates: nothing but what `write` writes is accepted, so that
+two readers can never understand one file differently. Tensors are memory-mapped, not copied.
+
+Source: the safetensors format, https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from ucadi.errors import FormatError
+from ucadi.formats.output import new_file
+
+Metadata = dict[str, Any]
+
+MAX_HEADER = 1 << 20
+"""Longest header accepted, in bytes: room for a thousand contributions, none for an attack by size."""
+
+MAX_TENSORS = 10_000
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
+    "U8": np.dtype("u1"),
+    "U64": np.dtype("<u8"),
+}
+
+METADATA_KEY = "ucadi"
+
+
+@dataclass(frozen=True)
+class Container:
+    """What a file holds: its tensors by name (read-only views of the file) and its metadata."""
+
+    tensors: Mapping[str, npt.NDArray[Any]]
+    metadata: Metadata
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A tensor that is made while it is written, so that it need not fit in memory: blocks in order."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    blocks: Iterable[npt.NDArray[Any]]
+
+
+def canonical_json(value: Any) -> str:
+    """`value` as JSON in the one form that is signed and digested: sorted keys, no spaces, ASCII, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def parse_canonical_json(text: str | bytes, name: str) -> Any:
+    """The value of canonical JSON; FormatError, naming `name`, for anything else, also for JSON in another form."""
+    try:
+        value = json.loads(text)
+        exact = canonical_json(value)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{name}: not JSON: {error}") from None
+    if exact != (text if isinstance(text, str) else text.decode("utf-8", "replace")):
+        raise FormatError(f"{name}: JSON, but not in canonical form", hint="it was edited or made by another program")
+    return value
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes in hex: what `sha256sum` prints, and how artefacts name each other."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensor_digest(tensor: npt.NDArray[Any]) -> str:
+    """SHA-256 of a tensor's bytes in hex."""
+    return hashlib.sha256(np.ascontiguousarray(tensor).data).hexdigest()
+
+
+def write(
+    path: Path, tensors: Mapping[str, npt.NDArray[Any] | Stream], metadata: Metadata, *, force: bool = False
+) -> None:
+    """Writes tensors and metadata to `path`, whole or not at all. Tensors lie in name order, without gaps."""
+    with new_file(path, force=force) as part, part.open("wb") as file:
+        write_to(file, tensors, metadata)
+
+
+def write_to(file: BinaryIO, tensors: Mapping[str, npt.NDArray[Any] | Stream], metadata: Metadata) -> None:
+    """Writes tensors and metadata to an open file."""
+    file.write(_header(tensors, metadata))
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        if isinstance(tensor, Stream):
+            for block in tensor.blocks:
+                file.write(np.ascontiguousarray(block, dtype=DTYPES[tensor.dtype]).data)
+        else:
+            file.write(np.ascontiguousarray(tensor, dtype=DTYPES[_dtype_name(tensor)]).data)
+
+
+def read(path: Path, expected_format: str | None = None) -> Container:
+    """Reads a container and, if `expected_format` is given, checks that it is of that format and version 1.
+
+    Raises FormatError for a file that is not exactly what `write` makes.
+    """
+    name = path.name
+    try:
+        size = path.stat().st_size
+        file = path.open("rb")
+    except OSError as error:
+        raise FormatError(f"{path}: {error.strerror}") from None
+    with file:
+        prefix = file.read(8)
+        if len(prefix) < 8:
+            raise FormatError(f"{name}: too short to be a ucadi file")
+        (length,) = struct.unpack("<Q", prefix)
+        if not 2 <= length <= min(MAX_HEADER, size - 8):
+            raise FormatError(f"{name}: not a ucadi file, or truncated")
+        text = file.read(length)
+    entries, metadata = _parse_header(text, name)
+    tensors = _map_tensors(path, entries, offset=8 + length, size=size)
+    if expected_format is not None:
+        check_format(metadata, expected_format, name)
+    return Container(tensors, metadata)
+
+
+def check_format(metadata: Metadata, expected: str, name: str, version: int = 1) -> None:
+    """Raises FormatError unless the metadata says that the file is of the expected format and version."""
+    found = metadata.get("format")
+    if found != expected:
+        raise FormatError(f"{name}: a {found} file, not a {expected} file", hint=f"ucadi inspect {name}")
+    if metadata.get("version") != version:
+        raise FormatError(
+            f"{name}: version {metadata.get('version')} of {expected}; this program reads version {version}",
+            hint="use the same release of ucadi at every site",
+        )
+
+
+def _dtype_name(tensor: npt.NDArray[Any]) -> str:
+    for name, dtype in DTYPES.items():
+        if tensor.dtype == dtype:
+            return name
+    raise TypeError(f"a tensor of {tensor.dtype} has no place in the container")
+
+
+def _header(tensors: Mapping[str, npt.NDArray[Any] | Stream], metadata: Metadata) -> bytes:
+    header: dict[str, Any] = {"__metadata__": {METADATA_KEY: canonical_json(metadata)}}
+    start = 0
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        dtype = tensor.dtype if isinstance(tensor, Stream) else _dtype_name(tensor)
+        end = start + math.prod(tensor.shape) * DTYPES[dtype].itemsize
+        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [start, end]}
+        start = end
+    text = canonical_json(header).encode("ascii")
+    text += b" " * (-len(text) % 8)  # tensors begin on a multiple of eight bytes
+    if len(text) > MAX_HEADER:
+        raise FormatError(f"header of {len(text)} bytes; at most {MAX_HEADER} can be read back")
+    return struct.pack("<Q", len(text)) + text
+
+
+def _parse_header(text: bytes, name: str) -> tuple[dict[str, Any], Metadata]:
+    stripped = text.rstrip(b" ")
+    if len(text) - len(stripped) >= 8 or len(text) % 8:
+        raise FormatError(f"{name}: header with wrong padding")
+    header = parse_canonical_json(stripped, f"{name}: header")
+    if not isinstance(header, dict) or not isinstance(header.get("__metadata__"), dict):
+        raise FormatError(f"{name}: a safetensors file, but not one of ucadi's", hint="it lacks ucadi's metadata")
+    described = header.pop("__metadata__")
+    if set(described) != {METADATA_KEY} or not isinstance(described[METADATA_KEY], str):
+        raise FormatError(f"{name}: a safetensors file, but not one of ucadi's", hint="it lacks ucadi's metadata")
+    metadata = parse_canonical_json(described[METADATA_KEY], f"{name}: metadata")
+    if not isinstance(metadata, dict):
+        raise FormatError(f"{name}: metadata is not an object")
+    if len(header) > MAX_TENSORS:
+        raise FormatError(f"{name}: {len(header)} tensors; at most {MAX_TENSORS} are read")
+    return header, metadata
+
+
+def _map_tensors(path: Path, entries: dict[str, Any], offset: int, size: int) -> dict[str, npt.NDArray[Any]]:
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    end_of_last = 0
+    data = np.memmap(path, mode="r", dtype=np.uint8, offset=offset, shape=(size - offset,)) if size > offset else None
+    for name, dtype, shape, start, end in _entries(entries, path.name):
+        if start != end_of_last or end - start != math.prod(shape) * dtype.itemsize or end > size - offset:
+            raise FormatError(f"{path.name}: tensor {name} does not lie where the header says", hint="truncated?")
+        part = data[start:end] if data is not None else np.empty(0, np.uint8)
+        tensors[name] = np.asarray(part).view(dtype).reshape(shape)
+        end_of_last = end
+    if end_of_last != size - offset:
+        raise FormatError(f"{path.name}: {size - offset} bytes of tensors, the header says {end_of_last}")
+    return tensors
+
+
+def _entries(
+    entries: dict[str, Any], file: str
+) -> Iterator[tuple[str, np.dtype[Any], tuple[int, ...], int, int]]:
+    """The header's entries in name order, each checked for its form."""
+
+    def is_size(value: Any) -> bool:
+        return type(value) is int and 0 <= value < 1 << 48
+
+    for name in sorted(entries):
+        match entries[name]:
+            case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [start, end], **rest} if (
+                not rest
+                and dtype in DTYPES
+                and len(shape) <= 8
+                and all(map(is_size, shape))
+                and is_size(start)
+                and is_size(end)
+            ):
+                yield name, DTYPES[dtype], tuple(shape), start, end
+            case _:
+                raise FormatError(f"{file}: tensor {name} is described in a way that ucadi does not write")

@@ -1,0 +1,158 @@
+"""Updates as integers, so that sums are exact, associative and can be encrypted.
+
+All floating-point tensors of a model, in sorted name order, are one vector of fixed-point numbers; before
+it stands one more element, the weight w of the update itself. What is encoded of a difference d is
+w / cap * d, so that a sum of vectors is a weighted sum of differences, and its first element the sum of
+the weights. `cap` is the largest weight that the round's plan admits.
+
+Each tensor has a range, a power of two 2^e taken from the base model, which every site computes alike. A
+value is a whole number of quanta, 2^e / 2^(bits - 1), with magnitude below 2^(bits - 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ucadi.errors import CapacityError, FormatError, MismatchError
+from ucadi.fed.update import Arrays, Update, check_finite
+
+Encoded = npt.NDArray[np.int64]
+"""A run of encoded values; a whole vector has 1 + layout.size of them, the weight first."""
+
+PIECE = 1 << 18
+"""Values encoded at a time, so that memory does not grow with the model."""
+
+RANGE_FLOOR = 0.25
+"""Magnitude assumed of a base tensor that is smaller, such as a batch-norm mean before any training."""
+
+
+@dataclass(frozen=True)
+class TensorRange:
+    """One tensor of the model: its name, its shape, and the exponent e of its range 2^e."""
+
+    name: str
+    shape: tuple[int, ...]
+    exponent: int
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The order, shapes and ranges of all tensors: what makes two encoded vectors addable."""
+
+    tensors: tuple[TensorRange, ...]
+
+    def __post_init__(self) -> None:
+        names = [tensor.name for tensor in self.tensors]
+        if names != sorted(set(names)):
+            raise FormatError("the layout's tensors are not in name order, or one stands twice")
+
+    @property
+    def size(self) -> int:
+        """Number of elements of all tensors."""
+        return sum(tensor.size for tensor in self.tensors)
+
+    def check(self, arrays: Arrays, whose: str) -> None:
+        """Raises MismatchError unless `arrays` has exactly the tensors of this layout."""
+        expected = {tensor.name: tensor.shape for tensor in self.tensors}
+        found = {name: array.shape for name, array in arrays.items()}
+        for name in sorted(expected.keys() | found.keys()):
+            if expected.get(name) != found.get(name):
+                raise MismatchError(
+                    f"{whose}: tensor {name} is {_shape(found.get(name))}, the layout says {_shape(expected.get(name))}",
+                    hint="both must come from the same base model",
+                )
+
+
+def layout_of(base: Arrays, headroom: int) -> Layout:
+    """The layout for updates to `base`: each range is the power of two at or above the tensor's largest
+    magnitude (at least 0.25), times 2^headroom."""
+    check_finite(base)
+    return Layout(
+        tuple(
+            TensorRange(name, base[name].shape, _exponent(float(np.abs(base[name]).max(initial=0.0))) + headroom)
+            for name in sorted(base)
+        )
+    )
+
+
+def _exponent(magnitude: float) -> int:
+    return math.ceil(math.log2(max(magnitude, RANGE_FLOOR)))
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else "x".join(map(str, shape)) or "a scalar"
+
+
+def quantum(tensor: TensorRange, bits: int) -> float:
+    """The value of one unit of a tensor's encoded elements, exact in binary."""
+    return math.ldexp(1.0, tensor.exponent - (bits - 1))
+
+
+class Encoder:
+    """Encodes one update in pieces; afterwards `clipped` tells how many values were cut to their range.
+
+    Without `clip`, a value outside its range raises CapacityError with the headroom that it needs.
+    """
+
+    def __init__(self, update: Update, layout: Layout, *, cap: int, bits: int, clip: bool = False) -> None:
+        layout.check(update.deltas, f"update of {update.site}")
+        check_finite(update.deltas)
+        if not 1 <= update.weight <= cap:
+            raise CapacityError(
+                f"update of {update.site}: weight {update.weight} (examples x epochs), the plan admits 1 to {cap}",
+                hint="the plan's --weight-cap must be at least the largest site's examples x local epochs",
+            )
+        self.clipped = 0
+        self._update = update
+        self._layout = layout
+        self._scale = update.weight / cap
+        self._limit = (1 << (bits - 1)) - 1
+        self._bits = bits
+        self._clip = clip
+
+    def pieces(self) -> Iterator[Encoded]:
+        """The vector in order: the weight, then every tensor's values, each a whole number of quanta."""
+        yield np.array([self._update.weight], dtype=np.int64)
+        for tensor in self._layout.tensors:
+            factor = self._scale / quantum(tensor, self._bits)
+            delta = self._update.deltas[tensor.name].reshape(-1)
+            for start in range(0, tensor.size, PIECE):
+                quanta = np.rint(delta[start : start + PIECE].astype(np.float64) * factor)
+                yield self._within_range(tensor, quanta).astype(np.int64)
+
+    def _within_range(self, tensor: TensorRange, quanta: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        largest = float(np.abs(quanta).max(initial=0.0))
+        if largest <= self._limit:
+            return quanta
+        if not self._clip:
+            raise CapacityError(
+                f"update of {self._update.site}: tensor {tensor.name} changed by {largest / self._limit:.3g} times its range",
+                hint=f"open the round with {math.ceil(math.log2(largest / self._limit))} more --headroom, or encrypt --clip",
+            )
+        self.clipped += int((np.abs(quanta) > self._limit).sum())
+        return np.clip(quanta, -self._limit, self._limit)
+
+
+def decode(total: Sequence[Encoded] | Encoded, layout: Layout, *, cap: int, bits: int) -> dict[str, npt.NDArray[np.float64]]:
+    """The weighted mean difference, float64 by tensor name, of a summed vector (weight first)."""
+    vector = np.asarray(total)
+    weight = int(vector[0])
+    if vector.shape != (1 + layout.size,) or weight < 1:
+        raise MismatchError("the sum does not have the plan's layout")
+    means: dict[str, npt.NDArray[np.float64]] = {}
+    start = 1
+    for tensor in layout.tensors:
+        quanta = vector[start : start + tensor.size].astype(np.float64)
+        means[tensor.name] = (quanta * quantum(tensor, bits) * (cap / weight)).reshape(tensor.shape)
+        start += tensor.size
+    return means

@@ -1,0 +1,51 @@
+"""What training gives: the difference to the model it began from, and how much data stands behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ucadi.errors import FormatError, MismatchError
+
+Arrays = Mapping[str, npt.NDArray[np.float32]]
+"""The floating-point tensors of a model's state by name: parameters and batch-norm statistics alike."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """One site's contribution to a round.
+
+    `base` is the digest of the weights file that training began from; `examples` the number of CTs that
+    were trained on and `epochs` how often: their product weighs the update (paper, Methods). `deltas` are
+    trained minus base, float32.
+    """
+
+    site: str
+    base: str
+    examples: int
+    epochs: int
+    deltas: Arrays
+
+    @property
+    def weight(self) -> int:
+        """Examples times local epochs: the weight of this update in the average."""
+        return self.examples * self.epochs
+
+
+def difference(trained: Arrays, base: Arrays) -> dict[str, npt.NDArray[np.float32]]:
+    """Trained minus base, tensor by tensor, in float32; NaN and infinity are refused."""
+    if trained.keys() != base.keys():
+        raise MismatchError("the trained model and its base have different tensors")
+    deltas = {name: np.subtract(trained[name], base[name], dtype=np.float32) for name in sorted(trained)}
+    check_finite(deltas)
+    return deltas
+
+
+def check_finite(arrays: Arrays) -> None:
+    """Raises FormatError, naming the tensor, where a value is NaN or infinite."""
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise FormatError(f"tensor {name} holds NaN or infinity", hint="training diverged: lower the learning rate")

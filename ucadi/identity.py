@@ -1,0 +1,126 @@
+"""Who signs and who may open: the key pairs of a site or a coordinator.
+
+Each party holds an Ed25519 key (RFC 8032) to sign with and an HPKE key (RFC 9180) to receive secrets
+with; the latter is the post-quantum hybrid of ML-KEM-768 (FIPS 203) and X25519, so that what travels
+today is not opened by a later quantum computer. All of it comes from the `cryptography` package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives import hpke
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+from ucadi.errors import SignatureError, UsageError
+
+SEAL_OVERHEAD = 1136
+"""Bytes that sealing adds: the encapsulated key (1,120) and the authentication tag (16)."""
+
+_SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+
+_SIGNING_BYTES = 32
+_MLKEM_SEED_BYTES = 64
+_MLKEM_PUBLIC_BYTES = 1184
+_X25519_BYTES = 32
+
+
+@dataclass(frozen=True)
+class PublicKeys:
+    """The public half of a party's keys: its name, `signing` (32 bytes) and `sealing` (1,216 bytes)."""
+
+    name: str
+    signing: bytes
+    sealing: bytes
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if len(self.signing) != _SIGNING_BYTES or len(self.sealing) != _MLKEM_PUBLIC_BYTES + _X25519_BYTES:
+            raise SignatureError(f"{self.name}: public keys of a wrong length")
+
+    @property
+    def fingerprint(self) -> str:
+        """80 bits of SHA-256 over name and keys, as five groups of hex to compare by telephone."""
+        digest = hashlib.sha256(b"\0".join([b"ucadi/fingerprint/v1", self.name.encode(), self.signing, self.sealing]))
+        text = digest.hexdigest()[:20]
+        return " ".join(text[i : i + 4] for i in range(0, 20, 4))
+
+    def verify(self, message: bytes, signature: bytes) -> bool:
+        """Whether `signature` is this party's over `message`."""
+        try:
+            Ed25519PublicKey.from_public_bytes(self.signing).verify(signature, message)
+        except InvalidSignature:
+            return False
+        return True
+
+    def seal(self, secret: bytes, context: bytes) -> bytes:
+        """`secret` so that only this party opens it, and only under the same `context` (HPKE base mode, info)."""
+        mlkem = MLKEM768PublicKey.from_public_bytes(self.sealing[:_MLKEM_PUBLIC_BYTES])
+        x25519 = X25519PublicKey.from_public_bytes(self.sealing[_MLKEM_PUBLIC_BYTES:])
+        return _SUITE.encrypt(secret, hpke.MLKEM768X25519PublicKey(mlkem, x25519), info=context)
+
+
+@dataclass(frozen=True, repr=False)
+class SecretKeys:
+    """The secret half: the seeds of the three key pairs. Never printed, never leaves its file."""
+
+    name: str
+    signing: bytes
+    sealing: bytes
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if len(self.signing) != _SIGNING_BYTES or len(self.sealing) != _MLKEM_SEED_BYTES + _X25519_BYTES:
+            raise SignatureError(f"{self.name}: secret keys of a wrong length")
+
+    @classmethod
+    def generate(cls, name: str) -> SecretKeys:
+        """Fresh keys from the operating system's randomness."""
+        return cls(name, os.urandom(_SIGNING_BYTES), os.urandom(_MLKEM_SEED_BYTES + _X25519_BYTES))
+
+    @property
+    def public(self) -> PublicKeys:
+        """The public half."""
+        mlkem, x25519 = self._sealing_keys()
+        return PublicKeys(
+            self.name,
+            Ed25519PrivateKey.from_private_bytes(self.signing).public_key().public_bytes_raw(),
+            mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw(),
+        )
+
+    def sign(self, message: bytes) -> bytes:
+        """The Ed25519 signature over `message`, 64 bytes."""
+        return Ed25519PrivateKey.from_private_bytes(self.signing).sign(message)
+
+    def open(self, sealed: bytes, context: bytes) -> bytes:
+        """The secret that was sealed to this party under `context`; SignatureError if it was not."""
+        mlkem, x25519 = self._sealing_keys()
+        try:
+            return _SUITE.decrypt(sealed, hpke.MLKEM768X25519PrivateKey(mlkem, x25519), info=context)
+        except InvalidTag:
+            raise SignatureError(
+                f"a seal does not open with the key of {self.name}",
+                hint="it was made for another key, site or round, or was changed on the way",
+            ) from None
+
+    def _sealing_keys(self) -> tuple[MLKEM768PrivateKey, X25519PrivateKey]:
+        return (
+            MLKEM768PrivateKey.from_seed_bytes(self.sealing[:_MLKEM_SEED_BYTES]),
+            X25519PrivateKey.from_private_bytes(self.sealing[_MLKEM_SEED_BYTES:]),
+        )
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError unless `name` can stand in a roster and in file names everywhere."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is no name for a site", hint="1 to 32 of a-z, 0-9 and '-', beginning and ending with one of the former"
+        )

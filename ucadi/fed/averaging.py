@@ -40,7 +40,7 @@ class Aggregate:
         return int(self.total[0])
 
 
-def add(updates: Sequence[Update], layout: Layout, *, cap: int, bits: int) -> Sum:
+def add(updates: Sequence[Update], layout: Layout, *, cap: int, bits: int, clip: bool = False) -> Sum:
     """The sum of the encoded updates. All must have the same base, and no site may appear twice."""
     sites = [update.site for update in updates]
     for site in sites:
@@ -49,7 +49,7 @@ def add(updates: Sequence[Update], layout: Layout, *, cap: int, bits: int) -> Su
     total = np.zeros(1 + layout.size, dtype=np.int64)
     for update in updates:
         start = 0
-        for piece in Encoder(update, layout, cap=cap, bits=bits).pieces():
+        for piece in Encoder(update, layout, cap=cap, bits=bits, clip=clip).pieces():
             total[start : start + len(piece)] += piece
             start += len(piece)
     return as_sum(total)

@@ -17,7 +17,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,6 +29,9 @@ from ucadi.errors import FormatError
 from ucadi.formats.output import new_file
 
 Metadata = dict[str, Any]
+
+Digests = Mapping[str, str]
+"""SHA-256 of each tensor's bytes in hex, by the tensor's name."""
 
 MAX_HEADER = 1 << 20
 """Longest header accepted, in bytes: room for a thousand contributions, none for an attack by size."""
@@ -89,27 +92,42 @@ def file_digest(path: Path) -> str:
 
 def tensor_digest(tensor: npt.NDArray[Any]) -> str:
     """SHA-256 of a tensor's bytes in hex."""
-    return hashlib.sha256(np.ascontiguousarray(tensor).data).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def write(
-    path: Path, tensors: Mapping[str, npt.NDArray[Any] | Stream], metadata: Metadata, *, force: bool = False
+    path: Path,
+    tensors: Mapping[str, npt.NDArray[Any] | Stream],
+    metadata: Metadata | Callable[[Digests], Metadata],
+    *,
+    force: bool = False,
 ) -> None:
-    """Writes tensors and metadata to `path`, whole or not at all. Tensors lie in name order, without gaps."""
+    """Writes tensors and metadata to `path`, whole or not at all. Tensors lie in name order, without gaps.
+
+    `metadata` may be a function of the tensors' digests, for a signature that covers tensors which are made
+    while they are written. It is called once before with digests of zeros, and must give as long a header.
+    """
+    describe = metadata if callable(metadata) else lambda _: metadata
+    header = _header(tensors, describe({name: "0" * 64 for name in tensors}))
     with new_file(path, force=force) as part, part.open("wb") as file:
-        write_to(file, tensors, metadata)
+        file.write(header)
+        digests = {name: _write_tensor(file, tensors[name]) for name in sorted(tensors)}
+        final = _header(tensors, describe(digests))
+        if len(final) != len(header):
+            raise ValueError("metadata changed its length with the digests")
+        file.seek(0)
+        file.write(final)
 
 
-def write_to(file: BinaryIO, tensors: Mapping[str, npt.NDArray[Any] | Stream], metadata: Metadata) -> None:
-    """Writes tensors and metadata to an open file."""
-    file.write(_header(tensors, metadata))
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        if isinstance(tensor, Stream):
-            for block in tensor.blocks:
-                file.write(np.ascontiguousarray(block, dtype=DTYPES[tensor.dtype]).data)
-        else:
-            file.write(np.ascontiguousarray(tensor, dtype=DTYPES[_dtype_name(tensor)]).data)
+def _write_tensor(file: BinaryIO, tensor: npt.NDArray[Any] | Stream) -> str:
+    """Writes one tensor and returns its digest."""
+    blocks, dtype = (tensor.blocks, tensor.dtype) if isinstance(tensor, Stream) else ([tensor], _dtype_name(tensor))
+    digest = hashlib.sha256()
+    for block in blocks:
+        data = np.ascontiguousarray(block, dtype=DTYPES[dtype]).reshape(-1).view(np.uint8).data
+        file.write(data)
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def read(path: Path, expected_format: str | None = None) -> Container:

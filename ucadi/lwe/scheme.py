@@ -60,14 +60,14 @@ def decrypt(
     # The zeros come last; they are checked before anything is given out.
     last = len(ciphertext) - 1
     tail = _decrypt_block(ciphertext[last:], last, packing, public_seed, secret)
-    if tail[count - last * VALUES :].any():
+    if tail[max(0, count - last * VALUES) :].any():
         raise SignatureError(
             "the decrypted sum fails its check",
             hint="the ciphertext was changed, or it is not the sum of the uploads that it lists",
         )
     for first in range(0, len(ciphertext), BLOCK):
         values = _decrypt_block(ciphertext[first : first + BLOCK], first, packing, public_seed, secret)
-        yield values[: count - first * VALUES]
+        yield values[: max(0, count - first * VALUES)]
 
 
 def add(ciphertexts: Iterable[Polynomials]) -> Polynomials:

@@ -1,0 +1,115 @@
+"""A federation on disk for tests: keys, roster, a base model and updates, made by the library's own commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ucadi.commands.encrypt import encrypt
+from ucadi.commands.keygen import keygen
+from ucadi.commands.roster_create import roster_create
+from ucadi.commands.round_open import round_open
+from ucadi.fed.update import Update
+from ucadi.formats import update as update_format
+from ucadi.formats import weights as weights_format
+from ucadi.formats.weights import Weights
+
+SHAPES = {"conv.weight": (8, 1, 3, 3, 3), "norm.running_var": (8,), "norm.weight": (8,), "scale": ()}
+
+
+def random_arrays(
+    rng: np.random.Generator, shapes: dict[str, tuple[int, ...]], scale: float
+) -> dict[str, np.ndarray]:
+    return {name: np.asarray(rng.normal(0, scale, shape), dtype=np.float32) for name, shape in shapes.items()}
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Paths of a small federation; `sites` in roster order."""
+
+    folder: Path
+    sites: tuple[str, ...]
+
+    @property
+    def roster(self) -> Path:
+        return self.folder / "federation.json"
+
+    @property
+    def plan(self) -> Path:
+        return self.folder / "plan.json"
+
+    @property
+    def base(self) -> Path:
+        return self.folder / "base.weights"
+
+    def key(self, name: str) -> Path:
+        return self.folder / f"{name}.key"
+
+    def update(self, site: str) -> Path:
+        return self.folder / f"{site}.update"
+
+    def ciphertext(self, site: str) -> Path:
+        return self.folder / f"{site}.enc"
+
+    @property
+    def updates(self) -> list[Path]:
+        return [self.update(site) for site in self.sites]
+
+    @property
+    def ciphertexts(self) -> list[Path]:
+        return [self.ciphertext(site) for site in self.sites]
+
+    def encrypt_all(self) -> None:
+        for site in self.sites:
+            encrypt(
+                self.update(site), plan=self.plan, roster=self.roster, key=self.key(site), output=self.ciphertext(site)
+            )
+
+    def open_round(self, number: int, output: Path, **options: object) -> None:
+        round_open(
+            number=number,
+            base=self.base,
+            roster=self.roster,
+            key=self.key("coordinator"),
+            output=output,
+            **options,  # type: ignore[arg-type]
+        )
+
+    def write_updates(self, rng: np.random.Generator, shapes: dict[str, tuple[int, ...]], scale: float) -> None:
+        base = weights_format.read(self.base).digest
+        for site in self.sites:
+            deltas = random_arrays(rng, shapes, scale)
+            examples, epochs = int(rng.integers(1, 500)), int(rng.integers(1, 5))
+            update_format.write_update(self.update(site), Update(site, base, examples, epochs, deltas), force=True)
+
+
+def make_federation(
+    folder: Path,
+    sites: Sequence[str] = ("site-a", "site-b", "site-c"),
+    *,
+    shapes: dict[str, tuple[int, ...]] | None = None,
+    seed: int = 0,
+    minimum_sites: int = 2,
+    scale: float = 0.01,
+) -> Federation:
+    """Keys, roster, base, plan of round 1 and a random update per site in `folder`."""
+    shapes = SHAPES if shapes is None else shapes
+    rng = np.random.default_rng(seed)
+    for name in ("coordinator", *sites):
+        keygen(name, output=folder)
+    federation = Federation(folder, tuple(sorted(sites)))
+    roster_create(
+        [folder / f"{site}.card" for site in sites],
+        federation="test",
+        key=federation.key("coordinator"),
+        output=federation.roster,
+        minimum_sites=minimum_sites,
+    )
+    base = Weights(random_arrays(rng, shapes, 1.0), {"name": "test"}, {"seed": seed})
+    weights_format.write(federation.base, base)
+    federation.open_round(1, federation.plan)
+    federation.write_updates(rng, shapes, scale)
+    return federation

@@ -1,0 +1,48 @@
+"""ucadi decrypt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ucadi.commands import Force, KeyFile, Output, PlanFile, RosterFile
+from ucadi.formats import ciphertext as ciphertext_format
+from ucadi.formats import keys as key_format
+from ucadi.rounds.opening import check_sum, open_seals, write_opened
+from ucadi.rounds.round import Round
+
+
+@dataclass(frozen=True)
+class DecryptResult:
+    """The aggregate opened."""
+
+    aggregate: Path
+    sites: tuple[str, ...]
+    weight: int
+
+    def __str__(self) -> str:
+        return f"{self.aggregate}: sum of {', '.join(self.sites)}, {self.weight} examples x epochs"
+
+
+def decrypt(
+    ciphertext: Annotated[Path, typer.Argument(help="The round's sum of ciphertexts, from aggregate.")],
+    *,
+    plan: PlanFile,
+    roster: RosterFile,
+    key: KeyFile,
+    output: Output,
+    force: Force = False,
+) -> DecryptResult:
+    """Open the sum of a round's ciphertexts with a member's key.
+
+    The result is the same file, byte for byte, as adding the plain updates would give.
+    """
+    this = Round.read(plan, roster)
+    total = ciphertext_format.read_sum(ciphertext)
+    check_sum(total, this, ciphertext.name)
+    secret = open_seals(total, this, key_format.read_key(key))
+    opened = write_opened(output, total, this, secret, force=force)
+    return DecryptResult(output, opened.sites, opened.weight)

@@ -1,0 +1,52 @@
+"""ucadi encrypt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ucadi.commands import Force, KeyFile, Output, PlanFile, RosterFile
+from ucadi.formats import keys as key_format
+from ucadi.formats import update as update_format
+from ucadi.rounds.contribution import write_contribution
+from ucadi.rounds.round import Round
+
+
+@dataclass(frozen=True)
+class EncryptResult:
+    """The ciphertext made, and how its size compares with the update's float32 values."""
+
+    ciphertext: Path
+    site: str
+    bytes: int
+    expansion: float
+    clipped: int
+
+    def __str__(self) -> str:
+        text = f"{self.ciphertext}: {self.bytes / 1e6:.3f} MB, {self.expansion:.3f} x the plain update"
+        return text + (f"; {self.clipped} values clipped to their range" if self.clipped else "")
+
+
+def encrypt(
+    update: Annotated[Path, typer.Argument(help="The site's update, from train.")],
+    *,
+    plan: PlanFile,
+    roster: RosterFile,
+    key: KeyFile,
+    output: Output,
+    clip: Annotated[bool, typer.Option(help="Cut values to their range instead of refusing them.")] = False,
+    force: Force = False,
+) -> EncryptResult:
+    """Encrypt a site's update so that it can be added to others' and only their sum be opened.
+
+    Each run draws a new secret and gives another ciphertext. Upload one only.
+    """
+    this = Round.read(plan, roster)
+    clipped = write_contribution(
+        output, update_format.read_update(update), this, key_format.read_key(key), clip=clip, force=force
+    )
+    size = output.stat().st_size
+    return EncryptResult(output, update_format.read_update(update).site, size, size / (4 * this.plan.layout.size), clipped)

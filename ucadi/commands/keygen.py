@@ -1,0 +1,44 @@
+"""ucadi keygen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ucadi.errors import OutputError
+from ucadi.formats import keys as key_format
+from ucadi.identity import SecretKeys
+
+
+@dataclass(frozen=True)
+class KeygenResult:
+    """The two files made, and the fingerprint to compare by telephone."""
+
+    key: Path
+    card: Path
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: secret, stays here\n{self.card}: public, for the coordinator\nfingerprint  {self.fingerprint}"
+
+
+def keygen(
+    name: Annotated[str, typer.Argument(help="Name of the site or coordinator: a-z, 0-9 and '-'.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the two files.")] = Path(),
+) -> KeygenResult:
+    """Make the keys of a site or a coordinator: NAME.key (secret) and NAME.card (public).
+
+    The card goes to whoever makes the roster; the fingerprint is compared by telephone. Existing files
+    are never replaced.
+    """
+    key_path, card_path = output / f"{name}.key", output / f"{name}.card"
+    if card_path.exists():
+        raise OutputError(f"{card_path}: exists already", hint="keys are never replaced; move the old card away by hand")
+    keys = SecretKeys.generate(name)
+    key_format.write_key(key_path, keys)
+    key_format.write_card(card_path, keys)
+    return KeygenResult(key_path, card_path, keys.public.fingerprint)

@@ -1,0 +1,79 @@
+"""ucadi round open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ucadi.commands import Force, KeyFile, Output, RosterFile
+from ucadi.errors import MismatchError
+from ucadi.fed.fixedpoint import layout_of
+from ucadi.fed.plan import Plan, Schedule
+from ucadi.formats import keys as key_format
+from ucadi.formats import plan as plan_format
+from ucadi.formats import roster as roster_format
+from ucadi.formats import weights as weights_format
+from ucadi.rounds.round import Round
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """The plan made."""
+
+    plan: Path
+    round: int
+    sites: tuple[str, ...]
+    quorum: int
+    base: str
+    value_bits: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.plan}: round {self.round} from base {self.base[:8]}…, quorum {self.quorum} of "
+            f"{', '.join(self.sites)}; values of {self.value_bits} bits"
+        )
+
+
+def round_open(
+    *,
+    number: Annotated[int, typer.Option(help="Number of the round, from 1.", min=1)],
+    base: Annotated[Path, typer.Option(help="The global weights that the round begins with.")],
+    roster: RosterFile,
+    key: KeyFile,
+    output: Output,
+    quorum: Annotated[int | None, typer.Option(help="Fewest contributions (default: all sites).")] = None,
+    weight_cap: Annotated[int, typer.Option(help="Largest examples x local epochs of a site.")] = 65536,
+    headroom: Annotated[int, typer.Option(help="Ranges are 2^HEADROOM times the base's.", min=0, max=16)] = 4,
+    local_epochs: Annotated[int, typer.Option(help="Epochs a site trains in this round.")] = 1,
+    total_epochs: Annotated[int, typer.Option(help="Epochs of all rounds together.")] = 100,
+    warmup_epochs: Annotated[float, typer.Option(help="Epochs over which the learning rate rises.")] = 5,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 0.01,
+    batch_size: Annotated[int, typer.Option(help="CTs in a batch.")] = 16,
+    drop_rate: Annotated[float, typer.Option(help="DropBlock's final drop rate.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Seed of order and sampling.")] = 0,
+    force: Force = False,
+) -> RoundResult:
+    """Open a round: a signed plan that fixes base, sites, ranges and hyper-parameters for everyone."""
+    members = roster_format.read(roster)
+    keys = key_format.read_key(key)
+    if keys.public != members.coordinator:
+        raise MismatchError(f"{keys.name} is not the coordinator of {members.federation}", hint="use the coordinator's key")
+    weights = weights_format.read(base)
+    plan = Plan(
+        federation=members.federation,
+        round=number,
+        base=weights.digest,
+        roster=members.digest,
+        mode=members.policy.mode,
+        sites=members.names,
+        quorum=len(members.names) if quorum is None else quorum,
+        weight_cap=weight_cap,
+        layout=layout_of(weights.arrays, headroom),
+        schedule=Schedule(local_epochs, total_epochs, warmup_epochs, learning_rate, batch_size, drop_rate, seed),
+    )
+    bits = Round(plan, "", members).bits
+    plan_format.write(output, plan, keys, force=force)
+    return RoundResult(output, number, plan.sites, plan.quorum, plan.base, bits)

@@ -1,0 +1,200 @@
+"""Ciphertexts: one site's encrypted update, and the sum of several.
+
+Both hold the tensors `ciphertext` (uint64, polynomials x 4096) and `sealed` (bytes: what each roster member
+needs to open it). Their metadata is a signed document that names the plan and the digests of both tensors.
+The sum keeps the signed documents of all that was added, so that anyone can add again and compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ucadi.errors import FormatError, SignatureError
+from ucadi.formats import container
+from ucadi.formats.container import Container, Digests, Metadata, Stream, tensor_digest
+from ucadi.formats.signed import Fields, sign, verify
+from ucadi.identity import PublicKeys, SecretKeys
+from ucadi.lwe.parameters import DEGREE, SCHEME
+from ucadi.lwe.ring import Polynomials
+
+CIPHERTEXT_FORMAT = "ucadi-ciphertext"
+SUM_FORMAT = "ucadi-ciphertext-sum"
+
+Sealed = npt.NDArray[np.uint8]
+"""One row per receiver, in the roster's order; in a sum, one such matrix per contribution."""
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """The signed document of one site's ciphertext: who encrypted what, for which plan."""
+
+    site: str
+    plan: str
+    clipped: int
+    ciphertext_digest: str
+    sealed_digest: str
+    document: Metadata
+
+
+@dataclass(frozen=True)
+class Ciphertext:
+    """One site's encrypted update; `sealed` is (receivers, bytes)."""
+
+    contribution: Contribution
+    ciphertext: Polynomials
+    sealed: Sealed
+
+
+@dataclass(frozen=True)
+class CiphertextSum:
+    """The sum of several sites' ciphertexts; `sealed` is (contributions, receivers, bytes)."""
+
+    plan: str
+    contributions: tuple[Contribution, ...]
+    ciphertext: Polynomials
+    sealed: Sealed
+    document: Metadata
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Whose updates are in the sum, sorted."""
+        return tuple(contribution.site for contribution in self.contributions)
+
+
+def write_ciphertext(
+    path: Path,
+    blocks: Iterable[Polynomials],
+    polynomials: int,
+    sealed: Stream,
+    *,
+    plan: str,
+    clipped: Callable[[], int],
+    keys: SecretKeys,
+    force: bool = False,
+) -> None:
+    """Writes one site's ciphertext from blocks of polynomials, signed by the site's keys.
+
+    `sealed` is made after all blocks have been written, so that the seals can be bound to them; so is the
+    count of `clipped` values.
+    """
+
+    def document(digests: Digests) -> Metadata:
+        fields = {
+            "format": CIPHERTEXT_FORMAT,
+            "version": 1,
+            "scheme": SCHEME,
+            "plan": plan,
+            "site": keys.name,
+            # as text of fixed width: the header's length is fixed before the count is known
+            "clipped": f"{clipped():010d}",
+            "digests": dict(digests),
+        }
+        return sign(fields, keys)
+
+    ciphertext = Stream("U64", (polynomials, DEGREE), blocks)
+    container.write(path, {"ciphertext": ciphertext, "sealed": sealed}, document, force=force)
+
+
+def read_ciphertext(path: Path) -> Ciphertext:
+    """Reads one site's ciphertext and checks its digests; whose signature it bears is checked against a roster."""
+    return parse_ciphertext(container.read(path, CIPHERTEXT_FORMAT), path.name)
+
+
+def parse_ciphertext(held: Container, name: str) -> Ciphertext:
+    """The ciphertext that a container holds."""
+    ciphertext, sealed = _tensors(held, name, sealed_dimensions=2)
+    contribution = _contribution(Fields(held.metadata, name))
+    _check_digest(ciphertext, contribution.ciphertext_digest, name)
+    _check_digest(sealed, contribution.sealed_digest, name)
+    return Ciphertext(contribution, ciphertext, sealed)
+
+
+def write_sum(
+    path: Path,
+    contributions: Iterable[Contribution],
+    ciphertext: npt.NDArray[np.uint64] | Stream,
+    sealed: Sealed,
+    *,
+    plan: str,
+    keys: SecretKeys,
+    force: bool = False,
+) -> None:
+    """Writes a sum of ciphertexts, signed by who added them."""
+
+    def document(digests: Digests) -> Metadata:
+        fields = {
+            "format": SUM_FORMAT,
+            "version": 1,
+            "scheme": SCHEME,
+            "plan": plan,
+            "contributions": [contribution.document for contribution in contributions],
+            "digests": dict(digests),
+        }
+        return sign(fields, keys)
+
+    container.write(path, {"ciphertext": ciphertext, "sealed": sealed}, document, force=force)
+
+
+def read_sum(path: Path) -> CiphertextSum:
+    """Reads a sum and checks its digests; signatures are checked against a roster."""
+    return parse_sum(container.read(path, SUM_FORMAT), path.name)
+
+
+def parse_sum(held: Container, name: str) -> CiphertextSum:
+    """The sum that a container holds."""
+    ciphertext, sealed = _tensors(held, name, sealed_dimensions=3)
+    fields = Fields(held.metadata, name)
+    contributions = tuple(_contribution(inner) for inner in fields.objects("contributions"))
+    digests = fields.object("digests")
+    _check_digest(ciphertext, digests.digest("ciphertext"), name)
+    _check_digest(sealed, digests.digest("sealed"), name)
+    sites = [contribution.site for contribution in contributions]
+    if not sites or sites != sorted(set(sites)) or len(sealed) != len(sites):
+        raise FormatError(f"{name}: a sum lists each contributing site once, by name, with its seals")
+    for contribution, seals in zip(contributions, sealed, strict=True):
+        _check_digest(seals, contribution.sealed_digest, f"{name}: seals of {contribution.site}")
+    return CiphertextSum(fields.digest("plan"), contributions, ciphertext, sealed, held.metadata)
+
+
+def verify_signature(document: Metadata, keys: PublicKeys, name: str) -> None:
+    """Raises SignatureError unless the document of a contribution or a sum was signed with `keys`."""
+    verify(document, keys, name)
+
+
+def _contribution(fields: Fields) -> Contribution:
+    document = fields.values
+    if document.get("format") != CIPHERTEXT_FORMAT or document.get("scheme") != SCHEME:
+        raise FormatError("a contribution is not a ciphertext of this scheme")
+    digests = fields.object("digests")
+    clipped = fields.text("clipped")
+    if len(clipped) != 10 or not clipped.isdecimal():
+        raise FormatError("a contribution does not count what was clipped")
+    return Contribution(
+        fields.text("site"),
+        fields.digest("plan"),
+        int(clipped),
+        digests.digest("ciphertext"),
+        digests.digest("sealed"),
+        document,
+    )
+
+
+def _tensors(held: Container, name: str, sealed_dimensions: int) -> tuple[Polynomials, Sealed]:
+    if set(held.tensors) != {"ciphertext", "sealed"}:
+        raise FormatError(f"{name}: holds other tensors than a ciphertext's")
+    ciphertext, sealed = held.tensors["ciphertext"], held.tensors["sealed"]
+    if ciphertext.dtype != np.uint64 or ciphertext.ndim != 2 or ciphertext.shape[1] != DEGREE or not len(ciphertext):
+        raise FormatError(f"{name}: polynomials of another shape than this scheme's")
+    if sealed.dtype != np.uint8 or sealed.ndim != sealed_dimensions:
+        raise FormatError(f"{name}: seals of another shape than this scheme's")
+    return ciphertext, sealed
+
+
+def _check_digest(tensor: npt.NDArray[np.generic], digest: str, name: str) -> None:
+    if tensor_digest(tensor) != digest:
+        raise SignatureError(f"{name}: its content is not what was signed", hint="it was changed on the way: get it again")

@@ -1,0 +1,80 @@
+"""The plan of a round as a file: signed by the coordinator, immutable, and named by its digest in all that follows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from ucadi.errors import MismatchError
+from ucadi.fed.fixedpoint import Layout, TensorRange
+from ucadi.fed.plan import Plan, Schedule
+from ucadi.formats.container import file_digest
+from ucadi.formats.roster import Roster
+from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
+from ucadi.identity import SecretKeys
+
+FORMAT = "ucadi-plan"
+
+
+def write(path: Path, plan: Plan, keys: SecretKeys, *, force: bool = False) -> None:
+    """Writes the plan, signed by the coordinator's `keys`."""
+    document = {
+        "format": FORMAT,
+        "version": 1,
+        "federation": plan.federation,
+        "round": plan.round,
+        "base": plan.base,
+        "roster": plan.roster,
+        "mode": plan.mode,
+        "sites": list(plan.sites),
+        "quorum": plan.quorum,
+        "weight_cap": plan.weight_cap,
+        "layout": [{"name": t.name, "shape": list(t.shape), "exponent": t.exponent} for t in plan.layout.tensors],
+        "schedule": asdict(plan.schedule),
+    }
+    write_document(path, sign(document, keys), force=force)
+
+
+def read(path: Path, roster: Roster) -> tuple[Plan, str]:
+    """Reads a plan and its digest; checks that the roster's coordinator signed it, and for this roster."""
+    document = read_document(path, FORMAT)
+    verify(document, roster.coordinator, path.name)
+    fields = Fields(document, path.name)
+    if fields.digest("roster") != roster.digest:
+        raise MismatchError(f"{path.name}: made for another roster", hint="use the roster that the round was opened with")
+    plan = Plan(
+        federation=fields.text("federation"),
+        round=fields.number("round", least=1),
+        base=fields.digest("base"),
+        roster=fields.digest("roster"),
+        mode=roster.policy.mode,
+        sites=tuple(fields.texts("sites")),
+        quorum=fields.number("quorum"),
+        weight_cap=fields.number("weight_cap"),
+        layout=Layout(tuple(_tensor(tensor) for tensor in fields.objects("layout"))),
+        schedule=_schedule(fields.object("schedule")),
+    )
+    for site in plan.sites:
+        roster.member(site)
+    if (plan.federation, fields.text("mode")) != (roster.federation, roster.policy.mode):
+        raise MismatchError(f"{path.name}: federation or key mode is not the roster's")
+    return plan, file_digest(path)
+
+
+def _tensor(fields: Fields) -> TensorRange:
+    shape = fields.values.get("shape")
+    if not isinstance(shape, list) or not all(type(n) is int and 0 < n < 1 << 32 for n in shape):
+        raise MismatchError("the layout holds a tensor without a shape")
+    return TensorRange(fields.text("name"), tuple(shape), fields.number("exponent", least=-64, most=64))
+
+
+def _schedule(fields: Fields) -> Schedule:
+    return Schedule(
+        local_epochs=fields.number("local_epochs"),
+        total_epochs=fields.number("total_epochs"),
+        warmup_epochs=fields.real("warmup_epochs"),
+        learning_rate=fields.real("learning_rate"),
+        batch_size=fields.number("batch_size"),
+        drop_rate=fields.real("drop_rate"),
+        seed=fields.number("seed"),
+    )

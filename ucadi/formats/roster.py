@@ -1,0 +1,137 @@
+"""The roster: who belongs to a federation, with which keys, under which policy; signed by the coordinator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ucadi.errors import FormatError, MismatchError, UsageError
+from ucadi.fed.plan import KeyMode
+from ucadi.formats.container import file_digest
+from ucadi.formats.keys import card_fields, parse_card
+from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
+from ucadi.identity import PublicKeys, SecretKeys, check_name
+from ucadi.lwe.parameters import MAX_SUMMANDS
+
+FORMAT = "ucadi-roster"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How sums are opened. `minimum_sites` is the fewest sites whose sum may ever be opened.
+
+    In `members` mode any member opens a sum; in `threshold` mode it takes the answers of `threshold` members.
+    """
+
+    mode: KeyMode
+    minimum_sites: int
+    threshold: int
+
+    def check(self, members: int) -> None:
+        """Raises UsageError unless a federation of so many members can work by this policy."""
+        if not 2 <= self.minimum_sites <= members:
+            raise UsageError(
+                f"at least {self.minimum_sites} sites in a sum, of {members}",
+                hint="a sum of one is that site's update: at least 2, at most all",
+            )
+        if self.mode == "threshold" and not (2 <= self.threshold <= members and self.minimum_sites >= 3):
+            raise UsageError(
+                f"threshold {self.threshold} of {members} members, at least {self.minimum_sites} sites in a sum",
+                hint="a threshold of at least 2, at most all, and at least 3 sites in a sum",
+            )
+
+
+@dataclass(frozen=True)
+class Roster:
+    """A federation. The coordinator signs and adds up, and can open nothing; members train and can open sums.
+
+    `digest` is the SHA-256 of the file.
+    """
+
+    federation: str
+    coordinator: PublicKeys
+    members: tuple[PublicKeys, ...]
+    policy: Policy
+    digest: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The members' names, sorted."""
+        return tuple(member.name for member in self.members)
+
+    def member(self, name: str) -> PublicKeys:
+        """The member of that name; MismatchError if there is none."""
+        for member in self.members:
+            if member.name == name:
+                return member
+        raise MismatchError(f"{name} is not in the roster of {self.federation}", hint="members: " + ", ".join(self.names))
+
+    def index(self, keys: SecretKeys) -> int:
+        """The place of one's own keys among the members; MismatchError if the roster holds others under the name."""
+        if self.member(keys.name) != keys.public:
+            raise MismatchError(
+                f"the roster lists other keys for {keys.name} than this key file",
+                hint="use the key whose card is in the roster, or ask the coordinator for a new roster",
+            )
+        return self.names.index(keys.name)
+
+
+def write(path: Path, roster: Roster, keys: SecretKeys, *, force: bool = False) -> None:
+    """Writes the roster, signed by the coordinator's `keys`."""
+    _check(roster)
+    document = {
+        "format": FORMAT,
+        "version": 1,
+        "federation": roster.federation,
+        "coordinator": card_fields(roster.coordinator),
+        "members": [card_fields(member) for member in roster.members],
+        "policy": {
+            "mode": roster.policy.mode,
+            "minimum_sites": roster.policy.minimum_sites,
+            "threshold": roster.policy.threshold,
+        },
+    }
+    write_document(path, sign(document, keys), force=force)
+
+
+def read(path: Path) -> Roster:
+    """Reads a roster and checks that the coordinator it names has signed it."""
+    document = read_document(path, FORMAT)
+    fields = Fields(document, path.name)
+    policy = fields.object("policy")
+    roster = Roster(
+        fields.text("federation"),
+        parse_card(fields.object("coordinator")),
+        tuple(parse_card(member) for member in fields.objects("members")),
+        Policy(_mode(policy), policy.number("minimum_sites"), policy.number("threshold")),
+        file_digest(path),
+    )
+    verify(document, roster.coordinator, path.name)
+    try:
+        _check(roster)
+    except UsageError as error:
+        raise FormatError(f"{path.name}: {error.message}") from None
+    return roster
+
+
+def _check(roster: Roster) -> None:
+    check_name(roster.federation)
+    names = list(roster.names)
+    if names != sorted(set(names)):
+        raise UsageError("a roster lists its members by name, each once")
+    keys = [key for party in (roster.coordinator, *roster.members) for key in (party.signing, party.sealing)]
+    if len(set(keys)) != len(keys):
+        raise UsageError("two parties share a key", hint="each site makes its own with keygen")
+    if len(names) > MAX_SUMMANDS:
+        raise UsageError(f"{len(names)} members; at most {MAX_SUMMANDS}")
+    roster.policy.check(len(names))
+
+
+def _mode(policy: Fields) -> KeyMode:
+    match policy.text("mode"):
+        case "members":
+            return "members"
+        case "threshold":
+            return "threshold"
+        case other:
+            raise FormatError(f"unknown key mode {other!r}")

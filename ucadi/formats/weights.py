@@ -1,0 +1,48 @@
+"""Model weights: the floating-point tensors of a network's state, what network it is, and what it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ucadi.errors import FormatError
+from ucadi.fed.update import Arrays, check_finite
+from ucadi.formats import container
+from ucadi.formats.container import Metadata
+
+FORMAT = "ucadi-weights"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model. `architecture` names the network and its sizes; `origin` the digests (or the seed) it came from.
+
+    `digest` is the SHA-256 of the file.
+    """
+
+    arrays: Arrays
+    architecture: Metadata
+    origin: Metadata
+    digest: str = ""
+
+
+def write(path: Path, weights: Weights, *, force: bool = False) -> None:
+    """Writes weights; the same weights always give the same bytes."""
+    check_finite(weights.arrays)
+    metadata = {"format": FORMAT, "version": 1, "architecture": weights.architecture, "origin": weights.origin}
+    container.write(path, weights.arrays, metadata, force=force)
+
+
+def read(path: Path) -> Weights:
+    """Reads weights, memory-mapped and checked to be finite float32."""
+    held = container.read(path, FORMAT)
+    for name, tensor in held.tensors.items():
+        if tensor.dtype != np.float32:
+            raise FormatError(f"{path.name}: tensor {name} is {tensor.dtype}, not float32")
+    check_finite(held.tensors)
+    architecture, origin = held.metadata.get("architecture"), held.metadata.get("origin")
+    if not isinstance(architecture, dict) or not isinstance(origin, dict):
+        raise FormatError(f"{path.name}: does not say which network it is")
+    return Weights(held.tensors, architecture, origin, container.file_digest(path))

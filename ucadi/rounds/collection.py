@@ -1,0 +1,80 @@
+"""Collecting a round: sites' ciphertexts checked and added, without a key to any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ucadi.errors import MismatchError
+from ucadi.formats import ciphertext as ciphertext_format
+from ucadi.formats.ciphertext import Ciphertext, Contribution
+from ucadi.formats.container import Stream
+from ucadi.identity import SecretKeys
+from ucadi.lwe import scheme
+from ucadi.lwe.ring import Polynomials
+from ucadi.progress import track
+from ucadi.rounds.round import Round
+
+
+def check_contribution(contribution: Contribution, this: Round, name: str) -> None:
+    """Raises unless the contribution is of this round, by a site of its plan, signed with that site's key."""
+    if contribution.plan != this.plan_digest:
+        raise MismatchError(f"{name}: encrypted for another round", hint="encrypt again with this round's plan")
+    if contribution.site not in this.plan.sites:
+        raise MismatchError(f"{name}: {contribution.site} is no site of this round", hint="sites: " + ", ".join(this.plan.sites))
+    ciphertext_format.verify_signature(contribution.document, this.roster.member(contribution.site), name)
+
+
+def check_quorum(sites: Sequence[str], this: Round) -> None:
+    """Raises MismatchError, naming who is missing or double, unless the set of sites makes a round."""
+    for site in sites:
+        if sites.count(site) > 1:
+            raise MismatchError(f"two contributions of {site}", hint="a site contributes once to a round")
+    least = max(this.plan.quorum, this.roster.policy.minimum_sites)
+    if len(sites) < least:
+        missing = ", ".join(site for site in this.plan.sites if site not in sites)
+        raise MismatchError(
+            f"{len(sites)} of at least {least} contributions; missing: {missing}",
+            hint="wait for them; below its quorum a round is void",
+        )
+
+
+def write_sum(path: Path, uploads: Sequence[Path], this: Round, keys: SecretKeys, *, force: bool = False) -> tuple[str, ...]:
+    """Adds the ciphertexts of a round into `path`, signed by the coordinator; returns the sites, sorted.
+
+    The sum does not depend on the order of the uploads. Files are mapped, not loaded: memory stays bounded.
+    """
+    if keys.public != this.roster.coordinator:
+        raise MismatchError(
+            f"{keys.name} is not the coordinator of {this.plan.federation}", hint=f"it is {this.roster.coordinator.name}"
+        )
+    checked = [_read(path, this) for path in track(uploads, "checking uploads")]
+    checked.sort(key=lambda upload: upload.contribution.site)
+    sites = tuple(upload.contribution.site for upload in checked)
+    check_quorum(sites, this)
+
+    def blocks() -> Iterator[Polynomials]:
+        firsts = range(0, this.polynomials, scheme.BLOCK)
+        for first in track(firsts, "adding"):
+            yield scheme.add(upload.ciphertext[first : first + scheme.BLOCK] for upload in checked)
+
+    ciphertext_format.write_sum(
+        path,
+        [upload.contribution for upload in checked],
+        Stream("U64", checked[0].ciphertext.shape, blocks()),
+        np.stack([upload.sealed for upload in checked]),
+        plan=this.plan_digest,
+        keys=keys,
+        force=force,
+    )
+    return sites
+
+
+def _read(path: Path, this: Round) -> Ciphertext:
+    upload = ciphertext_format.read_ciphertext(path)
+    check_contribution(upload.contribution, this, path.name)
+    if len(upload.ciphertext) != this.polynomials or len(upload.sealed) != len(this.roster.members):
+        raise MismatchError(f"{path.name}: of another size than this round's ciphertexts")
+    return upload

@@ -1,0 +1,78 @@
+"""Contributing to a round: a site's update encoded, encrypted and sealed to the members."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ucadi.errors import MismatchError
+from ucadi.fed.fixedpoint import Encoder
+from ucadi.fed.update import Update
+from ucadi.formats import ciphertext as ciphertext_format
+from ucadi.formats.ciphertext import Sealed
+from ucadi.formats.container import Stream
+from ucadi.identity import SEAL_OVERHEAD, SecretKeys
+from ucadi.lwe import scheme
+from ucadi.lwe.randomness import SEED_BYTES, fresh_seed
+from ucadi.lwe.ring import Polynomials
+from ucadi.progress import track
+from ucadi.rounds.round import Round
+
+
+def check_belongs(update: Update, this: Round) -> None:
+    """Raises MismatchError unless the update was made in this round, from its base, by one of its sites."""
+    if update.base != this.plan.base:
+        raise MismatchError(
+            f"update of {update.site}: made from base {update.base[:8]}…, the plan says {this.plan.base[:8]}…",
+            hint="train again from the weights that this round begins with",
+        )
+    if update.site not in this.plan.sites:
+        raise MismatchError(f"update of {update.site}: not a site of this round", hint="sites: " + ", ".join(this.plan.sites))
+
+
+def write_contribution(
+    path: Path, update: Update, this: Round, keys: SecretKeys, *, clip: bool = False, force: bool = False
+) -> int:
+    """Encrypts the update into `path` for this round and returns how many values were clipped."""
+    check_belongs(update, this)
+    if keys.name != update.site:
+        raise MismatchError(f"update of {update.site}: the key is that of {keys.name}", hint="each site encrypts its own")
+    this.roster.index(keys)
+    encoder = Encoder(update, this.plan.layout, cap=this.plan.weight_cap, bits=this.bits, clip=clip)
+    secret_seed = fresh_seed()
+    digest = hashlib.sha256()
+
+    def blocks() -> Iterator[Polynomials]:
+        encrypted = scheme.encrypt(_unsigned(encoder, this), this.values, this.packing, this.public_seed, secret_seed)
+        for block in track(encrypted, "encrypting", total=-(-this.polynomials // scheme.BLOCK)):
+            digest.update(block.data)
+            yield block
+
+    def seals() -> Iterator[Sealed]:
+        for member in this.roster.members:
+            context = this.seal_context(update.site, member.name, digest.hexdigest())
+            yield np.frombuffer(member.seal(secret_seed, context), dtype=np.uint8)
+
+    sealed = Stream("U8", (len(this.roster.members), SEED_BYTES + SEAL_OVERHEAD), seals())
+    ciphertext_format.write_ciphertext(
+        path,
+        blocks(),
+        this.polynomials,
+        sealed,
+        plan=this.plan_digest,
+        clipped=lambda: encoder.clipped,
+        keys=keys,
+        force=force,
+    )
+    return encoder.clipped
+
+
+def _unsigned(encoder: Encoder, this: Round) -> Iterator[scheme.Values]:
+    """The encoded vector as unsigned slots: the weight as it is, every value raised by 2^(bits - 1)."""
+    pieces = encoder.pieces()
+    yield next(pieces).astype(np.uint64)
+    for piece in pieces:
+        yield (piece + (1 << (this.bits - 1))).astype(np.uint64)

@@ -1,0 +1,60 @@
+"""Opening a round: a member decrypts the sum of the sites' updates, and never less than a sum."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ucadi.errors import MismatchError
+from ucadi.fed.averaging import Aggregate
+from ucadi.formats import ciphertext as ciphertext_format
+from ucadi.formats import update as update_format
+from ucadi.formats.ciphertext import CiphertextSum
+from ucadi.identity import SecretKeys
+from ucadi.lwe import randomness, scheme
+from ucadi.lwe.parameters import DEGREE
+from ucadi.lwe.ring import Secret
+from ucadi.progress import track
+from ucadi.rounds.collection import check_contribution, check_quorum
+from ucadi.rounds.round import Round
+
+
+def check_sum(total: CiphertextSum, this: Round, name: str) -> None:
+    """Raises unless this is a sum of this round, signed by its coordinator, of enough sites, each signed."""
+    if total.plan != this.plan_digest:
+        raise MismatchError(f"{name}: the sum of another round", hint="use the plan that it was added under")
+    ciphertext_format.verify_signature(total.document, this.roster.coordinator, name)
+    for contribution in total.contributions:
+        check_contribution(contribution, this, f"{name}: contribution of {contribution.site}")
+    check_quorum(total.sites, this)
+    if len(total.ciphertext) != this.polynomials or total.sealed.shape[1] != len(this.roster.members):
+        raise MismatchError(f"{name}: of another size than this round's ciphertexts")
+
+
+def open_seals(total: CiphertextSum, this: Round, keys: SecretKeys) -> Secret:
+    """The sum of the contributing sites' secrets, from the seals made for `keys` (members mode)."""
+    place = this.roster.index(keys)
+    secret = np.zeros(DEGREE, dtype=np.int64)
+    for contribution, seals in zip(total.contributions, total.sealed, strict=True):
+        context = this.seal_context(contribution.site, keys.name, contribution.ciphertext_digest)
+        secret += randomness.secret_polynomial(keys.open(seals[place].tobytes(), context))
+    return secret
+
+
+def write_opened(path: Path, total: CiphertextSum, this: Round, secret: Secret, *, force: bool = False) -> Aggregate:
+    """Decrypts the sum with the sum of the secrets into an aggregate at `path`."""
+    opened = np.empty(this.values, dtype=np.int32)
+    # every encoded value, but not the weight, was raised by 2^(bits - 1) once per site
+    raised = np.int64(len(total.sites) << (this.bits - 1))
+    start = 0
+    parts = scheme.decrypt(total.ciphertext, this.values, len(total.sites), this.packing, this.public_seed, secret)
+    for part in track(parts, "decrypting", total=-(-this.polynomials // scheme.BLOCK)):
+        signed = part.astype(np.int64) - raised
+        if start == 0:
+            signed[0] += raised
+        opened[start : start + len(part)] = signed
+        start += len(part)
+    aggregate = Aggregate(this.plan.base, this.plan_digest, total.sites, opened)
+    update_format.write_aggregate(path, aggregate, force=force)
+    return aggregate

@@ -1,0 +1,73 @@
+"""A round: its plan, the roster it was made for, and what follows from both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ucadi.errors import CapacityError
+from ucadi.fed.plan import Plan
+from ucadi.formats import plan as plan_format
+from ucadi.formats import roster as roster_format
+from ucadi.formats.container import canonical_json
+from ucadi.formats.roster import Roster
+from ucadi.lwe.parameters import Packing, polynomials
+
+
+@dataclass(frozen=True)
+class Round:
+    """A plan and its roster, read and verified. `plan_digest` names the round in every file of it."""
+
+    plan: Plan
+    plan_digest: str
+    roster: Roster
+
+    def __post_init__(self) -> None:
+        if self.plan.weight_cap >= 1 << self.bits:
+            raise CapacityError(
+                f"weight cap {self.plan.weight_cap}; {len(self.plan.sites)} sites admit less than {1 << self.bits}",
+                hint="count examples in tens or hundreds, or plan fewer local epochs",
+            )
+
+    @classmethod
+    def read(cls, plan: Path, roster: Path) -> Round:
+        """Reads both files, checks the coordinator's signatures and that they belong together."""
+        members = roster_format.read(roster)
+        return cls(*plan_format.read(plan, members), members)
+
+    @property
+    def packing(self) -> Packing:
+        """How message values lie in a ciphertext, given how many sites may be added."""
+        return Packing(len(self.plan.sites))
+
+    @property
+    def bits(self) -> int:
+        """Width of an encoded value, in the clear and encrypted alike."""
+        return self.packing.value_bits
+
+    @property
+    def values(self) -> int:
+        """Length of an encoded update: its weight and every element of the model."""
+        return 1 + self.plan.layout.size
+
+    @property
+    def polynomials(self) -> int:
+        """Length of a ciphertext."""
+        return polynomials(self.values)
+
+    @property
+    def public_seed(self) -> bytes:
+        """The seed of the public polynomials: the plan's digest, so that no two rounds share them."""
+        return bytes.fromhex(self.plan_digest)
+
+    def seal_context(self, sender: str, receiver: str, ciphertext_digest: str) -> bytes:
+        """What a seal is bound to: copied to another file, round, sender or receiver, it does not open."""
+        bound = {
+            "ciphertext": ciphertext_digest,
+            "federation": self.plan.federation,
+            "plan": self.plan_digest,
+            "receiver": receiver,
+            "round": self.plan.round,
+            "sender": sender,
+        }
+        return b"ucadi/seal/v1\n" + canonical_json(bound).encode("ascii")

@@ -20,9 +20,7 @@ from ucadi.formats.weights import Weights
 SHAPES = {"conv.weight": (8, 1, 3, 3, 3), "norm.running_var": (8,), "norm.weight": (8,), "scale": ()}
 
 
-def random_arrays(
-    rng: np.random.Generator, shapes: dict[str, tuple[int, ...]], scale: float
-) -> dict[str, np.ndarray]:
+def random_arrays(rng: np.random.Generator, shapes: dict[str, tuple[int, ...]], scale: float) -> dict[str, np.ndarray]:
     return {name: np.asarray(rng.normal(0, scale, shape), dtype=np.float32) for name, shape in shapes.items()}
 
 

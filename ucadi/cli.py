@@ -116,7 +116,14 @@ def _plain(value: Any) -> Any:
 def _progress_bar(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
     """Shows a bar on a terminal; elsewhere (a log file, CI) one line when the work is done."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -125,7 +132,13 @@ def _progress_bar(items: Iterable[T], label: str, total: int | None) -> Iterator
             yield item
         print(f"{label}: {count} done", file=sys.stderr)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as bar:
         yield from bar.track(items, total=total, description=label)
 

@@ -122,5 +122,6 @@ def check_name(name: str) -> None:
     """Raises UsageError unless `name` can stand in a roster and in file names everywhere."""
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} is no name for a site", hint="1 to 32 of a-z, 0-9 and '-', beginning and ending with one of the former"
+            f"{name!r} is no name for a site",
+            hint="1 to 32 of a-z, 0-9 and '-', beginning and ending with one of the former",
         )

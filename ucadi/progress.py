@@ -6,7 +6,7 @@ Code wraps what it loops over in `track`; the command line installs a renderer o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
         yield from items
         return
     if total is None:
-        total = len(items) if hasattr(items, "__len__") else None
+        total = len(items) if isinstance(items, Sized) else None
     yield from _renderer(items, label, total)  # type: ignore[misc]
 
 

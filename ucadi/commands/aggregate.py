@@ -39,7 +39,9 @@ def aggregate(
     roster: RosterFile,
     output: Output,
     key: Annotated[Path | None, typer.Option(help="The coordinator's key, to sign a sum of ciphertexts.")] = None,
-    clip: Annotated[bool, typer.Option(help="Plain updates: cut values to their range instead of refusing them.")] = False,
+    clip: Annotated[
+        bool, typer.Option(help="Plain updates: cut values to their range instead of refusing them.")
+    ] = False,
     force: Force = False,
 ) -> AggregateResult:
     """Add the sites' updates, weighted by examples x local epochs.
@@ -55,7 +57,9 @@ def aggregate(
         sites = write_sum(output, updates, this, key_format.read_key(key), force=force)
         return AggregateResult(output, sites, encrypted=True)
     if formats != {update_format.UPDATE_FORMAT}:
-        raise FormatError("either ciphertexts or updates are added, nothing else and not both", hint="ucadi inspect FILE")
+        raise FormatError(
+            "either ciphertexts or updates are added, nothing else and not both", hint="ucadi inspect FILE"
+        )
     plain = [update_format.read_update(path) for path in updates]
     for update in plain:
         check_belongs(update, this)

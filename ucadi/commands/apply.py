@@ -58,12 +58,16 @@ def apply(
             _check_base(made_from, weights, change)
             this = Round.read(plan, roster)
             if aggregate.plan != this.plan_digest:
-                raise MismatchError(f"{change.name}: the sum of another round", hint="use the plan that it was added under")
+                raise MismatchError(
+                    f"{change.name}: the sum of another round", hint="use the plan that it was added under"
+                )
             following = apply_mean(
                 weights.arrays, aggregate, this.plan.layout, cap=this.plan.weight_cap, bits=this.bits
             )
         case other:
-            raise FormatError(f"{change.name}: a {other} file is no change to weights", hint="decrypt a ciphertext first")
+            raise FormatError(
+                f"{change.name}: a {other} file is no change to weights", hint="decrypt a ciphertext first"
+            )
     origin = {"base": weights.digest, "change": container.file_digest(change)}
     weights_format.write(output, Weights(following, weights.architecture, origin), force=force)
     return ApplyResult(output, container.file_digest(output))

@@ -49,4 +49,6 @@ def encrypt(
         output, update_format.read_update(update), this, key_format.read_key(key), clip=clip, force=force
     )
     size = output.stat().st_size
-    return EncryptResult(output, update_format.read_update(update).site, size, size / (4 * this.plan.layout.size), clipped)
+    return EncryptResult(
+        output, update_format.read_update(update).site, size, size / (4 * this.plan.layout.size), clipped
+    )

@@ -22,7 +22,9 @@ class KeygenResult:
     fingerprint: str
 
     def __str__(self) -> str:
-        return f"{self.key}: secret, stays here\n{self.card}: public, for the coordinator\nfingerprint  {self.fingerprint}"
+        return (
+            f"{self.key}: secret, stays here\n{self.card}: public, for the coordinator\nfingerprint  {self.fingerprint}"
+        )
 
 
 def keygen(
@@ -37,7 +39,9 @@ def keygen(
     """
     key_path, card_path = output / f"{name}.key", output / f"{name}.card"
     if card_path.exists():
-        raise OutputError(f"{card_path}: exists already", hint="keys are never replaced; move the old card away by hand")
+        raise OutputError(
+            f"{card_path}: exists already", hint="keys are never replaced; move the old card away by hand"
+        )
     keys = SecretKeys.generate(name)
     key_format.write_key(key_path, keys)
     key_format.write_card(card_path, keys)

@@ -47,7 +47,9 @@ def roster_create(
     keys = key_format.read_key(key)
     members = sorted((key_format.read_card(card) for card in cards), key=lambda card: card.name)
     if keys.name in [member.name for member in members]:
-        raise UsageError(f"{keys.name} would be coordinator and member", hint="the coordinator holds no key to the sums")
+        raise UsageError(
+            f"{keys.name} would be coordinator and member", hint="the coordinator holds no key to the sums"
+        )
     mode: KeyMode = "members"
     roster = Roster(federation, keys.public, tuple(members), Policy(mode, minimum_sites, threshold=1))
     roster_format.write(output, roster, keys, force=force)

@@ -60,7 +60,9 @@ def round_open(
     members = roster_format.read(roster)
     keys = key_format.read_key(key)
     if keys.public != members.coordinator:
-        raise MismatchError(f"{keys.name} is not the coordinator of {members.federation}", hint="use the coordinator's key")
+        raise MismatchError(
+            f"{keys.name} is not the coordinator of {members.federation}", hint="use the coordinator's key"
+        )
     weights = weights_format.read(base)
     plan = Plan(
         federation=members.federation,

@@ -58,11 +58,15 @@ def add(updates: Sequence[Update], layout: Layout, *, cap: int, bits: int, clip:
 def as_sum(total: npt.NDArray[np.int64]) -> Sum:
     """A summed vector in the 32 bits that the scheme's slots guarantee."""
     if np.abs(total).max(initial=0) > np.iinfo(np.int32).max:
-        raise CapacityError("the sum of the updates does not fit 32 bits", hint="the plan admits fewer sites than were added")
+        raise CapacityError(
+            "the sum of the updates does not fit 32 bits", hint="the plan admits fewer sites than were added"
+        )
     return total.astype(np.int32)
 
 
-def apply_mean(base: Arrays, aggregate: Aggregate, layout: Layout, *, cap: int, bits: int) -> dict[str, npt.NDArray[np.float32]]:
+def apply_mean(
+    base: Arrays, aggregate: Aggregate, layout: Layout, *, cap: int, bits: int
+) -> dict[str, npt.NDArray[np.float32]]:
     """The next global model: base plus the weighted mean difference, in float64, rounded once to float32."""
     layout.check(base, "base")
     means = decode(aggregate.total, layout, cap=cap, bits=bits)

@@ -12,7 +12,7 @@ value is a whole number of quanta, 2^e / 2^(bits - 1), with magnitude below 2^(b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ucadi.errors import CapacityError, FormatError, MismatchError
 from ucadi.fed.update import Arrays, Update, check_finite
 
-Encoded = npt.NDArray[np.int64]
+Encoded = npt.NDArray[np.integer]
 """A run of encoded values; a whole vector has 1 + layout.size of them, the weight first."""
 
 PIECE = 1 << 18
@@ -66,9 +66,10 @@ class Layout:
         expected = {tensor.name: tensor.shape for tensor in self.tensors}
         found = {name: array.shape for name, array in arrays.items()}
         for name in sorted(expected.keys() | found.keys()):
-            if expected.get(name) != found.get(name):
+            theirs, ours = found.get(name), expected.get(name)
+            if theirs != ours:
                 raise MismatchError(
-                    f"{whose}: tensor {name} is {_shape(found.get(name))}, the layout says {_shape(expected.get(name))}",
+                    f"{whose}: tensor {name} is {_shape(theirs)}, the layout says {_shape(ours)}",
                     hint="both must come from the same base model",
                 )
 
@@ -135,24 +136,26 @@ class Encoder:
         if largest <= self._limit:
             return quanta
         if not self._clip:
+            excess = largest / self._limit
             raise CapacityError(
-                f"update of {self._update.site}: tensor {tensor.name} changed by {largest / self._limit:.3g} times its range",
-                hint=f"open the round with {math.ceil(math.log2(largest / self._limit))} more --headroom, or encrypt --clip",
+                f"update of {self._update.site}: tensor {tensor.name} changed by {excess:.3g} times its range",
+                hint=f"open the round with {math.ceil(math.log2(excess))} more --headroom, or encrypt --clip",
             )
         self.clipped += int((np.abs(quanta) > self._limit).sum())
         return np.clip(quanta, -self._limit, self._limit)
 
 
-def decode(total: Sequence[Encoded] | Encoded, layout: Layout, *, cap: int, bits: int) -> dict[str, npt.NDArray[np.float64]]:
+def decode(
+    total: Encoded, layout: Layout, *, cap: int, bits: int
+) -> dict[str, npt.NDArray[np.float64]]:
     """The weighted mean difference, float64 by tensor name, of a summed vector (weight first)."""
-    vector = np.asarray(total)
-    weight = int(vector[0])
-    if vector.shape != (1 + layout.size,) or weight < 1:
+    weight = int(total[0])
+    if total.shape != (1 + layout.size,) or weight < 1:
         raise MismatchError("the sum does not have the plan's layout")
     means: dict[str, npt.NDArray[np.float64]] = {}
     start = 1
     for tensor in layout.tensors:
-        quanta = vector[start : start + tensor.size].astype(np.float64)
+        quanta = total[start : start + tensor.size].astype(np.float64)
         means[tensor.name] = (quanta * quantum(tensor, bits) * (cap / weight)).reshape(tensor.shape)
         start += tensor.size
     return means

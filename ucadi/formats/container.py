@@ -108,7 +108,7 @@ def write(
     while they are written. It is called once before with digests of zeros, and must give as long a header.
     """
     describe = metadata if callable(metadata) else lambda _: metadata
-    header = _header(tensors, describe({name: "0" * 64 for name in tensors}))
+    header = _header(tensors, describe(dict.fromkeys(tensors, "0" * 64)))
     with new_file(path, force=force) as part, part.open("wb") as file:
         file.write(header)
         digests = {name: _write_tensor(file, tensors[name]) for name in sorted(tensors)}
@@ -224,9 +224,7 @@ def _map_tensors(path: Path, entries: dict[str, Any], offset: int, size: int) ->
     return tensors
 
 
-def _entries(
-    entries: dict[str, Any], file: str
-) -> Iterator[tuple[str, np.dtype[Any], tuple[int, ...], int, int]]:
+def _entries(entries: dict[str, Any], file: str) -> Iterator[tuple[str, np.dtype[Any], tuple[int, ...], int, int]]:
     """The header's entries in name order, each checked for its form."""
 
     def is_size(value: Any) -> bool:

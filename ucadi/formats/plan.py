@@ -41,7 +41,9 @@ def read(path: Path, roster: Roster) -> tuple[Plan, str]:
     verify(document, roster.coordinator, path.name)
     fields = Fields(document, path.name)
     if fields.digest("roster") != roster.digest:
-        raise MismatchError(f"{path.name}: made for another roster", hint="use the roster that the round was opened with")
+        raise MismatchError(
+            f"{path.name}: made for another roster", hint="use the roster that the round was opened with"
+        )
     plan = Plan(
         federation=fields.text("federation"),
         round=fields.number("round", least=1),

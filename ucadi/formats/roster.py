@@ -64,7 +64,9 @@ class Roster:
         for member in self.members:
             if member.name == name:
                 return member
-        raise MismatchError(f"{name} is not in the roster of {self.federation}", hint="members: " + ", ".join(self.names))
+        raise MismatchError(
+            f"{name} is not in the roster of {self.federation}", hint="members: " + ", ".join(self.names)
+        )
 
     def index(self, keys: SecretKeys) -> int:
         """The place of one's own keys among the members; MismatchError if the roster holds others under the name."""

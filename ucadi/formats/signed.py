@@ -46,19 +46,21 @@ def write_document(path: Path, document: Metadata, *, force: bool = False, mode:
     write_file(path, canonical_json(document).encode("ascii") + b"\n", force=force, mode=mode)
 
 
-def read_document(path: Path, expected_format: str) -> Metadata:
-    """Reads a document of the expected format and version 1; its signature is not looked at here."""
+def read_document(path: Path, expected_format: str | None) -> Metadata:
+    """Reads a document of the expected format and version 1, or of any; its signature is not looked at here."""
+    kind = expected_format or "ucadi"
     try:
         with path.open("rb") as file:
             text = file.read(MAX_HEADER + 1)
     except OSError as error:
         raise FormatError(f"{path}: {error.strerror}") from None
     if len(text) > MAX_HEADER or not text.endswith(b"\n"):
-        raise FormatError(f"{path.name}: not a {expected_format} file")
+        raise FormatError(f"{path.name}: not a {kind} file")
     document = parse_canonical_json(text[:-1], path.name)
-    if not isinstance(document, dict):
-        raise FormatError(f"{path.name}: not a {expected_format} file")
-    check_format(document, expected_format, path.name)
+    if not isinstance(document, dict) or "format" not in document:
+        raise FormatError(f"{path.name}: not a {kind} file")
+    if expected_format is not None:
+        check_format(document, expected_format, path.name)
     return document
 
 
@@ -73,7 +75,8 @@ class Fields:
 
     def text(self, key: str) -> str:
         """A string."""
-        return self._of(key, str)
+        value: str = self._of(key, str)
+        return value
 
     def number(self, key: str, *, least: int = 0, most: int = 1 << 53) -> int:
         """A whole number within bounds."""

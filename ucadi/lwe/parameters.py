@@ -76,7 +76,7 @@ class Packing:
         P[|sum| >= 2^(d-1)] <= 2 exp(-2^(2d-2) / (32 K)) for each of the coefficients, d = noise_bits.
         """
         coefficients = polynomials(values) * DEGREE
-        exponent = 2 ** (2 * self.noise_bits - 2) / (32 * self.summands)
+        exponent: float = 2 ** (2 * self.noise_bits - 2) / (32 * self.summands)
         return math.log2(2 * coefficients) - exponent * math.log2(math.e)
 
 

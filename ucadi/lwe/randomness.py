@@ -51,7 +51,8 @@ def error_polynomials(count: int) -> npt.NDArray[np.int64]:
 def _centred_binomial(noise: bytes) -> npt.NDArray[np.int64]:
     """popcount(u) - popcount(v) for consecutive 32-bit words u, v: in -32..32, variance 16."""
     ones = np.bitwise_count(np.frombuffer(noise, dtype="<u4")).astype(np.int64)
-    return ones[0::2] - ones[1::2]
+    difference: npt.NDArray[np.int64] = ones[0::2] - ones[1::2]
+    return difference
 
 
 def _key_stream(tag: bytes, seed: bytes, start: int, length: int) -> bytes:

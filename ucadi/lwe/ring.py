@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ucadi.errors import CapacityError
-from ucadi.lwe.parameters import DEGREE
+from ucadi.lwe.parameters import DEGREE, MAX_SUMMANDS, NOISE_BOUND
 
 Polynomials = npt.NDArray[np.uint64]
 """Coefficients modulo 2^64, shape (polynomials, 4096)."""
@@ -27,6 +27,9 @@ Secret = npt.NDArray[np.int64]
 """One polynomial with small signed coefficients, shape (4096,)."""
 
 LIMB_BITS = (22, 21, 21)
+
+MAX_SECRET = NOISE_BOUND * MAX_SUMMANDS
+"""Largest coefficient of the small factor for which products are exact."""
 
 MAX_RESIDUE = 0.25
 """Distance to the nearest integer above which a product is no longer trusted."""
@@ -39,13 +42,15 @@ def multiply(a: Polynomials, s: Secret) -> Polynomials:
 
     Raises CapacityError where s is too large for exact arithmetic.
     """
+    if np.abs(s).max() > MAX_SECRET:
+        raise CapacityError("a secret is larger than any sum of secrets", hint="a share or a seal is wrong")
     spectrum = _transform(s.astype(np.float64))
     product = np.zeros_like(a)
     for shift, limb in _limbs(a):
         approximate = _transform_back(_transform(limb) * spectrum)
         exact = np.rint(approximate)
         if np.abs(approximate - exact).max(initial=0.0) >= MAX_RESIDUE:
-            raise CapacityError("a product of polynomials is not exact", hint="the secret is larger than any sum may be")
+            raise CapacityError("a product of polynomials is not exact", hint="this processor's arithmetic is at fault")
         product += exact.astype(np.int64).view(np.uint64) << np.uint64(shift)
     return product
 

@@ -33,7 +33,9 @@ BLOCK = 32
 """Polynomials worked at a time: 1 MiB of ciphertext, a few MiB of transforms."""
 
 
-def encrypt(values: Iterable[Values], count: int, packing: Packing, public_seed: bytes, secret_seed: bytes) -> Iterator[Polynomials]:
+def encrypt(
+    values: Iterable[Values], count: int, packing: Packing, public_seed: bytes, secret_seed: bytes
+) -> Iterator[Polynomials]:
     """Encrypts `count` values, given in pieces of any length; yields blocks of polynomials.
 
     Each value must be below 2^value_bits of the packing. `secret_seed` must be fresh for every message.
@@ -79,9 +81,7 @@ def add(ciphertexts: Iterable[Polynomials]) -> Polynomials:
     return total
 
 
-def _decrypt_block(
-    ciphertext: Polynomials, first: int, packing: Packing, public_seed: bytes, secret: Secret
-) -> Values:
+def _decrypt_block(ciphertext: Polynomials, first: int, packing: Packing, public_seed: bytes, secret: Secret) -> Values:
     A = randomness.public_polynomials(public_seed, first, len(ciphertext))
     noisy = ciphertext - ring.multiply(A, secret)
     half = np.uint64(1 << (packing.noise_bits - 1))

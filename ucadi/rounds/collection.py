@@ -23,7 +23,9 @@ def check_contribution(contribution: Contribution, this: Round, name: str) -> No
     if contribution.plan != this.plan_digest:
         raise MismatchError(f"{name}: encrypted for another round", hint="encrypt again with this round's plan")
     if contribution.site not in this.plan.sites:
-        raise MismatchError(f"{name}: {contribution.site} is no site of this round", hint="sites: " + ", ".join(this.plan.sites))
+        raise MismatchError(
+            f"{name}: {contribution.site} is no site of this round", hint="sites: " + ", ".join(this.plan.sites)
+        )
     ciphertext_format.verify_signature(contribution.document, this.roster.member(contribution.site), name)
 
 
@@ -41,14 +43,17 @@ def check_quorum(sites: Sequence[str], this: Round) -> None:
         )
 
 
-def write_sum(path: Path, uploads: Sequence[Path], this: Round, keys: SecretKeys, *, force: bool = False) -> tuple[str, ...]:
+def write_sum(
+    path: Path, uploads: Sequence[Path], this: Round, keys: SecretKeys, *, force: bool = False
+) -> tuple[str, ...]:
     """Adds the ciphertexts of a round into `path`, signed by the coordinator; returns the sites, sorted.
 
     The sum does not depend on the order of the uploads. Files are mapped, not loaded: memory stays bounded.
     """
     if keys.public != this.roster.coordinator:
         raise MismatchError(
-            f"{keys.name} is not the coordinator of {this.plan.federation}", hint=f"it is {this.roster.coordinator.name}"
+            f"{keys.name} is not the coordinator of {this.plan.federation}",
+            hint=f"it is {this.roster.coordinator.name}",
         )
     checked = [_read(path, this) for path in track(uploads, "checking uploads")]
     checked.sort(key=lambda upload: upload.contribution.site)

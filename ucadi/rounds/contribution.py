@@ -30,7 +30,9 @@ def check_belongs(update: Update, this: Round) -> None:
             hint="train again from the weights that this round begins with",
         )
     if update.site not in this.plan.sites:
-        raise MismatchError(f"update of {update.site}: not a site of this round", hint="sites: " + ", ".join(this.plan.sites))
+        raise MismatchError(
+            f"update of {update.site}: not a site of this round", hint="sites: " + ", ".join(this.plan.sites)
+        )
 
 
 def write_contribution(
@@ -39,7 +41,9 @@ def write_contribution(
     """Encrypts the update into `path` for this round and returns how many values were clipped."""
     check_belongs(update, this)
     if keys.name != update.site:
-        raise MismatchError(f"update of {update.site}: the key is that of {keys.name}", hint="each site encrypts its own")
+        raise MismatchError(
+            f"update of {update.site}: the key is that of {keys.name}", hint="each site encrypts its own"
+        )
     this.roster.index(keys)
     encoder = Encoder(update, this.plan.layout, cap=this.plan.weight_cap, bits=this.bits, clip=clip)
     secret_seed = fresh_seed()

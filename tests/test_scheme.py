@@ -1,0 +1,126 @@
+"""Encrypt, add, decrypt: exact at the extremes, in any order, and only with the right secrets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ucadi.errors import CapacityError, SignatureError
+from ucadi.lwe import randomness, scheme
+from ucadi.lwe.parameters import CHECK_VALUES, DEGREE, MAX_SUMMANDS, VALUES, Packing, polynomials
+
+PUBLIC = bytes(range(32))
+
+
+def encrypt(values: np.ndarray, packing: Packing, seed: bytes, pieces: int = 1) -> np.ndarray:
+    blocks = scheme.encrypt(np.array_split(values, pieces), len(values), packing, PUBLIC, seed)
+    return np.concatenate(list(blocks))
+
+
+def decrypt(total: np.ndarray, count: int, summands: int, packing: Packing, secret: np.ndarray) -> np.ndarray:
+    return np.concatenate(list(scheme.decrypt(total, count, summands, packing, PUBLIC, secret)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    count=st.sampled_from([1, 100, VALUES - CHECK_VALUES, VALUES - CHECK_VALUES + 1, VALUES - 1, VALUES, 3 * VALUES])
+    | st.integers(1, 2 * VALUES),
+    planned=st.integers(1, 64),
+    pieces=st.integers(1, 5),
+    data=st.data(),
+)
+def test_the_sum_decrypts_exactly(count: int, planned: int, pieces: int, data: st.DataObject) -> None:
+    summands = data.draw(st.integers(1, min(planned, 4)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    packing = Packing(planned)
+    messages = [rng.integers(0, 1 << packing.value_bits, count, dtype=np.uint64) for _ in range(summands)]
+    seeds = [randomness.fresh_seed() for _ in messages]
+    ciphertexts = [encrypt(m, packing, seed, pieces) for m, seed in zip(messages, seeds, strict=True)]
+    total = scheme.add(ciphertexts)
+    np.testing.assert_array_equal(total, scheme.add(ciphertexts[::-1]))
+    secret = np.sum([randomness.secret_polynomial(seed) for seed in seeds], axis=0)
+    np.testing.assert_array_equal(decrypt(total, count, summands, packing, secret), np.sum(messages, axis=0))
+
+
+@pytest.mark.parametrize("summands", [3, 64, 1000])
+def test_known_sums_at_the_extremes(summands: int) -> None:
+    """Every site sends the largest value in one slot, nothing in the next: the slots must not touch."""
+    packing = Packing(summands)
+    largest = (1 << packing.value_bits) - 1
+    message = np.tile(np.array([largest, 0, largest, 1], dtype=np.uint64), 2500)
+    total = np.zeros((polynomials(len(message)), DEGREE), dtype=np.uint64)
+    secret = np.zeros(DEGREE, dtype=np.int64)
+    for _ in range(summands):
+        seed = randomness.fresh_seed()
+        total += encrypt(message, packing, seed)
+        secret += randomness.secret_polynomial(seed)
+    np.testing.assert_array_equal(
+        decrypt(total, len(message), summands, packing, secret), message * np.uint64(summands)
+    )
+
+
+def test_slots_hold_their_sums_and_errors_stay_apart() -> None:
+    for summands in range(1, MAX_SUMMANDS + 1):
+        packing = Packing(summands)
+        assert packing.noise_bits + 2 * packing.slot_bits <= 64
+        assert summands * ((1 << packing.value_bits) - 1) < 1 << packing.slot_bits
+        one_bit_more = summands * ((1 << (packing.value_bits + 1)) - 1)
+        assert packing.value_bits == 24 or one_bit_more >= 1 << packing.slot_bits
+        assert packing.failure_bound(730_000) < -128
+
+
+@pytest.mark.parametrize(("summands", "bits"), [(4, 24), (16, 23), (64, 21), (256, 18), (1000, 16)])
+def test_value_bits_known_for_some_federations(summands: int, bits: int) -> None:
+    assert Packing(summands).value_bits == bits
+
+
+@pytest.mark.parametrize("summands", [0, MAX_SUMMANDS + 1])
+def test_more_summands_than_the_parameters_admit(summands: int) -> None:
+    with pytest.raises(CapacityError):
+        Packing(summands)
+
+
+def test_two_encryptions_of_one_message_share_nothing() -> None:
+    packing = Packing(3)
+    message = np.zeros(VALUES, dtype=np.uint64)
+    first = encrypt(message, packing, randomness.fresh_seed())
+    second = encrypt(message, packing, randomness.fresh_seed())
+    difference = (first - second).astype(np.float64) / 2.0**64
+    assert not (first == second).any()
+    # uniform: mean 1/2 with deviation 1/sqrt(12 n), no small differences that would tell equal messages
+    assert abs(difference.mean() - 0.5) < 6 / np.sqrt(12 * difference.size)
+    assert (np.minimum(difference, 1 - difference) < 2**-30).mean() < 1e-3
+
+
+def test_even_the_same_secret_gives_another_ciphertext() -> None:
+    message = np.zeros(100, dtype=np.uint64)
+    assert not np.array_equal(encrypt(message, Packing(3), bytes(32)), encrypt(message, Packing(3), bytes(32)))
+
+
+@pytest.mark.parametrize("count", [5, VALUES - 1, VALUES - CHECK_VALUES // 2])
+def test_a_wrong_secret_is_noticed_before_anything_is_given_out(count: int) -> None:
+    packing = Packing(3)
+    message = np.arange(count, dtype=np.uint64)
+    seed = randomness.fresh_seed()
+    ciphertext = encrypt(message, packing, seed)
+    wrong = randomness.secret_polynomial(seed).copy()
+    wrong[7] += 1
+    for secret in (wrong, randomness.secret_polynomial(randomness.fresh_seed()), np.zeros(DEGREE, dtype=np.int64)):
+        with pytest.raises(SignatureError, match="check"):
+            next(scheme.decrypt(ciphertext, count, 3, packing, PUBLIC, secret))
+
+
+def test_a_secret_larger_than_secrets_are_is_refused() -> None:
+    packing = Packing(3)
+    ciphertext = encrypt(np.zeros(5, dtype=np.uint64), packing, bytes(32))
+    secret = np.full(DEGREE, 97, dtype=np.int64)
+    with pytest.raises(SignatureError, match="larger"):
+        next(scheme.decrypt(ciphertext, 5, 3, packing, PUBLIC, secret))
+
+
+def test_more_values_than_announced_are_refused() -> None:
+    values = [np.zeros(2 * VALUES, dtype=np.uint64)]
+    with pytest.raises(ValueError, match="announced"):
+        list(scheme.encrypt(values, 10, Packing(3), PUBLIC, bytes(32)))

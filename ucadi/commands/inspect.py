@@ -1,0 +1,187 @@
+"""ucadi inspect."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ucadi.errors import FormatError
+from ucadi.formats import ciphertext as ciphertext_format
+from ucadi.formats import container
+from ucadi.formats import keys as key_format
+from ucadi.formats import plan as plan_format
+from ucadi.formats import predictions as predictions_format
+from ucadi.formats import roster as roster_format
+from ucadi.formats import signed
+from ucadi.formats import update as update_format
+from ucadi.formats import weights as weights_format
+from ucadi.formats.container import Container, Metadata
+from ucadi.formats.signed import Fields
+from ucadi.identity import PublicKeys
+from ucadi.labels import LABELS
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class InspectResult:
+    """What a file is: its format, size, digest, and the facts that its kind has to tell."""
+
+    path: Path
+    format: str
+    bytes: int
+    sha256: str
+    facts: dict[str, Any]
+
+    def __str__(self) -> str:
+        rows = {"format": self.format, "size": f"{self.bytes:,} bytes", "sha256": self.sha256, **self.facts}
+        return "\n".join([str(self.path), *(f"  {key.replace('_', ' '):<14}{_text(rows[key])}" for key in rows)])
+
+
+def inspect(path: Annotated[Path, typer.Argument(help="Any file that ucadi writes.")]) -> InspectResult:
+    """Say what a file is: its kind, what it was made from, who signed it.
+
+    Signatures are named here but not checked, as that takes a roster: see verify. Secret keys are never shown.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise FormatError(f"{path}: {error.strerror}") from None
+    if start.startswith(HDF5_MAGIC):
+        kind, facts = _dataset(path)
+    elif start.startswith(b"{"):
+        kind, facts = _document(path)
+    else:
+        held = container.read(path)
+        kind, facts = str(held.metadata.get("format")), _container(held, path.name)
+    return InspectResult(path, kind, path.stat().st_size, container.file_digest(path), facts)
+
+
+def _text(value: Any) -> str:
+    match value:
+        case dict():
+            return ", ".join(f"{key} {_text(inner)}" for key, inner in value.items())
+        case list() | tuple():
+            return ", ".join(map(_text, value))
+        case int():
+            return f"{value:,}"
+        case _:
+            return str(value)
+
+
+def _dataset(path: Path) -> tuple[str, dict[str, Any]]:
+    from ucadi.formats import dataset as dataset_format
+
+    with dataset_format.open(path) as dataset:
+        labels = Counter("unlabelled" if label is None else label.label for label in dataset.labels)
+        return dataset_format.FORMAT, {
+            "cases": len(dataset),
+            "patients": len(set(dataset.patients)),
+            "size_pixels": dataset.size,
+            "labels": dict(sorted(labels.items())),
+            "rejected": len(dataset.rejections),
+        }
+
+
+def _document(path: Path) -> tuple[str, dict[str, Any]]:
+    document = signed.read_document(path, expected_format=None)
+    kind = str(document["format"])
+    match kind:
+        case key_format.KEY_FORMAT:
+            return kind, {"name": document.get("name"), "content": "secret keys: keep this file where it is"}
+        case key_format.CARD_FORMAT:
+            card = key_format.read_card(path)
+            return kind, {"name": card.name, "fingerprint": card.fingerprint}
+        case roster_format.FORMAT:
+            roster = roster_format.read(path)
+            return kind, {
+                "federation": roster.federation,
+                "signed_by": _party(roster.coordinator),
+                "members": [_party(member) for member in roster.members],
+                "policy": f"{roster.policy.mode} mode, at least {roster.policy.minimum_sites} sites in a sum",
+            }
+        case plan_format.FORMAT:
+            fields = Fields(document, path.name)
+            return kind, {
+                "federation": fields.text("federation"),
+                "round": fields.number("round"),
+                "base": fields.digest("base"),
+                "roster": fields.digest("roster"),
+                "sites": fields.texts("sites"),
+                "quorum": fields.number("quorum"),
+                "weight_cap": fields.number("weight_cap"),
+                "tensors": len(fields.objects("layout")),
+                "schedule": fields.object("schedule").values,
+            }
+        case _:
+            raise FormatError(f"{path.name}: a {kind} file, which this program does not know")
+
+
+def _party(keys: PublicKeys) -> str:
+    return f"{keys.name} ({keys.fingerprint})"
+
+
+def _container(held: Container, name: str) -> dict[str, Any]:
+    match held.metadata.get("format"):
+        case weights_format.FORMAT:
+            return {
+                "architecture": held.metadata.get("architecture"),
+                "origin": held.metadata.get("origin"),
+                "tensors": len(held.tensors),
+                "values": sum(tensor.size for tensor in held.tensors.values()),
+            }
+        case update_format.UPDATE_FORMAT:
+            update = update_format.parse_update(held, name)
+            return {
+                "site": update.site,
+                "base": update.base,
+                "examples": update.examples,
+                "epochs": update.epochs,
+                "values": sum(delta.size for delta in update.deltas.values()),
+            }
+        case update_format.AGGREGATE_FORMAT:
+            aggregate = update_format.parse_aggregate(held, name)
+            return {
+                "sites": aggregate.sites,
+                "weight": aggregate.weight,
+                "base": aggregate.base,
+                "plan": aggregate.plan,
+                "values": aggregate.total.size - 1,
+            }
+        case ciphertext_format.CIPHERTEXT_FORMAT:
+            upload = ciphertext_format.parse_ciphertext(held, name)
+            return {"plan": upload.contribution.plan, **_contribution(upload.contribution), **_sizes(held)}
+        case ciphertext_format.SUM_FORMAT:
+            total = ciphertext_format.parse_sum(held, name)
+            return {"plan": total.plan, "sites": total.sites, **_sizes(held)}
+        case predictions_format.FORMAT:
+            return _predictions(held.metadata, held)
+        case other:
+            raise FormatError(f"{name}: a {other} file, which this program does not know")
+
+
+def _contribution(contribution: ciphertext_format.Contribution) -> dict[str, Any]:
+    return {"signed_by": contribution.site, "clipped": contribution.clipped}
+
+
+def _sizes(held: Container) -> dict[str, Any]:
+    return {
+        "scheme": held.metadata["scheme"],
+        "polynomials": len(held.tensors["ciphertext"]),
+        "receivers": held.tensors["sealed"].shape[-2],
+    }
+
+
+def _predictions(metadata: Metadata, held: Container) -> dict[str, Any]:
+    counts = Counter(int(label) for label in held.tensors["labels"])
+    return {
+        "model": metadata["model"],
+        "dataset": metadata["dataset"],
+        "cases": len(held.tensors["cases"]),
+        "labels": {"unlabelled" if i < 0 else LABELS[i]: counts[i] for i in sorted(counts)},
+    }

@@ -1,0 +1,95 @@
+"""Predictions: the probabilities that a model gives a dataset's cases, each of its samplings kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ucadi.errors import FormatError
+from ucadi.formats import container
+from ucadi.formats.signed import Fields
+from ucadi.labels import LABELS
+
+FORMAT = "ucadi-predictions"
+
+UNLABELLED = -1
+
+_ID_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of a dataset, case by case.
+
+    `probabilities` is float32 (cases, samplings, classes); `labels` int32 (cases,), -1 where unknown; `cases`
+    and `patients` are the dataset's salted identifiers, 16 hex digits each. `model` and `dataset` are digests.
+    """
+
+    model: str
+    dataset: str
+    cases: tuple[str, ...]
+    patients: tuple[str, ...]
+    labels: npt.NDArray[np.int32]
+    probabilities: npt.NDArray[np.float32]
+
+    @property
+    def mean(self) -> npt.NDArray[np.float64]:
+        """Probabilities averaged over the samplings (paper, Methods), float64 (cases, classes)."""
+        averaged: npt.NDArray[np.float64] = self.probabilities.mean(axis=1, dtype=np.float64)
+        return averaged
+
+
+def write(path: Path, predictions: Predictions, *, force: bool = False) -> None:
+    """Writes predictions."""
+    metadata = {
+        "format": FORMAT,
+        "version": 1,
+        "model": predictions.model,
+        "dataset": predictions.dataset,
+        "classes": list(LABELS),
+    }
+    tensors = {
+        "cases": _to_bytes(predictions.cases),
+        "labels": predictions.labels,
+        "patients": _to_bytes(predictions.patients),
+        "probabilities": predictions.probabilities,
+    }
+    container.write(path, tensors, metadata, force=force)
+
+
+def read(path: Path) -> Predictions:
+    """Reads predictions and checks that they are probabilities."""
+    held = container.read(path, FORMAT)
+    fields = Fields(held.metadata, path.name)
+    if fields.texts("classes") != list(LABELS):
+        raise FormatError(f"{path.name}: predictions of other classes than {', '.join(LABELS)}")
+    try:
+        cases, patients = held.tensors["cases"], held.tensors["patients"]
+        labels, probabilities = held.tensors["labels"], held.tensors["probabilities"]
+    except KeyError as error:
+        raise FormatError(f"{path.name}: has no tensor {error}") from None
+    count = len(cases)
+    shapes = (cases.shape, patients.shape, labels.shape, probabilities.shape[:1] + probabilities.shape[2:])
+    if (
+        shapes != ((count, _ID_BYTES), (count, _ID_BYTES), (count,), (count, len(LABELS)))
+        or (cases.dtype, patients.dtype, labels.dtype) != (np.uint8, np.uint8, np.int32)
+        or probabilities.dtype != np.float32
+    ):
+        raise FormatError(f"{path.name}: tensors of other shapes than predictions'")
+    # NaN fails both comparisons
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise FormatError(f"{path.name}: holds values that are no probabilities")
+    return Predictions(
+        fields.digest("model"), fields.digest("dataset"), _to_hex(cases), _to_hex(patients), labels, probabilities
+    )
+
+
+def _to_bytes(identifiers: tuple[str, ...]) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(bytes.fromhex("".join(identifiers)), dtype=np.uint8).reshape(-1, _ID_BYTES)
+
+
+def _to_hex(identifiers: npt.NDArray[np.uint8]) -> tuple[str, ...]:
+    return tuple(row.tobytes().hex() for row in identifiers)

@@ -10,8 +10,23 @@ from typing import Annotated
 
 import typer
 
+from ucadi.fed.plan import Schedule
+
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 PlanFile = Annotated[Path, typer.Option("--plan", help="The round's signed plan.")]
 RosterFile = Annotated[Path, typer.Option("--roster", help="The federation's signed roster.")]
 KeyFile = Annotated[Path, typer.Option("--key", help="One's own secret key file.")]
+
+LocalEpochs = Annotated[int | None, typer.Option(help="Epochs that a site trains in a round [default: 1].", min=1)]
+TotalEpochs = Annotated[int | None, typer.Option(help="Epochs of all rounds together [default: 100].", min=1)]
+WarmupEpochs = Annotated[int | None, typer.Option(help="Epochs over which the learning rate rises [default: 5].")]
+LearningRate = Annotated[float | None, typer.Option(help="Highest learning rate [default: 0.01].")]
+BatchSize = Annotated[int | None, typer.Option(help="CTs in a batch [default: 16].", min=2)]
+DropRate = Annotated[float | None, typer.Option(help="DropBlock's drop rate at the end [default: 0.1].")]
+Seed = Annotated[int | None, typer.Option(help="Seed of order, sampling and DropBlock [default: 0].", min=0)]
+
+
+def schedule_of(**chosen: float | None) -> Schedule:
+    """The paper's schedule, but for what was chosen on the command line."""
+    return Schedule(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]

@@ -38,7 +38,8 @@ def init(
 
     The same seed gives the same bytes. A smaller --width or --size suits small machines.
     """
-    from ucadi.learn.densenet import Architecture, build, count_parameters
+    from ucadi.learn.densenet import Architecture, build
+    from ucadi.learn.network import count_parameters
     from ucadi.learn.training import state_arrays
 
     architecture = Architecture(width=width, size=size)

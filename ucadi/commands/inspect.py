@@ -11,12 +11,11 @@ import typer
 
 from ucadi.errors import FormatError
 from ucadi.formats import ciphertext as ciphertext_format
-from ucadi.formats import container
+from ucadi.formats import container, signed
 from ucadi.formats import keys as key_format
 from ucadi.formats import plan as plan_format
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import roster as roster_format
-from ucadi.formats import signed
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import Container, Metadata

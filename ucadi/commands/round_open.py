@@ -8,10 +8,23 @@ from typing import Annotated
 
 import typer
 
-from ucadi.commands import Force, KeyFile, Output, RosterFile
+from ucadi.commands import (
+    BatchSize,
+    DropRate,
+    Force,
+    KeyFile,
+    LearningRate,
+    LocalEpochs,
+    Output,
+    RosterFile,
+    Seed,
+    TotalEpochs,
+    WarmupEpochs,
+    schedule_of,
+)
 from ucadi.errors import MismatchError
 from ucadi.fed.fixedpoint import layout_of
-from ucadi.fed.plan import Plan, Schedule
+from ucadi.fed.plan import Plan
 from ucadi.formats import keys as key_format
 from ucadi.formats import plan as plan_format
 from ucadi.formats import roster as roster_format
@@ -47,13 +60,13 @@ def round_open(
     quorum: Annotated[int | None, typer.Option(help="Fewest contributions (default: all sites).")] = None,
     weight_cap: Annotated[int, typer.Option(help="Largest examples x local epochs of a site.")] = 65536,
     headroom: Annotated[int, typer.Option(help="Ranges are 2^HEADROOM times the base's.", min=0, max=16)] = 4,
-    local_epochs: Annotated[int, typer.Option(help="Epochs a site trains in this round.")] = 1,
-    total_epochs: Annotated[int, typer.Option(help="Epochs of all rounds together.")] = 100,
-    warmup_epochs: Annotated[float, typer.Option(help="Epochs over which the learning rate rises.")] = 5,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 0.01,
-    batch_size: Annotated[int, typer.Option(help="CTs in a batch.")] = 16,
-    drop_rate: Annotated[float, typer.Option(help="DropBlock's final drop rate.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="Seed of order and sampling.")] = 0,
+    local_epochs: LocalEpochs = None,
+    total_epochs: TotalEpochs = None,
+    warmup_epochs: WarmupEpochs = None,
+    learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
+    drop_rate: DropRate = None,
+    seed: Seed = None,
     force: Force = False,
 ) -> RoundResult:
     """Open a round: a signed plan that fixes base, sites, ranges and hyper-parameters for everyone."""
@@ -74,7 +87,15 @@ def round_open(
         quorum=len(members.names) if quorum is None else quorum,
         weight_cap=weight_cap,
         layout=layout_of(weights.arrays, headroom),
-        schedule=Schedule(local_epochs, total_epochs, warmup_epochs, learning_rate, batch_size, drop_rate, seed),
+        schedule=schedule_of(
+            local_epochs=local_epochs,
+            total_epochs=total_epochs,
+            warmup_epochs=warmup_epochs,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            drop_rate=drop_rate,
+            seed=seed,
+        ),
     )
     bits = Round(plan, "", members).bits
     plan_format.write(output, plan, keys, force=force)

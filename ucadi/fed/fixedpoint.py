@@ -145,9 +145,7 @@ class Encoder:
         return np.clip(quanta, -self._limit, self._limit)
 
 
-def decode(
-    total: Encoded, layout: Layout, *, cap: int, bits: int
-) -> dict[str, npt.NDArray[np.float64]]:
+def decode(total: Encoded, layout: Layout, *, cap: int, bits: int) -> dict[str, npt.NDArray[np.float64]]:
     """The weighted mean difference, float64 by tensor name, of a summed vector (weight first)."""
     weight = int(total[0])
     if total.shape != (1 + layout.size,) or weight < 1:

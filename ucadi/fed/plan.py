@@ -15,16 +15,17 @@ KeyMode = Literal["members", "threshold"]
 class Schedule:
     """What a site does in its round: the hyper-parameters that all sites share.
 
-    The learning rate runs over `total_epochs` of all rounds together, not anew in each (paper, Methods).
+    The learning rate runs over `total_epochs` of all rounds together, not anew in each. The defaults are
+    the paper's (Methods).
     """
 
-    local_epochs: int
-    total_epochs: int
-    warmup_epochs: float
-    learning_rate: float
-    batch_size: int
-    drop_rate: float
-    seed: int
+    local_epochs: int = 1
+    total_epochs: int = 100
+    warmup_epochs: int = 5
+    learning_rate: float = 0.01
+    batch_size: int = 16
+    drop_rate: float = 0.1
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.local_epochs < 1 or self.total_epochs < self.local_epochs or self.batch_size < 2:

@@ -74,7 +74,7 @@ def _schedule(fields: Fields) -> Schedule:
     return Schedule(
         local_epochs=fields.number("local_epochs"),
         total_epochs=fields.number("total_epochs"),
-        warmup_epochs=fields.real("warmup_epochs"),
+        warmup_epochs=fields.number("warmup_epochs"),
         learning_rate=fields.real("learning_rate"),
         batch_size=fields.number("batch_size"),
         drop_rate=fields.real("drop_rate"),

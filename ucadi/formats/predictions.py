@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +52,7 @@ def write(path: Path, predictions: Predictions, *, force: bool = False) -> None:
         "dataset": predictions.dataset,
         "classes": list(LABELS),
     }
-    tensors = {
+    tensors: dict[str, npt.NDArray[Any]] = {
         "cases": _to_bytes(predictions.cases),
         "labels": predictions.labels,
         "patients": _to_bytes(predictions.patients),
@@ -73,11 +74,9 @@ def read(path: Path) -> Predictions:
         raise FormatError(f"{path.name}: has no tensor {error}") from None
     count = len(cases)
     shapes = (cases.shape, patients.shape, labels.shape, probabilities.shape[:1] + probabilities.shape[2:])
-    if (
-        shapes != ((count, _ID_BYTES), (count, _ID_BYTES), (count,), (count, len(LABELS)))
-        or (cases.dtype, patients.dtype, labels.dtype) != (np.uint8, np.uint8, np.int32)
-        or probabilities.dtype != np.float32
-    ):
+    if shapes != ((count, _ID_BYTES), (count, _ID_BYTES), (count,), (count, len(LABELS))) or [
+        tensor.dtype.str for tensor in (cases, patients, labels, probabilities)
+    ] != ["|u1", "|u1", "<i4", "<f4"]:
         raise FormatError(f"{path.name}: tensors of other shapes than predictions'")
     # NaN fails both comparisons
     if not ((probabilities >= 0) & (probabilities <= 1)).all():

@@ -1,0 +1,40 @@
+"""Writes docs/cli.md from the commands themselves; with --print, prints it instead."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from typer.cli import get_docs_for_click
+from typer.main import get_command
+
+import click
+from ucadi.cli import app
+
+
+def page() -> str:
+    """The reference of all commands, as Markdown."""
+    command = get_command(app)
+    text = get_docs_for_click(obj=command, ctx=click.Context(command), name="ucadi", title="The commands")
+    exits = """
+## Exit codes
+
+| code | meaning |
+|---|---|
+| 0 | done |
+| 1 | a bug: please report the traceback |
+| 2 | usage: an option that does not exist, or a part of ucadi that is not installed |
+| 3 | format: a file is not what it should be: truncated, foreign, of another version |
+| 4 | mismatch: files that do not belong together: another base, plan, roster, key, signature or label |
+| 5 | series: a CT series that cannot be used |
+| 6 | capacity: a number out of its range |
+| 7 | output: it exists already, or the disk is full or read-only |
+"""
+    return "<!-- made by docs/make_cli.py from the code -->\n\n" + text.rstrip("\n") + "\n" + exits
+
+
+if __name__ == "__main__":
+    if "--print" in sys.argv:
+        sys.stdout.write(page())
+    else:
+        (Path(__file__).parent / "cli.md").write_text(page())

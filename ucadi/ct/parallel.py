@@ -1,0 +1,91 @@
+"""Many scans read at once, in processes of their own, in order and with bounded memory.
+
+A scan that crashes its process (a decoder's fault, memory) is refused like any other; the rest goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from ucadi.ct.refusals import Reason, RefusedError
+from ucadi.ct.scan import Scan, read_scan
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `read_scan` is asked for."""
+
+    path: Path
+    size: int | None
+    min_slices: int
+    series: frozenset[str] = frozenset()
+
+
+Outcome = Scan | RefusedError
+
+
+def read_scans(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
+    """Reads every scan and yields the outcomes in the order of the jobs. At most `2 * workers` are under way."""
+    if min(workers, len(jobs)) <= 1:
+        yield from map(read_one, jobs)
+        return
+    waiting = deque(jobs)
+    running: deque[tuple[Job, Future[Outcome]]] = deque()
+    pool = _pool(workers)
+    try:
+        while waiting or running:
+            while waiting and len(running) < 2 * workers:
+                running.append((waiting[0], pool.submit(read_one, waiting[0])))
+                waiting.popleft()
+            job, future = running.popleft()
+            try:
+                outcome = future.result()
+            except BrokenProcessPool:
+                # Any of those under way may be the culprit. The first is tried by itself, the others again.
+                pool.shutdown(wait=False, cancel_futures=True)
+                waiting.extendleft(other for other, _ in reversed(running))
+                running.clear()
+                outcome = _read_alone(job)
+                pool = _pool(workers)
+            yield outcome
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def read_one(job: Job) -> Outcome:
+    """One scan or why it is refused; nothing is raised, whatever is wrong with it."""
+    try:
+        return read_scan(job.path, size=job.size, min_slices=job.min_slices, series=job.series)
+    except RefusedError as refusal:
+        return refusal
+    except MemoryError:
+        return RefusedError(Reason.CRASHED, "out of memory")
+    except Exception as error:  # one bad scan must not end a run of hours; the report names the error
+        return RefusedError(Reason.UNREADABLE, f"{type(error).__name__}: {error}")
+
+
+def _read_alone(job: Job) -> Outcome:
+    """One scan in a process that may die."""
+    with _pool(1) as pool:
+        try:
+            return pool.submit(read_one, job).result()
+        except BrokenProcessPool:
+            return RefusedError(Reason.CRASHED)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare)
+
+
+def _prepare() -> None:
+    """In each worker: the parent handles Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(5)

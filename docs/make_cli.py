@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import click
 from typer.cli import get_docs_for_click
 from typer.main import get_command
 
-import click
 from ucadi.cli import app
 
 

@@ -91,6 +91,7 @@ def make_federation(
     shapes: dict[str, tuple[int, ...]] | None = None,
     seed: int = 0,
     minimum_sites: int = 2,
+    threshold: int | None = None,
     scale: float = 0.01,
 ) -> Federation:
     """Keys, roster, base, plan of round 1 and a random update per site in `folder`."""
@@ -105,6 +106,7 @@ def make_federation(
         key=federation.key("coordinator"),
         output=federation.roster,
         minimum_sites=minimum_sites,
+        threshold=threshold,
     )
     base = Weights(random_arrays(rng, shapes, 1.0), {"name": "test"}, {"seed": seed})
     weights_format.write(federation.base, base)

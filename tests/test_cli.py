@@ -20,7 +20,9 @@ def ucadi(*arguments: str | Path, **options: object) -> subprocess.CompletedProc
 
 
 def test_the_reference_page_is_that_of_the_code() -> None:
-    generated = subprocess.run([sys.executable, "docs/make_cli.py", "--print"], cwd=ROOT, capture_output=True, text=True, check=True)
+    generated = subprocess.run(
+        [sys.executable, "docs/make_cli.py", "--print"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     page = (ROOT / "docs/cli.md").read_text()
     assert page == generated.stdout, "docs/cli.md is stale: python docs/make_cli.py"
 
@@ -44,7 +46,7 @@ def test_an_error_has_a_hint_and_its_exit_code(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_option_is_usage(tmp_path: Path) -> None:
+def test_an_unknown_option_is_usage() -> None:
     assert ucadi("keygen", "a", "--nonsense").returncode == 2
     assert ucadi("nonsense").returncode == 2
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ucadi.errors import SignatureError, UsageError
 
@@ -28,6 +29,7 @@ _SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AE
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
 _SIGNING_BYTES = 32
+_NONCE_BYTES = 12
 _MLKEM_SEED_BYTES = 64
 _MLKEM_PUBLIC_BYTES = 1184
 _X25519_BYTES = 32
@@ -125,3 +127,16 @@ def check_name(name: str) -> None:
             f"{name!r} is no name for a site",
             hint="1 to 32 of a-z, 0-9 and '-', beginning and ending with one of the former",
         )
+
+
+def encrypt_with(key: bytes, message: bytes, context: bytes) -> bytes:
+    """AES-256-GCM under a key that is used for this one message only (hence a nonce of zeros)."""
+    return AESGCM(key).encrypt(bytes(_NONCE_BYTES), message, context)
+
+
+def decrypt_with(key: bytes, encrypted: bytes, context: bytes) -> bytes:
+    """The message of `encrypt_with`; SignatureError if key, context or content are not those."""
+    try:
+        return AESGCM(key).decrypt(bytes(_NONCE_BYTES), encrypted, context)
+    except InvalidTag:
+        raise SignatureError("a sealed answer does not open", hint="it was changed on the way: get it again") from None

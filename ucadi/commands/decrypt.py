@@ -9,10 +9,13 @@ from typing import Annotated
 import typer
 
 from ucadi.commands import Force, KeyFile, Output, PlanFile, RosterFile
+from ucadi.errors import UsageError
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import keys as key_format
+from ucadi.formats import partial as partial_format
 from ucadi.rounds.opening import check_sum, open_seals, write_opened
 from ucadi.rounds.round import Round
+from ucadi.rounds.threshold import combine_answers
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,26 @@ def decrypt(
     roster: RosterFile,
     key: KeyFile,
     output: Output,
+    answer: Annotated[
+        list[Path] | None, typer.Option(help="A holder's partial decryption, in threshold mode; once for each.")
+    ] = None,
     force: Force = False,
 ) -> DecryptResult:
     """Open the sum of a round's ciphertexts with a member's key.
 
-    The result is the same file, byte for byte, as adding the plain updates would give.
+    In threshold mode it takes the answers of enough holders as well: see partial-decrypt. The result is the
+    same file, byte for byte, as adding the plain updates would give.
     """
     this = Round.read(plan, roster)
     total = ciphertext_format.read_sum(ciphertext)
     check_sum(total, this, ciphertext.name)
-    secret = open_seals(total, this, key_format.read_key(key))
+    keys = key_format.read_key(key)
+    if this.plan.mode == "members":
+        if answer:
+            raise UsageError("this federation's sums are opened by one key", hint="leave out --answer")
+        secret = open_seals(total, this, keys)
+    else:
+        answers = [partial_format.read(path) for path in answer or []]
+        secret = combine_answers(answers, total, this, keys)
     opened = write_opened(output, total, this, secret, force=force)
     return DecryptResult(output, opened.sites, opened.weight)

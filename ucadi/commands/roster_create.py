@@ -38,6 +38,9 @@ def roster_create(
     key: KeyFile,
     output: Output,
     minimum_sites: Annotated[int, typer.Option(help="Fewest sites whose sum may be opened.")] = 3,
+    threshold: Annotated[
+        int | None, typer.Option(help="Members whose answers open a sum [default: any one member opens it].")
+    ] = None,
     force: Force = False,
 ) -> RosterResult:
     """List the members of a federation and their public keys in a file signed by the coordinator.
@@ -50,8 +53,9 @@ def roster_create(
         raise UsageError(
             f"{keys.name} would be coordinator and member", hint="the coordinator holds no key to the sums"
         )
-    mode: KeyMode = "members"
-    roster = Roster(federation, keys.public, tuple(members), Policy(mode, minimum_sites, threshold=1))
+    mode: KeyMode = "members" if threshold is None else "threshold"
+    policy = Policy(mode, minimum_sites, threshold=1 if threshold is None else threshold)
+    roster = Roster(federation, keys.public, tuple(members), policy)
     roster_format.write(output, roster, keys, force=force)
     everyone = (keys.public, *members)
     return RosterResult(output, federation, keys.name, {party.name: party.fingerprint for party in everyone})

@@ -63,6 +63,28 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
+def claim_file(path: Path, data: bytes) -> bool:
+    """Creates `path` with `data`, on the disk when this returns; False, and no change, if it exists already.
+
+    Of several processes that try at once, exactly one succeeds.
+    """
+    with _disk_errors(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        part = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            path.hardlink_to(part)
+        except FileExistsError:
+            return False
+        finally:
+            part.unlink(missing_ok=True)
+        _flush(path.parent)
+        return True
+
+
 def _refuse_existing(path: Path, force: bool) -> None:
     if path.exists() and not force:
         raise OutputError(f"{path}: exists already", hint="choose another --output, or --force to replace it")

@@ -15,8 +15,8 @@ from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats.ciphertext import Sealed
 from ucadi.formats.container import Stream
 from ucadi.identity import SEAL_OVERHEAD, SecretKeys
-from ucadi.lwe import scheme
-from ucadi.lwe.randomness import SEED_BYTES, fresh_seed
+from ucadi.lwe import randomness, scheme, shamir
+from ucadi.lwe.randomness import fresh_seed
 from ucadi.lwe.ring import Polynomials
 from ucadi.progress import track
 from ucadi.rounds.round import Round
@@ -55,12 +55,14 @@ def write_contribution(
             digest.update(block.data)
             yield block
 
-    def seals() -> Iterator[Sealed]:
-        for member in this.roster.members:
-            context = this.seal_context(update.site, member.name, digest.hexdigest())
-            yield np.frombuffer(member.seal(secret_seed, context), dtype=np.uint8)
+    parts = _secret_parts(secret_seed, this)
 
-    sealed = Stream("U8", (len(this.roster.members), SEED_BYTES + SEAL_OVERHEAD), seals())
+    def seals() -> Iterator[Sealed]:
+        for member, part in zip(this.roster.members, parts, strict=True):
+            context = this.seal_context(update.site, member.name, digest.hexdigest())
+            yield np.frombuffer(member.seal(part, context), dtype=np.uint8)
+
+    sealed = Stream("U8", (len(parts), len(parts[0]) + SEAL_OVERHEAD), seals())
     ciphertext_format.write_ciphertext(
         path,
         blocks(),
@@ -72,6 +74,15 @@ def write_contribution(
         force=force,
     )
     return encoder.clipped
+
+
+def _secret_parts(secret_seed: bytes, this: Round) -> list[bytes]:
+    """What each member gets of the secret: in members mode its seed, in threshold mode a share of it."""
+    members = len(this.roster.members)
+    if this.plan.mode == "members":
+        return [secret_seed] * members
+    secret = randomness.secret_polynomial(secret_seed)
+    return [share.tobytes() for share in shamir.split(secret, members, this.roster.policy.threshold)]
 
 
 def _unsigned(encoder: Encoder, this: Round) -> Iterator[scheme.Values]:

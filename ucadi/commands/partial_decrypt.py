@@ -1,0 +1,59 @@
+"""ucadi partial-decrypt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ucadi.commands import Force, KeyFile, Output, PlanFile, RosterFile
+from ucadi.errors import UsageError
+from ucadi.formats import ciphertext as ciphertext_format
+from ucadi.formats import keys as key_format
+from ucadi.rounds.opening import check_sum
+from ucadi.rounds.round import Round
+from ucadi.rounds.threshold import write_answer
+
+
+@dataclass(frozen=True)
+class PartialDecryptResult:
+    """The answer made."""
+
+    answer: Path
+    holder: str
+    sites: tuple[str, ...]
+    threshold: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.answer}: answer of {self.holder} for {', '.join(self.sites)}; {self.threshold} answers open the sum"
+        )
+
+
+def partial_decrypt(
+    ciphertext: Annotated[Path, typer.Argument(help="The round's sum of ciphertexts, from aggregate.")],
+    *,
+    plan: PlanFile,
+    roster: RosterFile,
+    key: KeyFile,
+    output: Output,
+    ledger: Annotated[
+        Path | None, typer.Option(help="Folder of rounds answered [default: the key file's name with .ledger].")
+    ] = None,
+    force: Force = False,
+) -> PartialDecryptResult:
+    """Answer for a round's sum as a holder, in threshold mode.
+
+    Once per round: what was answered for is entered in the ledger first, and another set of sites is refused.
+    Keep the ledger as long as the key.
+    """
+    this = Round.read(plan, roster)
+    if this.plan.mode != "threshold":
+        raise UsageError("this federation's sums are opened by one member's key", hint="ucadi decrypt")
+    total = ciphertext_format.read_sum(ciphertext)
+    check_sum(total, this, ciphertext.name)
+    keys = key_format.read_key(key)
+    write_answer(output, total, this, keys, key.with_suffix(".ledger") if ledger is None else ledger, force=force)
+    return PartialDecryptResult(output, keys.name, total.sites, this.roster.policy.threshold)

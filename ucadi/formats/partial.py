@@ -1,0 +1,82 @@
+"""Partial decryptions: one holder's answer to a round's sum in threshold mode, sealed to the members.
+
+The answer is encrypted once, under a fresh key that is sealed to each member: the aggregator, who passes
+it on, learns nothing of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ucadi.errors import FormatError, SignatureError
+from ucadi.formats import container
+from ucadi.formats.container import Container, Digests, Metadata, tensor_digest
+from ucadi.formats.signed import Fields, sign
+from ucadi.identity import SecretKeys
+
+FORMAT = "ucadi-partial"
+
+
+@dataclass(frozen=True)
+class Partial:
+    """One holder's answer. `contributions` is the digest of the set that it answers for, `body` the encrypted
+    share, `sealed` (members, bytes) the key to it for each member."""
+
+    holder: str
+    plan: str
+    contributions: str
+    body: npt.NDArray[np.uint8]
+    sealed: npt.NDArray[np.uint8]
+    document: Metadata
+
+
+def write(
+    path: Path,
+    body: bytes,
+    sealed: npt.NDArray[np.uint8],
+    *,
+    plan: str,
+    contributions: str,
+    keys: SecretKeys,
+    force: bool = False,
+) -> None:
+    """Writes an answer, signed by the holder."""
+
+    def document(digests: Digests) -> Metadata:
+        fields = {
+            "format": FORMAT,
+            "version": 1,
+            "plan": plan,
+            "site": keys.name,
+            "contributions": contributions,
+            "digests": dict(digests),
+        }
+        return sign(fields, keys)
+
+    container.write(path, {"body": np.frombuffer(body, np.uint8), "sealed": sealed}, document, force=force)
+
+
+def read(path: Path) -> Partial:
+    """Reads an answer and checks its digests; whose signature it bears is checked against a roster."""
+    return parse(container.read(path, FORMAT), path.name)
+
+
+def parse(held: Container, name: str) -> Partial:
+    """The answer that a container holds."""
+    if set(held.tensors) != {"body", "sealed"}:
+        raise FormatError(f"{name}: holds other tensors than a partial decryption's")
+    body, sealed = held.tensors["body"], held.tensors["sealed"]
+    if body.dtype != np.uint8 or body.ndim != 1 or sealed.dtype != np.uint8 or sealed.ndim != 2:
+        raise FormatError(f"{name}: tensors of other shapes than a partial decryption's")
+    fields = Fields(held.metadata, name)
+    digests = fields.object("digests")
+    for key, tensor in (("body", body), ("sealed", sealed)):
+        if tensor_digest(tensor) != digests.digest(key):
+            raise SignatureError(f"{name}: its content is not what was signed", hint="it was changed: get it again")
+    return Partial(
+        fields.text("site"), fields.digest("plan"), fields.digest("contributions"), body, sealed, held.metadata
+    )

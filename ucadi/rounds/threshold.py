@@ -1,0 +1,136 @@
+"""Threshold mode: holders answer for a round's sum, once, and enough answers open it.
+
+Every site's secret was split among the roster's members, who are its holders. A holder adds the shares that
+it got for the sites in the sum and answers with that; the answers of `threshold` holders give the sum of
+the secrets. Fewer, even with the aggregator, learn nothing of any site's update.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ucadi.errors import MismatchError, SignatureError
+from ucadi.formats import partial as partial_format
+from ucadi.formats.ciphertext import CiphertextSum, verify_signature
+from ucadi.formats.container import canonical_json
+from ucadi.formats.output import claim_file
+from ucadi.formats.partial import Partial
+from ucadi.formats.signed import Fields, read_document
+from ucadi.identity import SEAL_OVERHEAD, SecretKeys, decrypt_with, encrypt_with
+from ucadi.lwe import shamir
+from ucadi.lwe.ring import Secret
+from ucadi.lwe.shamir import Share
+from ucadi.rounds.round import Round
+
+LEDGER_FORMAT = "ucadi-ledger-entry"
+
+_KEY_BYTES = 32
+
+
+def write_answer(
+    path: Path, total: CiphertextSum, this: Round, keys: SecretKeys, ledger: Path, *, force: bool = False
+) -> None:
+    """Answers for a checked sum with this holder's share of the sum of secrets, sealed to all members.
+
+    Before anything leaves, the set is entered in the ledger for good: for another set of the same round, the
+    same holder refuses, since the difference of two sums is what nobody may see.
+    """
+    share = _add_shares(total, this, keys)
+    contributions = contributions_digest(total)
+    _enter(ledger, this, contributions)
+    key = os.urandom(_KEY_BYTES)
+    context = _answer_context(this, keys.name, contributions)
+    sealed = [np.frombuffer(member.seal(key, context), np.uint8) for member in this.roster.members]
+    partial_format.write(
+        path,
+        encrypt_with(key, share.tobytes(), context),
+        np.stack(sealed),
+        plan=this.plan_digest,
+        contributions=contributions,
+        keys=keys,
+        force=force,
+    )
+
+
+def combine_answers(answers: Sequence[Partial], total: CiphertextSum, this: Round, keys: SecretKeys) -> Secret:
+    """The sum of the contributing sites' secrets, from at least `threshold` holders' answers sealed to `keys`."""
+    shares: dict[int, Share] = {}
+    for answer in answers:
+        place = this.roster.names.index(this.roster.member(answer.holder).name)
+        if place in shares:
+            raise MismatchError(f"two answers of {answer.holder}", hint="each holder answers once")
+        shares[place] = _open_answer(answer, total, this, keys)
+    threshold = this.roster.policy.threshold
+    if len(shares) < threshold:
+        missing = [name for place, name in enumerate(this.roster.names) if place not in shares]
+        raise MismatchError(
+            f"{len(shares)} of {threshold} answers",
+            hint=f"ask {threshold - len(shares)} more of: {', '.join(missing)}",
+        )
+    return shamir.combine(shares, threshold)
+
+
+def contributions_digest(total: CiphertextSum) -> str:
+    """What names the set that was added: the sites and the digests of all that they sent."""
+    rows = [[c.site, c.ciphertext_digest, c.sealed_digest] for c in total.contributions]
+    return hashlib.sha256(canonical_json(rows).encode("ascii")).hexdigest()
+
+
+def _add_shares(total: CiphertextSum, this: Round, keys: SecretKeys) -> Share:
+    place = this.roster.index(keys)
+    shares = []
+    for contribution, seals in zip(total.contributions, total.sealed, strict=True):
+        context = this.seal_context(contribution.site, keys.name, contribution.ciphertext_digest)
+        opened = keys.open(seals[place].tobytes(), context)
+        if len(opened) != shamir.SHARE_BYTES:
+            raise SignatureError(f"{contribution.site} sealed something else than a share to {keys.name}")
+        shares.append(np.frombuffer(opened, dtype="<u2"))
+    return shamir.add(np.stack(shares))
+
+
+def _enter(ledger: Path, this: Round, contributions: str) -> None:
+    """Enters the set in the ledger, or finds it there; MismatchError if another set of this round is there."""
+    ledger.mkdir(mode=0o700, parents=True, exist_ok=True)
+    entry = ledger / f"{this.plan_digest}.json"
+    document = {
+        "format": LEDGER_FORMAT,
+        "version": 1,
+        "federation": this.plan.federation,
+        "round": this.plan.round,
+        "plan": this.plan_digest,
+        "contributions": contributions,
+    }
+    if claim_file(entry, canonical_json(document).encode("ascii") + b"\n"):
+        return
+    entered = Fields(read_document(entry, LEDGER_FORMAT), entry.name).digest("contributions")
+    if entered != contributions:
+        raise MismatchError(
+            f"round {this.plan.round} of {this.plan.federation}: already answered for another set of sites",
+            hint="never answer for two sets: their difference could show one site's update. Open a new round",
+        )
+
+
+def _open_answer(answer: Partial, total: CiphertextSum, this: Round, keys: SecretKeys) -> Share:
+    name = f"answer of {answer.holder}"
+    if answer.plan != this.plan_digest or answer.contributions != contributions_digest(total):
+        raise MismatchError(f"{name}: for another sum", hint="all answers must be for the sum that is opened")
+    verify_signature(answer.document, this.roster.member(answer.holder), name)
+    if answer.sealed.shape != (len(this.roster.members), _KEY_BYTES + SEAL_OVERHEAD):
+        raise MismatchError(f"{name}: sealed to other members than the roster's")
+    context = _answer_context(this, answer.holder, answer.contributions)
+    key = keys.open(answer.sealed[this.roster.index(keys)].tobytes(), context)
+    opened = decrypt_with(key, answer.body.tobytes(), context)
+    if len(opened) != shamir.SHARE_BYTES:
+        raise SignatureError(f"{name}: not a share")
+    return np.frombuffer(opened, dtype="<u2")
+
+
+def _answer_context(this: Round, holder: str, contributions: str) -> bytes:
+    """What an answer is bound to. Each member can open it, so it names no receiver."""
+    bound = {"contributions": contributions, "holder": holder, "plan": this.plan_digest}
+    return b"ucadi/answer/v1\n" + canonical_json(bound).encode("ascii")

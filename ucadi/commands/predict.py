@@ -74,5 +74,4 @@ def _slabs(data: Dataset, seed: int) -> Iterator[npt.NDArray[np.float32]]:
 
     for index, case in enumerate(data.ids):
         volume = data.volume(index).hu
-        rngs = [sampling.test_rng(seed, repeat, case) for repeat in range(sampling.TEST_SAMPLINGS)]
-        yield np.stack([sampling.slab(volume, sampling.slab_indices(len(volume), rng)) for rng in rngs])
+        yield sampling.slabs(volume, sampling.test_indices(len(volume), seed, case))

@@ -54,6 +54,17 @@ def slab(volume_hu: npt.NDArray[np.integer], indices: npt.NDArray[np.intp]) -> n
     return standardised[np.newaxis]
 
 
+def test_indices(slices: int, seed: int, case_id: str) -> npt.NDArray[np.intp]:
+    """The slices of a case's independent test samplings, intp (5, 16)."""
+    rngs = (test_rng(seed, repeat, case_id) for repeat in range(TEST_SAMPLINGS))
+    return np.stack([slab_indices(slices, rng) for rng in rngs])
+
+
+def slabs(volume_hu: npt.NDArray[np.integer], indices: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    """The slabs of several samplings, indices (repeats, 16), as float32 (repeats, 1, 16, row, column)."""
+    return np.stack([slab(volume_hu, sampling) for sampling in indices])
+
+
 def training_rng(seed: int, epoch: int, case_id: str) -> np.random.Generator:
     """The generator of every random choice about one case in one epoch of training."""
     return _generator("training", seed, epoch, case_id)
@@ -64,7 +75,8 @@ def test_rng(seed: int, repeat: int, case_id: str) -> np.random.Generator:
     return _generator("test", seed, repeat, case_id)
 
 
-test_rng.__test__ = False  # type: ignore[attr-defined]  # its name makes pytest take it for a test
+for function in (test_rng, test_indices):
+    function.__test__ = False  # type: ignore[attr-defined]  # their names make pytest take them for tests
 
 
 def _generator(purpose: str, seed: int, number: int, case_id: str) -> np.random.Generator:

@@ -22,7 +22,14 @@ import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, CTImageStorage, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+)
 
 from ucadi.ct import tags
 from ucadi.ct.refusals import Reason, RefusedError
@@ -108,6 +115,8 @@ def read_pixels(path: Path) -> Pixels:
             warnings.simplefilter("ignore")
             data = path.read_bytes()
             dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+            if "TransferSyntaxUID" not in dataset.file_meta:
+                dataset.file_meta.TransferSyntaxUID = _syntax(dataset)
             stored = dataset.pixel_array
     except Exception as error:  # as above; truncated pixel data ends here
         raise RefusedError(Reason.UNREADABLE, type(error).__name__) from error
@@ -156,7 +165,7 @@ def _instance(path: Path, dataset: Dataset) -> Instance:
         across=across,
         down=down,
         thickness_mm=(_numbers(dataset, "SliceThickness", 1) or (math.nan,))[0],
-        compressed=UID(syntax).is_compressed,
+        compressed=syntax.is_compressed,
         lossy=_words(dataset, "LossyImageCompression") == ("01",) or syntax in _LOSSY_SYNTAXES,
         facts=tags.technical(dataset),
     )
@@ -275,20 +284,24 @@ def _check_size(path: Path, start: bytes) -> None:
 
 
 @functools.cache
-def _decodable(syntax: str) -> bool:
+def _decodable(syntax: UID) -> bool:
     """Whether a plug-in for the transfer syntax is installed."""
     try:
-        return get_decoder(UID(syntax)).is_available if UID(syntax).is_encapsulated else True
+        return get_decoder(syntax).is_available if syntax.is_encapsulated else True
     except (NotImplementedError, ValueError):
         return False
 
 
-def _syntax(dataset: Dataset) -> str:
-    return str(getattr(dataset, "file_meta", Dataset()).get("TransferSyntaxUID", "1.2.840.10008.1.2"))
+def _syntax(dataset: Dataset) -> UID:
+    """The transfer syntax; without file meta information it is one of those that need none."""
+    implicit, _ = dataset.original_encoding
+    return UID(
+        dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian)
+    )
 
 
 def _unit(vector: tuple[float, ...]) -> Triple:
-    length = math.hypot(*vector)
+    length = math.hypot(*vector) or math.nan
     return tuple(part / length for part in vector)  # type: ignore[return-value]  # as many as came in
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ucadi.commands.encrypt import encrypt
 from ucadi.commands.keygen import keygen
-from ucadi.commands.roster_create import roster_create
+from ucadi.commands.roster import roster_create
 from ucadi.commands.round_open import round_open
 from ucadi.fed.update import Update
 from ucadi.formats import update as update_format

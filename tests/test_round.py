@@ -18,7 +18,8 @@ from ucadi.commands.apply import apply
 from ucadi.commands.decrypt import decrypt
 from ucadi.commands.encrypt import encrypt
 from ucadi.commands.keygen import keygen
-from ucadi.commands.roster_create import roster_create
+from ucadi.commands.roster import roster_add, roster_create, roster_remove, roster_rotate, roster_show
+from ucadi.commands.verify import verify
 from ucadi.errors import (
     CapacityError,
     FormatError,
@@ -353,3 +354,56 @@ def test_truncated_and_garbage_uploads_are_refused(made: Federation, tmp_path: P
     with pytest.raises(FormatError):
         add_encrypted(made, tmp_path / "sum.enc", [path, *made.ciphertexts[1:]])
     assert not (tmp_path / "sum.enc").exists()
+
+
+# --- rosters and verification -----------------------------------------------------------------------
+
+
+def test_anyone_can_add_again_and_catch_a_coordinator_who_cheats(own: Federation) -> None:
+    total = own.folder / "sum.enc"
+    honest = verify([total, *own.ciphertexts, own.update("site-a")], plan=own.plan, roster=own.roster)
+    assert honest.found["sum.enc"].endswith("adding again gives the same")
+    assert honest.found["site-b.enc"] == "encrypted and signed by site-b"
+    partly = verify([total, own.ciphertext("site-a")], plan=own.plan, roster=own.roster)
+    assert "not added again" in partly.found["sum.enc"]
+
+    def change(held: Container) -> None:
+        held.tensors["ciphertext"][0, 0] += np.uint64(1 << 20)
+
+    rewrite(total, change, signer=own.key("coordinator"))
+    with pytest.raises(MismatchError, match="not the sum"):
+        verify([total, *own.ciphertexts], plan=own.plan, roster=own.roster)
+
+
+def test_members_come_and_go_and_change_their_keys(own: Federation, tmp_path: Path) -> None:
+    options = {"key": own.key("coordinator"), "force": True}
+    keygen("site-d", output=own.folder)
+    roster_add([own.folder / "site-d.card"], roster=own.roster, output=own.roster, **options)  # type: ignore[arg-type]
+    left = roster_remove(["site-b"], roster=own.roster, output=own.roster, **options)  # type: ignore[arg-type]
+    assert list(left.fingerprints) == ["coordinator", "site-a", "site-c", "site-d"]
+    with pytest.raises(MismatchError, match="site-b is not in the roster"):
+        roster_remove(["site-b"], roster=own.roster, output=own.roster, **options)  # type: ignore[arg-type]
+
+    keygen("site-a", output=tmp_path)  # somebody else's idea of site-a
+    with pytest.raises(SignatureError, match="does not vouch"):
+        roster_rotate([tmp_path / "site-a.card"], roster=own.roster, output=own.roster, **options)  # type: ignore[arg-type]
+    (tmp_path / "new").mkdir()
+    made = keygen("site-a", output=tmp_path / "new", replaces=own.key("site-a"))
+    rotated = roster_rotate([made.card], roster=own.roster, output=own.roster, **options)  # type: ignore[arg-type]
+    assert rotated.fingerprints["site-a"] == made.fingerprint
+    lost = roster_rotate([tmp_path / "site-a.card"], roster=own.roster, output=own.roster, lost=True, **options)  # type: ignore[arg-type]
+    assert lost.fingerprints["site-a"] != made.fingerprint
+    with pytest.raises(MismatchError, match="not the coordinator"):
+        roster_remove(["site-c"], roster=own.roster, key=own.key("site-c"), output=own.roster, force=True)
+
+
+def test_a_roster_by_somebody_who_calls_himself_coordinator(own: Federation, tmp_path: Path) -> None:
+    genuine = roster_show(own.roster).fingerprints["coordinator"]
+    assert roster_show(own.roster, coordinator=genuine).coordinator == "coordinator"
+    keygen("coordinator", output=tmp_path)
+    cards = [own.folder / f"{site}.card" for site in own.sites]
+    roster_create(cards, federation="test", key=tmp_path / "coordinator.key", output=own.roster, force=True)
+    with pytest.raises(SignatureError, match="fingerprint"):
+        roster_show(own.roster, coordinator=genuine)
+    with pytest.raises(SignatureError, match="not that of coordinator"):
+        add_encrypted(own, own.folder / "x")

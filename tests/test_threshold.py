@@ -15,7 +15,7 @@ from ucadi.commands.aggregate import aggregate
 from ucadi.commands.decrypt import decrypt
 from ucadi.commands.encrypt import encrypt
 from ucadi.commands.partial_decrypt import partial_decrypt
-from ucadi.commands.roster_create import roster_create
+from ucadi.commands.roster import roster_create
 from ucadi.errors import MismatchError, SignatureError, UcadiError, UsageError
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container
@@ -184,13 +184,18 @@ def test_an_answer_under_another_name_for_another_sum_or_changed(own: Federation
     held = container.read(good[0])
     for change, error in (
         ({"site": "site-d"}, "not that of site-d"),
-        ({"contributions": "0" * 64}, "for another sum"),
+        ({"contributions": "0" * 64}, "not that of site-a"),
         ({"plan": "0" * 64}, "for another sum"),
     ):
         bad = own.folder / "bad.partial"
         container.write(bad, held.tensors, {**held.metadata, **change}, force=True)
         with pytest.raises(UcadiError, match=error):
             open_sum(own, [bad, *good[1:]], own.folder / "x")
+    # site-a itself answers for another set
+    document = sign({**held.metadata, "contributions": "0" * 64}, key_format.read_key(own.key("site-a")))
+    container.write(bad, held.tensors, document, force=True)
+    with pytest.raises(MismatchError, match="for another sum"):
+        open_sum(own, [bad, *good[1:]], own.folder / "x")
     # site-d signs site-a's answer as its own: the seals are bound to site-a
     document = sign({**held.metadata, "site": "site-d"}, key_format.read_key(own.key("site-d")))
     container.write(bad, held.tensors, document, force=True)

@@ -18,7 +18,23 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from ucadi import __version__
+from ucadi.commands.aggregate import aggregate
+from ucadi.commands.apply import apply
+from ucadi.commands.decrypt import decrypt
+from ucadi.commands.encrypt import encrypt
+from ucadi.commands.evaluate import evaluate
+from ucadi.commands.gradcam import gradcam
+from ucadi.commands.init import init
+from ucadi.commands.inspect import inspect_file
+from ucadi.commands.keygen import keygen
+from ucadi.commands.partial_decrypt import partial_decrypt
 from ucadi.commands.phantom import phantom
+from ucadi.commands.predict import predict
+from ucadi.commands.preprocess import preprocess
+from ucadi.commands.roster import roster_add, roster_create, roster_remove, roster_rotate, roster_show
+from ucadi.commands.round_open import round_open
+from ucadi.commands.train import train
+from ucadi.commands.verify import verify
 from ucadi.errors import UcadiError, UsageError
 from ucadi.progress import show_with
 
@@ -143,5 +159,45 @@ def _progress_bar(items: Iterable[T], label: str, total: int | None) -> Iterator
         yield from bar.track(items, total=total, description=label)
 
 
-for function in (phantom,):
-    app.command(function.__name__.replace("_", "-"))(as_command(function))
+COMMANDS: tuple[Callable[..., Any], ...] = (
+    phantom,
+    preprocess,
+    init,
+    train,
+    predict,
+    evaluate,
+    gradcam,
+    keygen,
+    encrypt,
+    aggregate,
+    partial_decrypt,
+    decrypt,
+    apply,
+    verify,
+    inspect_file,
+)
+"""In the order of `ucadi --help`."""
+
+GROUPS: tuple[tuple[str, str, tuple[Callable[..., Any], ...]], ...] = (
+    (
+        "roster",
+        "Who belongs to a federation.",
+        (roster_create, roster_add, roster_remove, roster_rotate, roster_show),
+    ),
+    ("round", "The rounds of a federation.", (round_open,)),
+)
+"""Commands of two words, with the help of the first."""
+
+
+def _register() -> None:
+    for function in COMMANDS:
+        name = function.__name__.removesuffix("_file").replace("_", "-")
+        app.command(name)(as_command(function))
+    for group, explanation, functions in GROUPS:
+        subcommands = typer.Typer(help=explanation, no_args_is_help=True)
+        for function in functions:
+            subcommands.command(function.__name__.removeprefix(f"{group}_"))(as_command(function))
+        app.add_typer(subcommands, name=group)
+
+
+_register()

@@ -15,6 +15,7 @@ from ucadi.formats import container
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.weights import Weights
+from ucadi.rounds.opening import check_aggregate
 from ucadi.rounds.round import Round
 
 
@@ -57,10 +58,7 @@ def apply(
             made_from = aggregate.base
             _check_base(made_from, weights, change)
             this = Round.read(plan, roster)
-            if aggregate.plan != this.plan_digest:
-                raise MismatchError(
-                    f"{change.name}: the sum of another round", hint="use the plan that it was added under"
-                )
+            check_aggregate(aggregate, this, change.name)
             following = apply_mean(
                 weights.arrays, aggregate, this.plan.layout, cap=this.plan.weight_cap, bits=this.bits
             )

@@ -101,10 +101,10 @@ def table(models: dict[str, dict[str, Report]]) -> list[str]:
     ]
     for model, reports in models.items():
         for name, report in reports.items():
-            lines.append(
-                f"{model:<{width}}  {name:<{second}}  {report.cases:>5}  {interval(report.covid.auc)}  "
-                f"{interval(report.covid.sensitivity)}  {interval(report.covid.specificity)}  {interval(report.accuracy)}"
-            )
+            covid = report.covid
+            figures = (covid.auc, covid.sensitivity, covid.specificity, report.accuracy)
+            row = (f"{model:<{width}}", f"{name:<{second}}", f"{report.cases:>5}", *map(interval, figures))
+            lines.append("  ".join(row).rstrip())
     return lines
 
 

@@ -13,6 +13,7 @@ from ucadi.errors import FormatError
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container, signed
 from ucadi.formats import keys as key_format
+from ucadi.formats import partial as partial_format
 from ucadi.formats import plan as plan_format
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import roster as roster_format
@@ -41,7 +42,7 @@ class InspectResult:
         return "\n".join([str(self.path), *(f"  {key.replace('_', ' '):<14}{_text(rows[key])}" for key in rows)])
 
 
-def inspect(path: Annotated[Path, typer.Argument(help="Any file that ucadi writes.")]) -> InspectResult:
+def inspect_file(path: Annotated[Path, typer.Argument(help="Any file that ucadi writes.")]) -> InspectResult:
     """Say what a file is: its kind, what it was made from, who signed it.
 
     Signatures are named here but not checked, as that takes a roster: see verify. Secret keys are never shown.
@@ -94,7 +95,7 @@ def _document(path: Path) -> tuple[str, dict[str, Any]]:
         case key_format.KEY_FORMAT:
             return kind, {"name": document.get("name"), "content": "secret keys: keep this file where it is"}
         case key_format.CARD_FORMAT:
-            card = key_format.read_card(path)
+            card = key_format.read_card(path).keys
             return kind, {"name": card.name, "fingerprint": card.fingerprint}
         case roster_format.FORMAT:
             roster = roster_format.read(path)
@@ -102,7 +103,7 @@ def _document(path: Path) -> tuple[str, dict[str, Any]]:
                 "federation": roster.federation,
                 "signed_by": _party(roster.coordinator),
                 "members": [_party(member) for member in roster.members],
-                "policy": f"{roster.policy.mode} mode, at least {roster.policy.minimum_sites} sites in a sum",
+                "policy": str(roster.policy),
             }
         case plan_format.FORMAT:
             fields = Fields(document, path.name)
@@ -158,6 +159,9 @@ def _container(held: Container, name: str) -> dict[str, Any]:
         case ciphertext_format.SUM_FORMAT:
             total = ciphertext_format.parse_sum(held, name)
             return {"plan": total.plan, "sites": total.sites, **_sizes(held)}
+        case partial_format.FORMAT:
+            answer = partial_format.parse(held, name)
+            return {"signed_by": answer.holder, "plan": answer.plan, "contributions": answer.contributions}
         case predictions_format.FORMAT:
             return _predictions(held.metadata, held)
         case other:

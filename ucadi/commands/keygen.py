@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ucadi.errors import OutputError
+from ucadi.errors import MismatchError, OutputError
 from ucadi.formats import keys as key_format
 from ucadi.identity import SecretKeys
 
@@ -31,6 +31,9 @@ def keygen(
     name: Annotated[str, typer.Argument(help="Name of the site or coordinator: a-z, 0-9 and '-'.")],
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the two files.")] = Path(),
+    replaces: Annotated[
+        Path | None, typer.Option(help="One's old key file, which then vouches for the new card.")
+    ] = None,
 ) -> KeygenResult:
     """Make the keys of a site or a coordinator: NAME.key (secret) and NAME.card (public).
 
@@ -42,7 +45,12 @@ def keygen(
         raise OutputError(
             f"{card_path}: exists already", hint="keys are never replaced; move the old card away by hand"
         )
+    old = None if replaces is None else key_format.read_key(replaces)
+    if old is not None and old.name != name:
+        raise MismatchError(
+            f"{replaces} is the key of {old.name}, not of {name}", hint="a key replaces one of its own name"
+        )
     keys = SecretKeys.generate(name)
     key_format.write_key(key_path, keys)
-    key_format.write_card(card_path, keys)
+    key_format.write_card(card_path, keys, old=old)
     return KeygenResult(key_path, card_path, keys.public.fingerprint)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from ucadi.errors import FormatError, OutputError, SignatureError
-from ucadi.formats.container import Metadata
+from ucadi.formats.container import Metadata, canonical_json
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
 from ucadi.identity import PublicKeys, SecretKeys
 
@@ -31,18 +32,40 @@ def read_key(path: Path) -> SecretKeys:
     return SecretKeys(fields.text("name"), fields.octets("signing"), fields.octets("sealing"))
 
 
-def write_card(path: Path, keys: SecretKeys, *, force: bool = False) -> None:
-    """Writes the public card of `keys`, signed by itself so that nobody can put a name to keys they lack."""
+@dataclass(frozen=True)
+class Card:
+    """A party's public keys, and the signature under them by the keys that they replace, if there is one."""
+
+    keys: PublicKeys
+    endorsement: bytes | None = None
+
+    def endorsed_by(self, old: PublicKeys) -> bool:
+        """Whether whoever held the old keys vouches for the new ones."""
+        return self.endorsement is not None and old.verify(_endorsed(self.keys), self.endorsement)
+
+
+def write_card(path: Path, keys: SecretKeys, *, old: SecretKeys | None = None) -> None:
+    """Writes the public card of `keys`, signed by itself so that nobody can put a name to keys they lack.
+
+    With `old`, the keys that these replace, the card bears their endorsement.
+    """
     document = {"format": CARD_FORMAT, "version": 1, **card_fields(keys.public)}
-    write_document(path, sign(document, keys), force=force)
+    if old is not None:
+        document["endorsement"] = old.sign(_endorsed(keys.public)).hex()
+    write_document(path, sign(document, keys))
 
 
-def read_card(path: Path) -> PublicKeys:
+def read_card(path: Path) -> Card:
     """Reads a card and checks its own signature."""
     document = read_document(path, CARD_FORMAT)
-    keys = parse_card(Fields(document, path.name))
+    fields = Fields(document, path.name)
+    keys = parse_card(fields)
     verify(document, keys, path.name)
-    return keys
+    return Card(keys, fields.octets("endorsement") if "endorsement" in document else None)
+
+
+def _endorsed(keys: PublicKeys) -> bytes:
+    return b"ucadi/endorsement/v1\n" + canonical_json(card_fields(keys)).encode("ascii")
 
 
 def card_fields(keys: PublicKeys) -> Metadata:

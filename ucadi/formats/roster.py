@@ -27,6 +27,10 @@ class Policy:
     minimum_sites: int
     threshold: int
 
+    def __str__(self) -> str:
+        opened = "any member opens" if self.mode == "members" else f"{self.threshold} members together open"
+        return f"{opened} a sum of {self.minimum_sites} sites or more"
+
     def check(self, members: int) -> None:
         """Raises UsageError unless a federation of so many members can work by this policy."""
         if not 2 <= self.minimum_sites <= members:

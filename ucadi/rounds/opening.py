@@ -32,6 +32,14 @@ def check_sum(total: CiphertextSum, this: Round, name: str) -> None:
         raise MismatchError(f"{name}: of another size than this round's ciphertexts")
 
 
+def check_aggregate(aggregate: Aggregate, this: Round, name: str) -> None:
+    """Raises MismatchError unless this is an aggregate of this round, of the length of its layout."""
+    if aggregate.plan != this.plan_digest or aggregate.base != this.plan.base:
+        raise MismatchError(f"{name}: the sum of another round", hint="use the plan that it was added under")
+    if len(aggregate.total) != this.values:
+        raise MismatchError(f"{name}: of another length than this round's updates")
+
+
 def open_seals(total: CiphertextSum, this: Round, keys: SecretKeys) -> Secret:
     """The sum of the contributing sites' secrets, from the seals made for `keys` (members mode)."""
     place = this.roster.index(keys)

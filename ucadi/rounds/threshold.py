@@ -75,6 +75,13 @@ def combine_answers(answers: Sequence[Partial], total: CiphertextSum, this: Roun
     return shamir.combine(shares, threshold)
 
 
+def check_answer(answer: Partial, this: Round, name: str) -> None:
+    """Raises unless the answer is of this round and signed by the member that it names."""
+    if answer.plan != this.plan_digest:
+        raise MismatchError(f"{name}: for another sum", hint="all answers must be for the sum that is opened")
+    verify_signature(answer.document, this.roster.member(answer.holder), name)
+
+
 def contributions_digest(total: CiphertextSum) -> str:
     """What names the set that was added: the sites and the digests of all that they sent."""
     rows = [[c.site, c.ciphertext_digest, c.sealed_digest] for c in total.contributions]
@@ -117,9 +124,9 @@ def _enter(ledger: Path, this: Round, contributions: str) -> None:
 
 def _open_answer(answer: Partial, total: CiphertextSum, this: Round, keys: SecretKeys) -> Share:
     name = f"answer of {answer.holder}"
-    if answer.plan != this.plan_digest or answer.contributions != contributions_digest(total):
+    check_answer(answer, this, name)
+    if answer.contributions != contributions_digest(total):
         raise MismatchError(f"{name}: for another sum", hint="all answers must be for the sum that is opened")
-    verify_signature(answer.document, this.roster.member(answer.holder), name)
     if answer.sealed.shape != (len(this.roster.members), _KEY_BYTES + SEAL_OVERHEAD):
         raise MismatchError(f"{name}: sealed to other members than the roster's")
     context = _answer_context(this, answer.holder, answer.contributions)

@@ -1,0 +1,149 @@
+"""ucadi roster: create, add, remove, rotate, show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ucadi.commands import Force, KeyFile, Output, RosterFile
+from ucadi.errors import MismatchError, SignatureError, UsageError
+from ucadi.fed.plan import KeyMode
+from ucadi.formats import keys as key_format
+from ucadi.formats import roster as roster_format
+from ucadi.formats.roster import Policy, Roster
+from ucadi.identity import PublicKeys, SecretKeys
+
+Cards = Annotated[list[Path], typer.Argument(help="The members' cards.")]
+
+
+@dataclass(frozen=True)
+class RosterResult:
+    """A roster, with the fingerprints that its members compare by telephone."""
+
+    roster: Path
+    federation: str
+    policy: str
+    coordinator: str
+    fingerprints: dict[str, str]
+
+    def __str__(self) -> str:
+        width = max(map(len, self.fingerprints))
+        lines = [f"  {name:<{width}}  {fingerprint}" for name, fingerprint in self.fingerprints.items()]
+        head = f"{self.roster}: federation {self.federation}, signed by {self.coordinator}; {self.policy}"
+        return "\n".join([head, *lines])
+
+
+def roster_create(
+    cards: Cards,
+    *,
+    federation: Annotated[str, typer.Option(help="Name of the federation.")],
+    key: KeyFile,
+    output: Output,
+    minimum_sites: Annotated[int, typer.Option(help="Fewest sites whose sum may be opened.")] = 3,
+    threshold: Annotated[
+        int | None, typer.Option(help="Members whose answers open a sum [default: any one member opens it].")
+    ] = None,
+    force: Force = False,
+) -> RosterResult:
+    """List the members of a federation and their public keys in a file signed by the coordinator.
+
+    Only members can open the sums; the coordinator, who signs, is not one.
+    """
+    keys = key_format.read_key(key)
+    mode: KeyMode = "members" if threshold is None else "threshold"
+    policy = Policy(mode, minimum_sites, threshold=1 if threshold is None else threshold)
+    members = [key_format.read_card(card).keys for card in cards]
+    return _write(output, Roster(federation, keys.public, (), policy), members, keys, force)
+
+
+def roster_add(cards: Cards, *, roster: RosterFile, key: KeyFile, output: Output, force: Force = False) -> RosterResult:
+    """Add members: a new roster, for the rounds opened from now on."""
+    held, keys = _read(roster, key)
+    return _write(output, held, [*held.members, *(key_format.read_card(card).keys for card in cards)], keys, force)
+
+
+def roster_remove(
+    names: Annotated[list[str], typer.Argument(help="Members to remove.")],
+    *,
+    roster: RosterFile,
+    key: KeyFile,
+    output: Output,
+    force: Force = False,
+) -> RosterResult:
+    """Remove members: a new roster, for the rounds opened from now on."""
+    held, keys = _read(roster, key)
+    for name in names:
+        held.member(name)
+    return _write(output, held, [member for member in held.members if member.name not in names], keys, force)
+
+
+def roster_rotate(
+    cards: Annotated[list[Path], typer.Argument(help="New cards of members.")],
+    *,
+    roster: RosterFile,
+    key: KeyFile,
+    output: Output,
+    lost: Annotated[bool, typer.Option("--lost", help="Accept a card that the old key does not vouch for.")] = False,
+    force: Force = False,
+) -> RosterResult:
+    """Replace members' keys by new ones, which keygen --replaces has made.
+
+    Where the old key is lost, compare the new card's fingerprint by telephone and say --lost.
+    """
+    held, keys = _read(roster, key)
+    members = {member.name: member for member in held.members}
+    for path in cards:
+        card = key_format.read_card(path)
+        old = held.member(card.keys.name)
+        if not lost and not card.endorsed_by(old):
+            raise SignatureError(
+                f"{path.name}: the old key of {old.name} does not vouch for this card",
+                hint="keygen --replaces OLD.key; or, if that key is lost, --lost after a call to compare fingerprints",
+            )
+        members[old.name] = card.keys
+    return _write(output, held, members.values(), keys, force)
+
+
+def roster_show(
+    roster: Annotated[Path, typer.Argument(help="A roster.")],
+    *,
+    coordinator: Annotated[
+        str | None, typer.Option(help="Fingerprint that the coordinator told: fail if it is another's.")
+    ] = None,
+) -> RosterResult:
+    """Check a roster's signature and show whom it lists, to compare by telephone."""
+    held = roster_format.read(roster)
+    if coordinator is not None and coordinator.replace(" ", "") != held.coordinator.fingerprint.replace(" ", ""):
+        raise SignatureError(
+            f"{roster.name}: signed by {held.coordinator.name} with fingerprint {held.coordinator.fingerprint}",
+            hint="this is not your coordinator's roster: do not use it",
+        )
+    return _result(roster, held)
+
+
+def _read(roster: Path, key: Path) -> tuple[Roster, SecretKeys]:
+    held, keys = roster_format.read(roster), key_format.read_key(key)
+    if keys.public != held.coordinator:
+        raise MismatchError(
+            f"{keys.name} is not the coordinator of {held.federation}", hint="use the coordinator's key"
+        )
+    return held, keys
+
+
+def _write(path: Path, held: Roster, members: Iterable[PublicKeys], keys: SecretKeys, force: bool) -> RosterResult:
+    changed = replace(held, members=tuple(sorted(members, key=lambda member: member.name)))
+    if keys.name in changed.names:
+        raise UsageError(
+            f"{keys.name} would be coordinator and member", hint="the coordinator holds no key to the sums"
+        )
+    roster_format.write(path, changed, keys, force=force)
+    return _result(path, changed)
+
+
+def _result(path: Path, held: Roster) -> RosterResult:
+    fingerprints = {party.name: party.fingerprint for party in (held.coordinator, *held.members)}
+    return RosterResult(path, held.federation, str(held.policy), held.coordinator.name, fingerprints)

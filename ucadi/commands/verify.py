@@ -1,0 +1,96 @@
+"""ucadi verify."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from ucadi.commands import PlanFile, RosterFile
+from ucadi.errors import FormatError
+from ucadi.fed.averaging import Aggregate
+from ucadi.fed.update import Update
+from ucadi.formats import ciphertext as ciphertext_format
+from ucadi.formats import container
+from ucadi.formats import partial as partial_format
+from ucadi.formats import update as update_format
+from ucadi.formats.ciphertext import Ciphertext, CiphertextSum
+from ucadi.formats.partial import Partial
+from ucadi.rounds.collection import check_contribution
+from ucadi.rounds.contribution import check_belongs
+from ucadi.rounds.opening import check_aggregate, check_sum
+from ucadi.rounds.round import Round
+from ucadi.rounds.threshold import check_answer
+from ucadi.rounds.verification import check_addition
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """What was found to be true of each file."""
+
+    round: int
+    found: dict[str, str]
+
+    def __str__(self) -> str:
+        width = max(map(len, self.found), default=0)
+        lines = [f"  {name:<{width}}  {what}" for name, what in self.found.items()]
+        return "\n".join([f"round {self.round}: plan and roster are signed by the coordinator", *lines])
+
+
+def verify(
+    files: Annotated[list[Path], typer.Argument(help="Ciphertexts, sums, answers, updates, aggregates of a round.")],
+    *,
+    plan: PlanFile,
+    roster: RosterFile,
+) -> VerifyResult:
+    """Check that files are of this round and signed by whom they say; add uploads again and compare the sum.
+
+    Needs no key. Any site can check the coordinator: give it the round's uploads and their sum.
+    """
+    this = Round.read(plan, roster)
+    read = {path: _read(path) for path in files}
+    uploads = [held for held in read.values() if isinstance(held, Ciphertext)]
+    found = {}
+    for path, held in read.items():
+        match held:
+            case Ciphertext():
+                check_contribution(held.contribution, this, path.name)
+                found[path.name] = f"encrypted and signed by {held.contribution.site}"
+            case CiphertextSum():
+                check_sum(held, this, path.name)
+                again = check_addition(held, uploads, path.name)
+                found[path.name] = f"sum of {', '.join(held.sites)}, signed by {this.roster.coordinator.name}; " + (
+                    "adding again gives the same" if again else "not added again, as not all its uploads were given"
+                )
+            case Partial():
+                check_answer(held, this, path.name)
+                found[path.name] = f"answer signed by {held.holder}"
+            case Update():
+                check_belongs(held, this)
+                found[path.name] = f"update of {held.site}, from this round's base; updates bear no signature"
+            case Aggregate():
+                check_aggregate(held, this, path.name)
+                found[path.name] = f"sum of {', '.join(held.sites)}; aggregates bear no signature"
+    return VerifyResult(this.plan.round, found)
+
+
+Verifiable: TypeAlias = Ciphertext | CiphertextSum | Partial | Update | Aggregate
+
+
+def _read(path: Path) -> Verifiable:
+    held = container.read(path)
+    match held.metadata.get("format"):
+        case ciphertext_format.CIPHERTEXT_FORMAT:
+            return ciphertext_format.parse_ciphertext(held, path.name)
+        case ciphertext_format.SUM_FORMAT:
+            return ciphertext_format.parse_sum(held, path.name)
+        case partial_format.FORMAT:
+            return partial_format.parse(held, path.name)
+        case update_format.UPDATE_FORMAT:
+            return update_format.parse_update(held, path.name)
+        case update_format.AGGREGATE_FORMAT:
+            return update_format.parse_aggregate(held, path.name)
+        case other:
+            raise FormatError(f"{path.name}: a {other} file is not part of a round", hint=f"ucadi inspect {path.name}")

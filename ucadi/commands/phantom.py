@@ -40,7 +40,7 @@ class PhantomResult:
 def phantom(
     output: Annotated[Path, typer.Argument(help="New folder: one folder of DICOM files per scan, and labels.csv.")],
     site: Annotated[
-        str, typer.Option(help="Name of the hospital; part of every name, and other names give other patients.")
+        str, typer.Option(help="Name of the hospital; part of every name, another name gives other patients.")
     ] = "site",
     patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 12,
     prevalence: Annotated[

@@ -75,8 +75,8 @@ def test_rng(seed: int, repeat: int, case_id: str) -> np.random.Generator:
     return _generator("test", seed, repeat, case_id)
 
 
-for function in (test_rng, test_indices):
-    function.__test__ = False  # type: ignore[attr-defined]  # their names make pytest take them for tests
+test_rng.__test__ = False  # type: ignore[attr-defined]  # their names make pytest take them for tests
+test_indices.__test__ = False  # type: ignore[attr-defined]
 
 
 def _generator(purpose: str, seed: int, number: int, case_id: str) -> np.random.Generator:

@@ -205,7 +205,10 @@ class Dataset:
 
     def _label(self, group: h5py.Group) -> Diagnosis | None:
         text = self._text(group, "label")
-        return Diagnosis.parse(text) if text else None
+        try:
+            return Diagnosis.parse(text) if text else None
+        except FormatError as error:
+            raise self._error(group, error.message) from None
 
     def _identifier(self, text: str) -> str:
         if not IDENTIFIER.fullmatch(text):

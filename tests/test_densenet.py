@@ -90,21 +90,6 @@ def test_small_widths(width: int) -> None:
     assert model(torch.zeros(2, 1, 4, 12, 12)).shape == (2, 4)
 
 
-def test_recomputing_changes_memory_only() -> None:
-    x = torch.randn(3, 1, 8, 16, 16, generator=torch.Generator().manual_seed(0))
-    outcomes = []
-    for recompute in (False, True):
-        model = build(TINY, 0)
-        model.recompute = recompute
-        model.train()
-        model(x)[:, 0].sum().backward()
-        gradients = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
-        assert len(gradients) == len(list(model.parameters()))
-        outcomes.append(gradients | state_arrays(model))
-    for name, value in outcomes[0].items():
-        np.testing.assert_array_equal(value, outcomes[1][name], err_msg=name)
-
-
 def test_architecture_goes_through_json() -> None:
     again = Architecture(**json.loads(json.dumps(dataclasses.asdict(TINY))))
     assert again == TINY

@@ -7,14 +7,10 @@ belong to the 726,972 parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ucadi.errors import FormatError
 from ucadi.learn.dropblock import DropBlock3D
@@ -81,16 +77,11 @@ class TransmitBlock(nn.Sequential):
 
 
 class DenseNet3D(nn.Module):
-    """Slabs (N, 1, 16, 128, 128) to logits (N, 4) in the order of `ucadi.labels.Diagnosis`.
-
-    With `recompute` set, a dense block keeps only its input for the backward pass and computes the rest
-    anew: the same gradients in a third of the memory, for a third more time.
-    """
+    """Slabs (N, 1, 16, 128, 128) to logits (N, 4) in the order of `ucadi.labels.Diagnosis`."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
-        self.recompute = False
         width = architecture.width
         self.conv, self.norm, self.act = nn.Conv3d(1, width, kernel_size=3, padding=1), _norm(width), _act()
         self.drop_before = DropBlock3D()
@@ -111,11 +102,7 @@ class DenseNet3D(nn.Module):
         """The last feature map, where Grad-CAM looks: (N, 1, 16, 128, 128) to (N, 120, 4, 32, 32)."""
         x = self.act(self.norm(self.conv(x)))  # (N, 32, 16, 128, 128)
         x = self.drop_before(x)
-        for block in self.blocks:  # (N, 96, 16, 128, 128), (N, 112, 8, 64, 64), (N, 120, 4, 32, 32) after each stage
-            if self.recompute and self.training and isinstance(block, DenseBlock):
-                x = checkpoint(block, x, use_reentrant=False, context_fn=partial(_contexts, block))
-            else:
-                x = block(x)
+        x = self.blocks(x)  # (N, 96, 16, 128, 128), (N, 112, 8, 64, 64), (N, 120, 4, 32, 32) after the stages
         last: Tensor = self.last_act(self.last_norm(x))
         return last
 
@@ -159,20 +146,3 @@ def _norm(channels: int) -> nn.BatchNorm3d:
 
 def _act() -> nn.LeakyReLU:
     return nn.LeakyReLU(SLOPE, inplace=True)  # batch norm's backward pass needs its input, not this output
-
-
-def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _still(block)  # for the forward pass, for the recomputation
-
-
-@contextmanager
-def _still(block: nn.Module) -> Iterator[None]:
-    """While a block is recomputed its running statistics rest: they have seen the batch already."""
-    norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm3d)]
-    for n in norms:
-        n.momentum = 0.0
-    try:
-        yield
-    finally:
-        for n in norms:
-            n.momentum = MOMENTUM

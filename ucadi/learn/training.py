@@ -306,7 +306,7 @@ def _check(
     last_epoch: int,
     resume: TrainingState | None,
 ) -> None:
-    if not labels:
+    if len(labels) == 0:
         raise FormatError("no cases to train on")
     classes = architecture.classes
     if len(recipe.loss_weights) != classes:

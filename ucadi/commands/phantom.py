@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +36,8 @@ class PhantomResult:
     def __str__(self) -> str:
         made_of = ", ".join(f"{count} {label}" for label, count in self.patients.items())
         contrast = f", {self.contrast_scans} with contrast" if self.contrast_scans else ""
-        return f"{self.output}: {self.scans} scans of {sum(self.patients.values())} patients ({made_of}){contrast}, {self.scanner}"
+        total = sum(self.patients.values())
+        return f"{self.output}: {self.scans} scans of {total} patients ({made_of}){contrast}, {self.scanner}"
 
 
 def phantom(
@@ -60,18 +63,18 @@ def phantom(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: one per core].")] = None,
     lesion_masks: Annotated[
-        bool, typer.Option("--lesion-masks", help="Also write the true lesions of each scan as <case>.lesions.nii.gz.")
-    ] = False,
+        Path | None, typer.Option(help="Also write the true lesions: new folder of one <case>.nii.gz per scan.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output folder if it exists.")] = False,
 ) -> PhantomResult:
     """Makes synthetic chest CTs: anatomy, pneumonia and scanner drawn at random, written as DICOM.
 
-    Each scan is a series in OUTPUT/<case>/, and OUTPUT/labels.csv says which patient it is of and the diagnosis. The
-    four classes differ in where and how the lungs are opaque, as in people, and hardly in how much: a
-    network can tell them apart, a mean cannot. To play several hospitals, run it once per hospital with its own --site and
-    --scanner.
+    Each scan is a series in OUTPUT/<case>/, and OUTPUT/labels.csv names its patient and the diagnosis. The four
+    classes differ in where and how the lungs are opaque, as in people, and hardly in how much: a network can
+    tell them apart, a mean cannot. To play several hospitals, run it once for each, with its own --site and --scanner.
     """
     from ucadi.ct.phantom_cohort import CohortPlan
+    from ucadi.ct.phantom_export import write_patient
     from ucadi.ct.phantom_scanner import SCANNERS
 
     if scanner not in SCANNERS:
@@ -82,8 +85,11 @@ def phantom(
         site, patients, _weights(prevalence), scanner, _range(scans_per_patient), contrast, matrix, slices, seed
     )
     plans = cohort.plan_patients()
-    with new_folder(output, force=force) as folder:
-        for _ in track(_write_all(folder, plans, lesion_masks, workers or os.cpu_count() or 1), "patients", len(plans)):
+    with ExitStack() as outputs:
+        folder = outputs.enter_context(new_folder(output, force=force))
+        masks = outputs.enter_context(new_folder(lesion_masks, force=force)) if lesion_masks else None
+        write = partial(write_patient, folder, masks=masks)
+        for _ in track(_each(write, plans, workers or os.cpu_count() or 1), "patients", len(plans)):
             pass
         _write_labels(folder / "labels.csv", plans)
     return PhantomResult(
@@ -115,22 +121,21 @@ def _range(text: str) -> tuple[int, int]:
     return low, high
 
 
-def _write_all(folder: Path, plans: Sequence[PatientPlan], lesion_masks: bool, workers: int) -> Iterator[None]:
-    """Writes all patients, in processes of their own if there are several workers; yields as each is done."""
-    from ucadi.ct.phantom_export import write_patient
-
-    if workers == 1 or len(plans) == 1:
-        for plan in plans:
-            write_patient(folder, plan, lesion_masks)
-            yield
+def _each(write: Callable[[PatientPlan], None], plans: Sequence[PatientPlan], workers: int) -> Iterator[None]:
+    """Writes every patient, in processes of their own if there are several workers; yields as each is done."""
+    if min(workers, len(plans)) == 1:
+        yield from map(write, plans)
         return
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
     # Not fork: numpy may hold threads, which a forked process would lack.
     with ProcessPoolExecutor(min(workers, len(plans)), mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(write_patient, folder, plan, lesion_masks) for plan in plans]):
-            yield future.result()
+        try:
+            for done in as_completed([pool.submit(write, plan) for plan in plans]):
+                yield done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _write_labels(path: Path, plans: Sequence[PatientPlan]) -> None:

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ucadi.ct.phantom_shapes import Array, Lattice, Point, blend, carve, ellipsoid, oval, profile, ripple, tubes
+from ucadi.ct.phantom_shapes import FAR, Array, Lattice, Point, blend, carve, ellipsoid, oval, profile, ripple, tubes
 
 AIR, FAT, SKIN, MUSCLE, FLUID = -1000.0, -102.0, 25.0, 52.0, 8.0
-BLOOD, MYOCARDIUM, LIVER, SPLEEN, CARTILAGE = 42.0, 48.0, 58.0, 50.0, 105.0
+MEDIASTINAL_FAT = -88.0  # thin septa and small vessels run through it
+BLOOD, MYOCARDIUM, LIVER, SPLEEN, CARTILAGE, DISC = 42.0, 48.0, 58.0, 50.0, 105.0, 85.0
 CORTICAL_BONE, CANCELLOUS_BONE = 780.0, 190.0
 
 LUNG_BASE_MM, LUNG_APEX_MM = 0.0, 262.0
@@ -40,9 +41,14 @@ CAVITY_HALF_WIDTH = (
 )
 CAVITY_HALF_DEPTH = ((-40, 84), (0, 88), (60, 90), (120, 87), (170, 78), (210, 63), (240, 44), (254, 29), (264, 8))
 CAVITY_CENTRE_Y = ((-40, -6), (110, -3), (170, 4), (210, 14), (264, 26))
-WALL_HALF_WIDTH = ((-40, 142), (40, 150), (120, 156), (170, 166), (205, 176), (240, 182), (280, 176))
+WALL_HALF_WIDTH = ((-40, 137), (40, 144), (110, 148), (160, 160), (200, 174), (240, 182), (280, 176))
 WALL_HALF_DEPTH = ((-40, 104), (40, 109), (120, 108), (180, 101), (220, 91), (250, 80), (280, 70))
 WALL_CENTRE_Y = ((-40, 0), (110, 2), (180, 8), (230, 18), (280, 28))
+
+SPINE_Y = ((-40, 50), (60, 54), (140, 56), (210, 52), (280, 42))
+"""The thoracic kyphosis: the middle of the vertebral bodies."""
+
+VERTEBRA_HALF_WIDTH = ((-40, 19), (120, 16.5), (280, 14))
 
 ASCENDING_AORTA_AND_ARCH = (
     (-4, -20, 128, 15.5), (-14, -26, 152, 15.5), (-14, -24, 175, 15), (-6, -14, 193, 14.5), (8, 4, 200, 14),
@@ -65,7 +71,8 @@ RIGHT_BRACHIOCEPHALIC_VEIN = ((-26, -20, 212, 7), (-34, -12, 235, 6.5), (-46, -6
 ARCH_BRANCHES = (
     ((-4, -14, 198, 7), (-14, -6, 225, 6.5), (-24, 6, 280, 5)),
     ((8, -2, 200, 5.5), (14, 0, 225, 4.5), (20, 8, 280, 4.5)),
-    ((18, 14, 198, 6), (26, 14, 225, 5.5), (38, 20, 258, 5)),
+    ((18, 14, 198, 6), (26, 14, 225, 5.5), (38, 20, 258, 5), (84, 6, 266, 4.5), (130, 6, 240, 4), (142, 14, 200, 3.5)),
+    ((-24, 6, 262, 5), (-84, 6, 266, 4.5), (-130, 6, 240, 4), (-142, 14, 200, 3.5)),
 )
 OESOPHAGUS = ((6, 30, 280, 7), (7, 30, 200, 7.5), (4, 32, 150, 7.5), (6, 30, 90, 8), (18, 22, 40, 8))
 AZYGOS = ((-6, 46, 0, 3.5), (-8, 44, 120, 4), (-12, 38, 168, 4.5), (-20, 16, 178, 4.5), (-26, -10, 178, 4.5))
@@ -80,7 +87,7 @@ MAIN_BRONCHI = (
 
 HILA: tuple[Point, Point] = (MAIN_BRONCHI[0][-1][:3], MAIN_BRONCHI[1][-1][:3])
 RIB_PITCH_MM, RIB_SLOPE = 27.0, 0.5
-WALL_BACK_Y, SKIN_AND_FAT_MM = 107.0, 4.0
+WALL_BACK_Y, SKIN_AND_FAT_MM, SKIN_BEFORE_STERNUM_MM = 107.0, 4.0, 18.0
 
 
 @dataclass(frozen=True)
@@ -156,8 +163,8 @@ def lattice_at(z: Array, spacing_mm: float = LATTICE_MM) -> Lattice:
     """The lattice across the whole body with the given levels, in mm of the reference adult."""
     half_x, half_y = 219.0, 159.0
     return Lattice(
-        np.arange(-half_x, half_x + 1, spacing_mm, np.float32),
-        np.arange(-half_y, half_y + 1, spacing_mm, np.float32),
+        np.arange(-half_x, half_x + 1, spacing_mm, dtype=np.float32),
+        np.arange(-half_y, half_y + 1, spacing_mm, dtype=np.float32),
         z,
     )
 
@@ -172,16 +179,18 @@ def thorax(lattice: Lattice, habitus: Habitus, contrast_hu: float) -> Thorax:
     costal = cavity_distance(lattice)
     heart = _heart(lattice, habitus)
     domes = _domes(lattice, habitus)
-    muscle, body = _wall(lattice, habitus)
+    muscle, body = _wall(lattice, costal, habitus)
     ribs = _ribs(lattice, costal, habitus)
-    _, y, _ = lattice.axes
-    front = 58 - np.abs(lattice.axes[0]) * 0.25 + y  # costal cartilage takes over from the rib in front
+    y = lattice.axes[1]
+    # Costal cartilage takes over from the ribs in front.
+    front = y - profile(lattice.z, CAVITY_CENTRE_Y) + 0.62 * profile(lattice.z, CAVITY_HALF_DEPTH)
     return Thorax(
         lattice=lattice,
         body=body,
         muscle=np.minimum(muscle, costal - 9),
         costal=costal,
         organs=(
+            *_chest_wall(lattice, costal, habitus),
             *_abdomen(costal, domes, lattice, contrast_hu),
             *_mediastinum(lattice, heart, domes, habitus, contrast_hu),
         ),
@@ -197,7 +206,7 @@ def lung_distance(lattice: Lattice, habitus: Habitus) -> Array:
     x, y, _ = lattice.axes
     cavity = cavity_distance(lattice) + 2.0
     heart = _heart(lattice, habitus) - 5.0
-    spine = ellipsoid(lattice, (1, 72, 120), (31, 36, 900))
+    spine = oval(x - 1, y - 72, np.float32(31), np.float32(36))
     width = profile(lattice.z, ((0, 20), (60, 30), (120, 34), (150, 37), (175, 34), (205, 36), (235, 33), (264, 30)))
     centre = profile(lattice.z, ((0, 25), (100, 20), (150, 4), (200, -4), (264, 5)))
     depth = profile(lattice.z, ((0, 34), (100, 40), (150, 42), (200, 42), (240, 52), (264, 70)))
@@ -219,15 +228,15 @@ def cavity_distance(lattice: Lattice) -> Array:
     return oval(x, y - centre, profile(z, CAVITY_HALF_WIDTH), profile(z, CAVITY_HALF_DEPTH), squareness=0.35)
 
 
-def _wall(lattice: Lattice, habitus: Habitus) -> tuple[Array, Array]:
+def _wall(lattice: Lattice, costal: Array, habitus: Habitus) -> tuple[Array, Array]:
     """Distances to the muscles of the chest wall and to the skin, which fat separates."""
     x, y, _ = lattice.axes
     y = y - profile(lattice.z, WALL_CENTRE_Y)
     half_width, half_depth = profile(lattice.z, WALL_HALF_WIDTH), profile(lattice.z, WALL_HALF_DEPTH)
     muscle = oval(x, y, half_width, half_depth, habitus.wall_squareness)
-    groove = 7 * np.exp(-np.square(x / 16)) * np.exp(-np.square((y + half_depth) / 30))  # between the pectorals
+    groove = 4 * np.exp(-np.square(x / 16)) * np.exp(-np.square((y + half_depth) / 30))  # between the pectorals
     back = 5 * np.exp(-np.square(x / 12)) * np.exp(-np.square((y - half_depth) / 30))  # along the spinous processes
-    muscle += groove + back + 0.8 * ripple(lattice, 60, np.random.default_rng(habitus.ripple))
+    muscle += groove + back + 0.7 * ripple(lattice, 150, np.random.default_rng(habitus.ripple))
     flanks = 1 + 0.35 * np.square(x / half_width) - 0.25 * np.clip(y / half_depth, 0, 1)
     lower = profile(lattice.z, ((-40, 1.25), (100, 1.0), (220, 0.8), (280, 0.7)))
     body = muscle - habitus.fat_mm * flanks * lower
@@ -236,19 +245,48 @@ def _wall(lattice: Lattice, habitus: Habitus) -> tuple[Array, Array]:
             breast = ellipsoid(lattice, (side * 78, -98, 105), (62, 24 + habitus.fat_mm, 56))
             body = blend(body, breast, 30)
     body = carve(body, couch_level(habitus) - lattice.axes[1] + np.zeros_like(body), 10)
+    body = np.minimum(body, costal - SKIN_BEFORE_STERNUM_MM)
     return np.maximum(muscle, body + SKIN_AND_FAT_MM), body
 
 
+def _chest_wall(lattice: Lattice, costal: Array, habitus: Habitus) -> tuple[Organ, ...]:
+    """Fat between the muscles and in the armpits; then what fills the cavity, and the column of the spine."""
+    z = lattice.axes[2]
+    armpits = np.minimum(
+        ellipsoid(lattice, (-134, 8, 215), (17, 30, 60), (0.9, 0.45, 0)),
+        ellipsoid(lattice, (134, 8, 215), (17, 30, 60), (0.9, -0.45, 0)),
+    )
+    uneven = ripple(lattice, 90, np.random.default_rng(habitus.ripple + 1))
+    planes = np.maximum(np.abs(costal - 19 - 2 * uneven) - 1.6, np.maximum(0.3 * (120 - z), 0.3 * (z - 235)))
+    column = lattice.window(x=(-40, 40), y=(20, 110))
+    discs = np.full(lattice.shape, FAR, np.float32)
+    discs[column] = _vertebral_column(lattice[column])
+    return (
+        Organ(planes, -15.0),
+        Organ(armpits, FAT),
+        Organ(costal, MEDIASTINAL_FAT),
+        Organ(discs, DISC),
+    )
+
+
+def _vertebral_column(lattice: Lattice) -> Array:
+    """Distance to the column of vertebral bodies and discs, with the canal behind it."""
+    x, y, _ = lattice.axes
+    y = y - profile(lattice.z, SPINE_Y)
+    size = profile(lattice.z, VERTEBRA_HALF_WIDTH)
+    return np.asarray(np.minimum(oval(x, y, size, size * 0.82), np.hypot(x, y - 24) - 10), np.float32)
+
+
 def _domes(lattice: Lattice, habitus: Habitus) -> Array:
-    """Distance to the diaphragm; negative below it, in the abdomen."""
+    """Distance to the diaphragm, negative below it: two domes, and between them the tendon on which the heart lies."""
     x, y, z = lattice.axes
     right, left = habitus.domes_mm
-    heights = [
-        top - (top + 4) * (np.square((x - centre) / 86) + np.square((y + 22) / 100))
-        for top, centre in ((right, -62.0), (left, 62.0))
-    ]
-    height = np.maximum(np.maximum(*heights), -60)
-    steep = np.sqrt(1 + np.square((np.abs(x) - 62) * 0.022) + np.square((y + 22) * 0.016))
+
+    def dome(top: float, centre: float, half_width: float) -> Array:
+        return np.asarray(top - (top + 4) * (np.square((x - centre) / half_width) + np.square((y + 22) / 100)))
+
+    height = -blend(blend(-dome(right, -62, 86), -dome(left, 62, 86), 20), -dome(min(right, left) - 10, 8, 62), 12)
+    steep = np.sqrt(1 + np.square(np.maximum(np.abs(x) - 62, 0) * 0.022) + np.square((y + 22) * 0.016))
     return np.asarray((z - height) / steep, np.float32)
 
 
@@ -318,7 +356,7 @@ def _ribs(lattice: Lattice, costal: Array, habitus: Habitus) -> Array:
 
 def _spine_and_girdle(lattice: Lattice, habitus: Habitus) -> Array:
     """Distance to the bones other than the ribs: spine, sternum, clavicles, scapulae and humeri."""
-    field = np.full(lattice.shape, 99.0, np.float32)
+    field = np.full(lattice.shape, FAR, np.float32)
     near_spine = lattice.window(x=(-48, 48), y=(25, 140))
     field[near_spine] = _spine(lattice[near_spine], habitus)
     in_front = lattice.window(x=(-36, 36), y=(-130, -20), z=(50, 245))
@@ -331,10 +369,10 @@ def _spine_and_girdle(lattice: Lattice, habitus: Habitus) -> Array:
 def _spine(lattice: Lattice, habitus: Habitus) -> Array:
     """Distance to the vertebrae: body, arch around the canal, transverse and spinous processes, with discs between."""
     x, y, z = lattice.axes
-    y = y - profile(lattice.z, ((-40, 50), (60, 54), (140, 56), (210, 52), (280, 42)))  # the thoracic kyphosis
+    y = y - profile(lattice.z, SPINE_Y)
     height = np.mod(z + habitus.spine_phase, 22.0) - 11
     waist = 1.5 * np.square(height / 9) - 1.5
-    size = profile(lattice.z, ((-40, 19), (120, 16.5), (280, 14)))
+    size = profile(lattice.z, VERTEBRA_HALF_WIDTH)
     body = oval(x, y, size + waist, size * 0.82 + waist)
     body = np.maximum(body, np.abs(height) - 8.6)
     canal = np.hypot(x, (y - 24) * 1.08)
@@ -358,21 +396,23 @@ def _shoulder(lattice: Lattice, side: int) -> Array:
     """Distance to the clavicle, the scapula and the head of the humerus of one side, the arms being raised."""
     clavicle = tubes(lattice, [[(side * x, y, z, radius) for x, y, z, radius in CLAVICLE]])
     humerus = ellipsoid(lattice, (side * 168, 22, 282), (23, 23, 26))
-    blade_window = lattice.window(x=(40, 160) if side > 0 else (-160, -40), y=(0, 130), z=(110, 290))
-    part = lattice[blade_window]
-    x, y, z = part.axes
-    x = x * side
-    along = (x - 104) * 0.72 - (y - 78) * 0.69  # from the medial border to the glenoid
-    bend = 0.0025 * np.square(along)
-    across = (x - 104) * 0.69 + (y - 78) * 0.72 - bend + (z - 190) * 0.08
-    length = profile(part.z, ((120, 4), (140, 16), (190, 34), (235, 42), (262, 40), (285, 20)))
-    blade = np.hypot(np.maximum(np.abs(along + 4) - length, 0), across) - 3.0
-    blade = np.maximum(blade, 126 - z)
-    ridge = np.hypot(np.maximum(np.abs(along) - 36, 0), across - 9) - 4.2  # the spine of the scapula
-    ridge = np.maximum(ridge, np.abs(z - 236 - 0.3 * along) - 9)
+    window = lattice.window(x=(40, 170) if side > 0 else (-170, -40), y=(-10, 120), z=(110, 290))
     field = np.minimum(clavicle, humerus)
-    field[blade_window] = np.minimum(field[blade_window], np.minimum(blade, ridge))
+    field[window] = np.minimum(field[window], _scapula(lattice[window], side))
     return field
+
+
+def _scapula(lattice: Lattice, side: int) -> Array:
+    """Distance to the blade, which lies oblique on the ribs, and to its spine."""
+    x, y, z = lattice.axes
+    x = x * side
+    along = (x - 100) * 0.77 - (y - 72) * 0.64  # from the medial border to the shoulder
+    across = (x - 100) * 0.64 + (y - 72) * 0.77 + 0.0028 * np.square(along) - (z - 190) * 0.05
+    reach = profile(lattice.z, ((118, 2), (140, 14), (190, 30), (235, 38), (262, 36), (285, 18)))
+    blade = np.maximum(np.hypot(np.maximum(np.abs(along + 4) - reach, 0), across) - 2.6, 126 - z)
+    spine = np.hypot(np.maximum(np.abs(along - 6) - 32, 0), across - 8) - 3.6
+    spine = np.maximum(spine, np.abs(z - 240 - 0.3 * along) - 8)
+    return np.asarray(np.minimum(blade, spine), np.float32)
 
 
 def _central_airways(lattice: Lattice) -> Array:

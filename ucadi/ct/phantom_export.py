@@ -28,13 +28,13 @@ IMPLEMENTATION_UID = generate_uid(entropy_srcs=["ucadi", "phantom"])
 REMARK = "Synthetic phantom, not a real patient"
 
 
-def write_patient(folder: Path, plan: PatientPlan, lesion_masks: bool) -> None:
-    """Scans a patient into `folder`/<case>/*.dcm, with `folder`/<case>.lesions.nii.gz if asked."""
+def write_patient(folder: Path, plan: PatientPlan, masks: Path | None = None) -> None:
+    """Scans a patient into `folder`/<case>/*.dcm, and the true lesions into `masks`/<case>.nii.gz if asked."""
     for patient, visit, scan in scan_patient(plan):
         case = plan.case(visit)
         write_series(folder / case, scan, _header(plan, patient, visit, scan), (str(plan.seed), case))
-        if lesion_masks:
-            write_mask(folder / f"{case}.lesions.nii.gz", scan)
+        if masks is not None:
+            write_mask(masks / f"{case}.nii.gz", scan)
 
 
 def write_series(folder: Path, scan: PhantomScan, header: Dataset, entropy: Sequence[str]) -> None:

@@ -140,7 +140,7 @@ class _Tally:
         return float(1 - self.clear.mean()) >= self.burden
 
     def add(self, blob: Blob, within: NDArray[np.bool_] | None = None) -> None:
-        offset = (self.tissue.points - np.float32(blob.centre)) / np.float32(max(blob.radii))
+        offset = (self.tissue.points - np.array(blob.centre, np.float32)) / np.float32(max(blob.radii))
         covered = np.einsum("ij,ij->i", offset, offset) * (max(blob.radii) / min(blob.radii)) ** (2 / 3) < 1
         if within is not None:
             covered &= within
@@ -195,7 +195,7 @@ def _other_viral(burden: float, tissue: Tissue, trees: LungTrees, rng: np.random
         foci.append(Blob(centre, radii, axis, rng.uniform(0.14, 0.32), 9.0, int(rng.integers(2**31))))
         tally.add(foci[-1])
     tips = trees.tips[rng.permutation(len(trees.tips))]
-    hot_spots = np.stack([_pick(tissue, central, rng) for _ in range(9)])
+    hot_spots = np.array([_pick(tissue, central, rng) for _ in range(9)], np.float32)
     near = np.min(np.linalg.norm(tips[:, None, :] - hot_spots[None], axis=2), axis=1)
     nodules: list[Blob] = []
     nodule_volume = 0.0
@@ -207,14 +207,14 @@ def _other_viral(burden: float, tissue: Tissue, trees: LungTrees, rng: np.random
         position = (float(tip[0]), float(tip[1]), float(tip[2]))
         nodules.append(Blob(position, (radius, radius, radius), (1, 0, 0), opacity, 2.5, int(rng.integers(2**31))))
         nodule_volume += 4.2 * radius**3 * opacity
-    return Disease(ground_glass=(*foci, *nodules), wall_factor=rng.uniform(1.5, 2.4))
+    return Disease(ground_glass=(*foci, *nodules), wall_factor=rng.uniform(1.5, 2.3))
 
 
 def _bacterial(burden: float, tissue: Tissue, rng: np.random.Generator) -> Disease:
     lobe = LOBES[int(rng.choice(len(LOBES), p=LOBE_FREQUENCY))]
     within = lobe.distance(*tissue.points.T) < 0
     tally = _Tally(tissue, burden)
-    cluster = np.float32(_pick(tissue, within * np.exp(-tissue.costal / 20), rng))
+    cluster = np.array(_pick(tissue, within * np.exp(-tissue.costal / 20), rng), np.float32)
     away = np.linalg.norm(tissue.points - cluster, axis=1)
     dense, halo = [], []
     size = 22 + 170 * burden
@@ -316,7 +316,7 @@ def _blob_distance(blob: Blob, lattice: Lattice) -> tuple[Window, Array]:
     return window, ellipsoid(part, blob.centre, blob.radii, blob.axis) + np.float32(0.16 * smallest) * uneven
 
 
-def _pick(tissue: Tissue, liking: Array, rng: np.random.Generator) -> Point:
+def _pick(tissue: Tissue, liking: NDArray[np.floating | np.bool_], rng: np.random.Generator) -> Point:
     """A point of the tissue, chosen with probability proportional to `liking`."""
     cumulative = np.cumsum(liking, dtype=np.float64)
     x, y, z = tissue.points[int(np.searchsorted(cumulative, rng.random() * cumulative[-1]))]

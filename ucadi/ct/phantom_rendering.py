@@ -24,7 +24,6 @@ from ucadi.ct.phantom_trees import SlicePlane, Tree, cut
 Box = tuple[slice, slice]
 
 CONSOLIDATED_HU, SEPTUM_HU, BRONCHIAL_WALL_HU = 38.0, -120.0, 5.0
-MEDIASTINAL_FAT_HU = -88.0
 COUCH_SHELL_HU, COUCH_FOAM_HU = -180.0, -930.0
 SKIN_MM, CORTEX_MM = 2.0, 1.3
 VISIBLE_GROUND_GLASS = 0.1
@@ -137,7 +136,6 @@ class Renderer:
         lungs, lesions = np.zeros(hu.shape, np.uint8), np.zeros(hu.shape, bool)
         self._paint_skin_and_fat(level, hu, depth)
         self._paint(level, hu, thorax.muscle, anatomy.MUSCLE)
-        self._paint(level, hu, thorax.costal, MEDIASTINAL_FAT_HU)
         for organ in thorax.organs:
             self._paint(level, hu, organ.field, organ.hu)
         self._paint_lungs(level, hu, lungs, lesions)
@@ -228,7 +226,7 @@ class Renderer:
     def _paint_bronchi(self, level: int, picture: Array, box: Box) -> None:
         """Walls, then lumina; within a consolidation the lumina stand out as an air bronchogram."""
         bronchi, plane = self._scene.bronchi, self._plane(level)
-        thicker = (0.35 + 0.22 * bronchi.radius) * np.float32(self._scene.wall_factor)
+        thicker = (0.3 + 0.17 * bronchi.radius) * np.float32(self._scene.wall_factor)
         walls = Tree(bronchi.start, bronchi.end, bronchi.radius + thicker)
         _mix(picture, cut(walls, plane)[box], np.float32(BRONCHIAL_WALL_HU))
         _mix(picture, cut(bronchi, plane)[box], np.float32(anatomy.AIR + 40))
@@ -243,7 +241,7 @@ class Renderer:
         """The septa of the secondary lobules at the pixels of a box, 0 to 1."""
         net = lobular_net()
         z = int(_net_index(self._scene.thorax.lattice.z[level : level + 1], NET_SPACING_Z)[0])
-        return net[z % len(net)][self._net_rows[box[0], None], self._net_columns[None, box[1]]]
+        return np.asarray(net[z % len(net)][self._net_rows[box[0], None], self._net_columns[None, box[1]]])
 
 
 def _mix(picture: Array, share: Array, value: Array | np.float32) -> None:
@@ -269,7 +267,7 @@ SEPTUM_MM = 1.3
 
 def _net_index(at: Array, spacing: float = NET_SPACING) -> NDArray[np.intp]:
     period = round(NET_CELL_MM * NET_CELLS / spacing)
-    return np.floor(at / np.float32(spacing)).astype(np.intp) % period
+    return np.asarray(np.floor(at / np.float32(spacing)), np.intp) % period
 
 
 @cache
@@ -282,7 +280,7 @@ def lobular_net() -> Array:
     period = NET_CELL_MM * NET_CELLS
     jitter = np.random.default_rng(1996).uniform(0.1, 0.9, (NET_CELLS, NET_CELLS, NET_CELLS, 3)).astype(np.float32)
     z, y, x = (
-        np.arange(0, period, step, np.float32) / NET_CELL_MM for step in (NET_SPACING_Z, NET_SPACING, NET_SPACING)
+        np.arange(0, period, step, dtype=np.float32) / NET_CELL_MM for step in (NET_SPACING_Z, NET_SPACING, NET_SPACING)
     )
     cell = np.ix_(*(axis.astype(np.intp) for axis in (z, y, x)))
     nearest = np.full((z.size, y.size, x.size), 9.0, np.float32)

@@ -27,6 +27,9 @@ EVERYWHERE: Range = (-np.inf, np.inf)
 FAR = 99.0
 """Distance, in mm, of what is nowhere near."""
 
+FADE_MM = 24.0
+"""Up to this distance from a solid the distance to it is computed: the widest blend, and slices some mm thick."""
+
 
 @dataclass(frozen=True)
 class Lattice:
@@ -67,12 +70,14 @@ class Lattice:
 def profile(z: Array, knots: Sequence[tuple[float, float]]) -> Array:
     """A smooth curve through about the `knots` (z, value), shaped (z, 1, 1)."""
     levels, values = zip(*knots, strict=True)
-    blur = np.linspace(-12.0, 12.0, 9)
+    blur = np.linspace(-12.0, 12.0, 9)  # rounds the corners of the polyline
     smooth = np.interp(z[:, None] + blur, levels, values).mean(axis=1)
-    return smooth.astype(np.float32)[:, None, None]
+    return np.asarray(smooth[:, None, None], np.float32)
 
 
-def oval(x: Array, y: Array, half_width: Array, half_depth: Array, squareness: float = 0.0) -> Array:
+def oval(
+    x: Array, y: Array, half_width: Array | np.float32, half_depth: Array | np.float32, squareness: float = 0.0
+) -> Array:
     """Distance to an upright cylinder; its cross-section is an ellipse (0) to a superellipse of degree 4 (1)."""
     u, v = np.square(x / half_width), np.square(y / half_depth)
     rho = np.sqrt(u + v)
@@ -84,6 +89,13 @@ def oval(x: Array, y: Array, half_width: Array, half_depth: Array, squareness: f
 
 def ellipsoid(lattice: Lattice, centre: Point, radii: Point, long_axis: Point | None = None) -> Array:
     """About the distance to an ellipsoid; the first radius lies along `long_axis` (default: x)."""
+    field = np.full(lattice.shape, FAR, np.float32)
+    window = lattice.around(centre, max(radii) + FADE_MM)
+    field[window] = _ellipsoid(lattice[window], centre, radii, long_axis)
+    return field
+
+
+def _ellipsoid(lattice: Lattice, centre: Point, radii: Point, long_axis: Point | None) -> Array:
     x, y, z = (axis - c for axis, c in zip(lattice.axes, centre, strict=True))
     if long_axis is not None:
         frame = _frame(long_axis)
@@ -98,7 +110,7 @@ def tubes(lattice: Lattice, paths: Sequence[Sequence[Knot]]) -> Array:
     """Distance to tubes through the points (x, y, z, radius) of each path; far from them, merely large."""
     field = np.full(lattice.shape, FAR, np.float32)
     for start, end in (pair for path in paths for pair in pairwise(path)):
-        reach = 12.0 + max(start[3], end[3])
+        reach = FADE_MM + max(start[3], end[3])
         x, y, z = ((min(a, b) - reach, max(a, b) + reach) for a, b in zip(start[:3], end[:3], strict=True))
         window = lattice.window(x, y, z)
         part = field[window]
@@ -134,7 +146,7 @@ def ripple(lattice: Lattice, wavelength: float, rng: np.random.Generator) -> Arr
             np.cos(axis * np.float32(2 * np.pi * turn / (wavelength * scale)) + np.float32(phase))
             for axis, phase, turn in zip(lattice.axes, phases, turns, strict=True)
         )
-        field += cx * cy * cz * np.float32(2.2 * scale)
+        field += cx * cy * cz * np.float32(1.6 * scale)
     return field
 
 

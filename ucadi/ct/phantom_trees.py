@@ -15,8 +15,14 @@ from numpy.typing import NDArray
 from ucadi.ct.phantom_anatomy import HILA, Habitus, cavity_distance, lattice_at, lung_distance
 from ucadi.ct.phantom_shapes import Array, Point
 
-ARTERY_ROOT_MM, VEIN_ROOT_MM = 7.4, 7.0
+ARTERY_ROOT_MM, VEIN_ROOT_MM = 7.0, 6.4
+VEIN_OFFSET_MM = (0.0, 2.0, -18.0)
+"""From where the artery enters the lung to where the veins leave it."""
+
 PIECE_MM = 6.0
+STRAIGHTNESS = 0.35
+"""How much a branch keeps the direction of its mother, relative to heading for its tissue."""
+
 SEED_SPACING_MM = 8.0
 
 
@@ -36,7 +42,7 @@ class Tissue:
     @classmethod
     def of(cls, habitus: Habitus, rng: np.random.Generator) -> Tissue:
         """The tissue of a patient."""
-        lattice = lattice_at(np.arange(2, 264, SEED_SPACING_MM, np.float32), SEED_SPACING_MM)
+        lattice = lattice_at(np.arange(2, 264, SEED_SPACING_MM, dtype=np.float32), SEED_SPACING_MM)
         lungs = lung_distance(lattice, habitus)
         where = np.nonzero(lungs < -2)
         points = np.stack([lattice.x[where[2]], lattice.y[where[1]], lattice.z[where[0]]], axis=1)
@@ -91,34 +97,39 @@ def grow_lung_trees(tissue: Tissue, rng: np.random.Generator) -> LungTrees:
     blood, bronchi, tips = [], [], []
     for right, hilum in zip((True, False), HILA, strict=True):
         points = tissue.points[tissue.right == right]
-        root = np.asarray(hilum, np.float32)
+        root = np.array(hilum, np.float32)
         artery = grow(points, root, ARTERY_ROOT_MM, rng)
-        blood += [artery, grow(points, root + np.float32([0, 2, -18]), VEIN_ROOT_MM, rng)]
+        blood += [artery, grow(points, root + np.array(VEIN_OFFSET_MM, np.float32), VEIN_ROOT_MM, rng)]
         bronchi.append(_accompany(artery))
         tips.append(artery.end[artery.radius < 1.0])
     return LungTrees(_join(blood), _join(bronchi), np.concatenate(tips))
 
 
-def grow(points: Array, root: Array, root_radius: float, rng: np.random.Generator, smallest: int = 5) -> Tree:
+def grow(points: Array, root: Array, root_radius: float, rng: np.random.Generator, smallest: int = 3) -> Tree:
     """A tree from `root` that supplies the `points` down to groups of `smallest`."""
     total = len(points)
     group = np.zeros(total, np.intp)
     tips = root[None, :]
+    onward = np.zeros((1, 3), np.float32)
     normals = _unit(rng.standard_normal((1, 3), np.float32))
     generations = []
     while len(points):
         size = np.bincount(group)
-        centre = np.stack([np.bincount(group, axis) for axis in points.T], axis=1).astype(np.float32) / size[:, None]
-        reach = rng.uniform(0.36, 0.54, (size.size, 1)).astype(np.float32)
-        ends = tips + reach * (centre - tips)
-        generations.append(Tree(tips, ends, (root_radius * np.cbrt(size / total)).astype(np.float32)))
-        wobble = 0.5 * rng.standard_normal(normals.shape, np.float32)
-        normals = _unit(np.cross(ends - tips, normals + wobble))
+        centre = np.stack([np.bincount(group, axis) for axis in points.T], axis=1) / size[:, None]
+        towards = centre.astype(np.float32) - tips
+        far = np.linalg.norm(towards, axis=1, keepdims=True)
+        reach = rng.uniform(0.40, 0.62, (size.size, 1)).astype(np.float32) * np.where(size < 12, 1.6, 1)[:, None]
+        steps = reach * far * _unit(towards + STRAIGHTNESS * far * onward)
+        ends = np.asarray(tips + steps, np.float32)
+        generations.append(Tree(tips, ends, np.asarray(root_radius * np.cbrt(size / total), np.float32)))
+        onward = _unit(steps)
+        tilted = normals + 0.5 * rng.standard_normal(normals.shape, np.float32)
+        normals = _unit(np.cross(onward, tilted))
         beyond = np.einsum("ij,ij->i", points - centre[group], normals[group]) > 0
         daughters, group, size = np.unique(2 * group + beyond, return_inverse=True, return_counts=True)
-        tips, normals = ends[daughters // 2], normals[daughters // 2]
+        mothers = daughters // 2
         points, group, alive = _drop_small(points, group, size, smallest)
-        tips, normals = tips[alive], normals[alive]
+        tips, onward, normals = ends[mothers][alive], onward[mothers][alive], normals[mothers][alive]
     return _join(generations)
 
 
@@ -133,13 +144,15 @@ def _drop_small(
 
 
 def _accompany(artery: Tree) -> Tree:
-    """The bronchi beside an artery: a little narrower, displaced by both radii, visible down to 0.8 mm."""
-    wide = artery.where(artery.radius > 1.05)
-    beside = _unit(np.cross(wide.end - wide.start, np.float32([0.3, 0.2, 1.0]))) * (1.9 * wide.radius)[:, None]
-    return Tree(wide.start + beside, wide.end + beside, 0.78 * wide.radius)
+    """The bronchi beside an artery: a little narrower, displaced by both radii, visible down to 0.9 mm."""
+    wide = artery.where(artery.radius > 1.25)
+    beside = (
+        _unit(np.cross(wide.end - wide.start, np.array([0.3, 0.2, 1.0], np.float32))) * (1.9 * wide.radius)[:, None]
+    )
+    return Tree(wide.start + beside, wide.end + beside, 0.7 * wide.radius)
 
 
-def _unit(vectors: Array) -> Array:
+def _unit(vectors: NDArray[np.floating]) -> Array:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6), np.float32)
 
 
@@ -186,7 +199,7 @@ def _stamp(filled: Array, tree: Tree, plane: SlicePlane, half_stamp: int) -> Non
     """Marks what each piece fills in a square of pixels about its middle; where tubes meet, the larger share stays."""
     if not len(tree):
         return
-    middle = ((tree.start + tree.end)[:, :2] / 2 - np.float32(plane.origin)) / np.float32(plane.pixel)
+    middle = ((tree.start + tree.end)[:, :2] / 2 - np.array(plane.origin, np.float32)) / np.float32(plane.pixel)
     first = np.rint(middle).astype(np.intp) - half_stamp
     columns, rows = (first[:, axis, None] + np.arange(2 * half_stamp + 1) for axis in (0, 1))
     dx = (columns * np.float32(plane.pixel) + np.float32(plane.origin[0]) - tree.start[:, :1])[:, None, :]
@@ -200,15 +213,17 @@ def _stamp(filled: Array, tree: Tree, plane: SlicePlane, half_stamp: int) -> Non
     distance = np.square(dx - along * step[:, 0])
     distance += np.square(dy - along * step[:, 1])
     distance += np.square(off_plane)
-    share = np.clip(0.5 - (np.sqrt(distance) - tree.radius[:, None, None]) / np.float32(plane.edge), 0, 1)
-    share *= _thinness(tree, plane)[:, None, None]
-    inside = ((rows >= 0) & (rows < plane.matrix))[:, :, None] & ((columns >= 0) & (columns < plane.matrix))[:, None, :]
-    pixel = rows[:, :, None] * plane.matrix + columns[:, None, :]
-    np.maximum.at(filled, np.where(inside, pixel, 0).ravel(), np.where(inside, share, 0).ravel())
+    # Most pixels of a stamp lie outside its tube: only the others are worth the edge's arithmetic.
+    piece, down, right = np.nonzero(distance < np.square(tree.radius + np.float32(plane.edge / 2))[:, None, None])
+    beyond = np.sqrt(distance[piece, down, right]) - tree.radius[piece]
+    share = np.minimum(0.5 - beyond / np.float32(plane.edge), 1) * _thinness(tree, plane)[piece]
+    row, column = rows[piece, down], columns[piece, right]
+    inside = (row >= 0) & (row < plane.matrix) & (column >= 0) & (column < plane.matrix)
+    np.maximum.at(filled, (row * plane.matrix + column)[inside], share[inside])
 
 
 def _thinness(tree: Tree, plane: SlicePlane) -> Array:
     """The part of the slice's thickness that a tube occupies: all of it if it runs along z."""
     step = tree.end - tree.start
     lying = np.hypot(step[:, 0], step[:, 1]) / np.maximum(np.linalg.norm(step, axis=1), 1e-6)
-    return np.minimum(1, 2 * tree.radius / np.maximum(plane.thickness * lying, 1e-6))
+    return np.asarray(np.minimum(1, 2 * tree.radius / np.maximum(plane.thickness * lying, 1e-6)), np.float32)

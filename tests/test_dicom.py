@@ -16,6 +16,7 @@ import pydicom
 import pytest
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     MRImageStorage,
@@ -23,7 +24,9 @@ from pydicom.uid import (
 )
 from series import COLUMN_MM, ROW_MM, body, save, series, slice_dataset
 
-from ucadi.ct.dicom import read_header, read_pixels
+from ucadi.ct import instance as instance_module
+from ucadi.ct.dicom import PixelReader, Pixels, read_headers
+from ucadi.ct.instance import Instance
 from ucadi.ct.refusals import Reason, RefusedError
 from ucadi.ct.scan import Scan, read_scan
 from ucadi.ct.series import is_sharp
@@ -47,6 +50,15 @@ def assert_is_body(scan: Scan, slices: int = 12, spacing_mm: float = 2.5, seed: 
     assert scan.volume.hu.tolist() == np.clip(body(slices, seed), -1024, 600).tolist()
     expected = [[0, 0, COLUMN_MM, -20], [0, ROW_MM, 0, -15], [spacing_mm, 0, 0, 100], [0, 0, 0, 1]]
     assert scan.volume.affine == pytest.approx(np.array(expected))
+
+
+def read_header(path: Path) -> Instance:
+    (instance,) = read_headers(path)
+    return instance
+
+
+def read_pixels(path: Path) -> Pixels:
+    return PixelReader().read(read_header(path))
 
 
 # Order and place
@@ -308,6 +320,86 @@ def test_signed_values_of_twelve_bits(tmp_path: Path) -> None:
     assert_is_body(read(save(tmp_path / "a", datasets)))
 
 
+# Enhanced multi-frame images
+
+
+def enhanced(slices: int = 12, **elements: Any) -> pydicom.Dataset:
+    """The series of `series.series` as one enhanced image, with its slices in a shuffled order of frames."""
+    plain = series(slices)
+    order = np.random.default_rng(5).permutation(slices)
+    whole = pydicom.Dataset()
+    whole.update(plain[0])
+    whole.file_meta = plain[0].file_meta
+    whole.SOPClassUID = EnhancedCTImageStorage
+    whole.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(whole, keyword)
+    for keyword in ("RescaleSlope", "RescaleIntercept", "ConvolutionKernel"):
+        delattr(whole, keyword)
+    whole.NumberOfFrames = slices
+    whole.PixelData = b"".join(plain[index].PixelData for index in order)
+    shared = group(
+        PixelMeasuresSequence={"PixelSpacing": [ROW_MM, COLUMN_MM], "SliceThickness": 5},
+        PlaneOrientationSequence={"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+        CTReconstructionSequence={"ConvolutionKernel": "B30f"},
+        PixelValueTransformationSequence={"RescaleSlope": 1, "RescaleIntercept": -1024, "RescaleType": "HU"},
+    )
+    whole.SharedFunctionalGroupsSequence = [shared]
+    whole.PerFrameFunctionalGroupsSequence = [
+        group(
+            PlanePositionSequence={"ImagePositionPatient": plain[index].ImagePositionPatient},
+            CTImageFrameTypeSequence={"FrameType": ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]},
+        )
+        for index in order
+    ]
+    for keyword, value in elements.items():
+        setattr(whole, keyword, value)
+    return whole
+
+
+def group(**sequences: dict[str, Any]) -> pydicom.Dataset:
+    """An item of functional groups: a sequence of one item for each."""
+    groups = pydicom.Dataset()
+    for sequence, elements in sequences.items():
+        item = pydicom.Dataset()
+        for keyword, value in elements.items():
+            setattr(item, keyword, value)
+        setattr(groups, sequence, [item])
+    return groups
+
+
+def test_an_enhanced_image_is_its_frames(tmp_path: Path) -> None:
+    scan = read(save(tmp_path / "a", [enhanced()]))
+    assert_is_body(scan)
+    assert scan.slices == 12
+    assert scan.tags == {"ConvolutionKernel": "B30f", "SliceThickness": 5.0}
+
+
+def test_frames_that_are_localizers_are_set_aside(tmp_path: Path) -> None:
+    image = enhanced()
+    for index in (0, 1):
+        frame_type = image.PerFrameFunctionalGroupsSequence[index].CTImageFrameTypeSequence[0]
+        frame_type.FrameType = ["ORIGINAL", "PRIMARY", "LOCALIZER", "NONE"]
+    caught = refusal(save(tmp_path / "a", [image]), min_slices=11)
+    assert {(s.reason, s.slices) for s in caught.series} == {(Reason.TOO_FEW_SLICES, 10), (Reason.LOCALIZER, 2)}
+
+
+def test_an_enhanced_image_with_a_rescale_a_frame(tmp_path: Path) -> None:
+    image = enhanced()
+    del image.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
+    for index, groups in enumerate(image.PerFrameFunctionalGroupsSequence):
+        transformation = {"RescaleSlope": 1, "RescaleIntercept": -1024 + index, "RescaleType": "HU"}
+        groups.update(group(PixelValueTransformationSequence=transformation))
+    pixels = np.frombuffer(image.PixelData, np.uint16).reshape(12, -1) - np.arange(12, dtype=np.uint16)[:, None]
+    image.PixelData = pixels.tobytes()
+    assert_is_body(read(save(tmp_path / "a", [image])))
+
+
+def test_an_enhanced_image_that_lies_about_its_frames(tmp_path: Path) -> None:
+    assert refusal(save(tmp_path / "a", [enhanced(NumberOfFrames=11)])).reason is Reason.UNREADABLE
+    assert refusal(save(tmp_path / "b", [enhanced(PerFrameFunctionalGroupsSequence=[])])).reason is Reason.UNREADABLE
+
+
 # Refusals
 
 
@@ -414,11 +506,11 @@ def test_without_a_decoder_the_hint_says_which_to_install(tmp_path: Path, monkey
     folder = save(tmp_path / "a", datasets)
     assert refusal(folder).reason is Reason.NO_DECODER  # the decoder is there, but cannot do any slice
     monkeypatch.setattr(Decoder, "is_available", property(lambda _: False))
-    read_header.__globals__["_decodable"].cache_clear()
+    instance_module._decodable.cache_clear()
     try:
         caught = refusal(folder)
     finally:
-        read_header.__globals__["_decodable"].cache_clear()
+        instance_module._decodable.cache_clear()
     assert caught.reason is Reason.NO_DECODER
     assert "pip install" in str(caught.hint)
 
@@ -582,7 +674,6 @@ LOSSLESS = [
 def test_lossless_transfer_syntaxes_give_one_array(name: str) -> None:
     path = REAL / "transfer-syntaxes" / name
     header = read_header(path)
-    assert header is not None
     if header.reason is Reason.NO_DECODER:
         pytest.skip("no decoder installed for this transfer syntax")
     assert header.reason is None
@@ -599,7 +690,6 @@ def test_lossless_transfer_syntaxes_give_one_array(name: str) -> None:
 def test_lossy_transfer_syntaxes_are_close_and_flagged(syntax: str, error_hu: int) -> None:
     path = REAL / "transfer-syntaxes" / f"CTImage.dcm_{syntax}.dcm"
     header = read_header(path)
-    assert header is not None
     if header.reason is Reason.NO_DECODER:
         pytest.skip("no decoder installed for this transfer syntax")
     assert header.lossy
@@ -615,7 +705,6 @@ def test_processes_of_jpeg_that_nothing_decodes_are_refused() -> None:
         "Process6_8TransferSyntax_1.2.840.10008.1.2.4.53",
     ):
         header = read_header(REAL / "transfer-syntaxes" / f"CTImage.dcm_JPEG{process}.dcm")
-        assert header is not None
         assert header.reason is Reason.NO_DECODER
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -353,10 +354,13 @@ def test_odd_nifti_is_refused(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.UNREADABLE
 
 
-def test_nifti_cases_beside_folders(site: Path) -> None:
+def test_nifti_and_zip_cases_beside_folders(site: Path) -> None:
     axial_nifti(site / "scans" / "c.nii.gz")
-    (site / "labels.csv").write_text("case,label\na,covid\nb,covid\nc,healthy\n")
-    assert run(site).cases == 3
+    with zipfile.ZipFile(site / "scans" / "d.zip", "w") as archive:
+        for path in (site / "scans" / "a").iterdir():
+            archive.write(path, path.name)
+    (site / "labels.csv").write_text("case,label\na,covid\nb,covid\nc,healthy\nd.zip,healthy\n")
+    assert run(site).cases == 4
 
 
 # Processes

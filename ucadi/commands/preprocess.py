@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 MIN_SALT_BYTES = 16
 
-SCAN_SUFFIXES = (".nii.gz", ".nii")
-"""Names of cases that are files; other cases are folders."""
-
 
 @dataclass(frozen=True)
 class PreprocessResult:
@@ -61,7 +58,7 @@ class PreprocessResult:
 
 
 def preprocess(
-    source: Annotated[Path, typer.Argument(help="Folder with one folder (DICOM) or one .nii.gz file per case.")],
+    source: Annotated[Path, typer.Argument(help="Folder with a folder (DICOM), .zip or .nii.gz file per case.")],
     *,
     output: Output,
     labels: Annotated[Path | None, typer.Option(help="CSV file with the columns case, patient, label.")] = None,
@@ -167,7 +164,7 @@ class _Run:
 def match_cases(source: Path, entries: list[Entry] | None) -> list[Entry]:
     """The cases of `source`: those of the labels file, after checking that each exists and none is left out.
 
-    Without a labels file, every folder and NIfTI file at the top of `source` is a case without a label.
+    Without a labels file, every folder, zip and NIfTI file at the top of `source` is a case without a label.
     """
     from ucadi.formats.caselist import Entry
 
@@ -177,7 +174,7 @@ def match_cases(source: Path, entries: list[Entry] | None) -> list[Entry]:
         names = sorted(path.name for path in source.iterdir() if _is_scan(path))
         entries = [Entry(name, name, None) for name in names]
     if not entries:
-        raise SeriesError(f"{source}: no cases", hint="it holds one folder of DICOM files, or one .nii.gz, per case")
+        raise SeriesError(f"{source}: no cases", hint="it holds a folder of DICOM files, a .zip or a .nii.gz per case")
     missing = [entry.case for entry in entries if not scan_path(source, entry.case).exists()]
     if missing:
         raise MismatchError(
@@ -195,6 +192,8 @@ def match_cases(source: Path, entries: list[Entry] | None) -> list[Entry]:
 
 def scan_path(source: Path, case: str) -> Path:
     """Where a case lies: a folder, or a file whose suffix the labels may leave out."""
+    from ucadi.ct.scan import SCAN_SUFFIXES
+
     candidates = [source / case, *(source / (case + suffix) for suffix in SCAN_SUFFIXES)]
     return next((path for path in candidates if path.exists()), candidates[0])
 
@@ -250,7 +249,9 @@ def _record(entry: Entry, case: str, outcome: Outcome) -> dict[str, Any]:
 
 
 def _is_scan(path: Path) -> bool:
-    """Whether a case could lie here: a folder with any file in it or below, or a NIfTI file."""
+    """Whether a case could lie here: a folder with any file in it or below, a zip or NIfTI file."""
+    from ucadi.ct.scan import SCAN_SUFFIXES
+
     if path.name.startswith("."):
         return False
     if path.is_dir():

@@ -42,18 +42,18 @@ def read_scans(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
     pool = _pool(workers)
     try:
         while waiting or running:
-            while waiting and len(running) < 2 * workers:
-                running.append((waiting[0], pool.submit(read_one, waiting[0])))
-                waiting.popleft()
-            job, future = running.popleft()
             try:
-                outcome = future.result()
+                while waiting and len(running) < 2 * workers:
+                    running.append((waiting[0], pool.submit(read_one, waiting[0])))
+                    waiting.popleft()
+                outcome = running[0][1].result()
+                running.popleft()
             except BrokenProcessPool:
                 # Any of those under way may be the culprit. The first is tried by itself, the others again.
                 pool.shutdown(wait=False, cancel_futures=True)
-                waiting.extendleft(other for other, _ in reversed(running))
+                waiting.extendleft(job for job, _ in reversed(running))
                 running.clear()
-                outcome = _read_alone(job)
+                outcome = _read_alone(waiting.popleft())
                 pool = _pool(workers)
             yield outcome
     finally:

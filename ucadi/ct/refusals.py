@@ -32,6 +32,7 @@ class Reason(StrEnum):
     TOO_FEW_SLICES = "too-few-slices"
     GAP = "gap"
     NOT_CHOSEN = "not-chosen"
+    BAD_ARCHIVE = "bad-archive"
     CRASHED = "crashed"
 
     @property
@@ -73,6 +74,7 @@ _SENTENCES: dict[Reason, tuple[str, str | None]] = {
     Reason.TOO_FEW_SLICES: ("too few slices", "--min-slices sets the least number"),
     Reason.GAP: ("slices are missing", "export the whole series again"),
     Reason.NOT_CHOSEN: ("another series of the case was chosen", "--series chooses by Series Instance UID"),
+    Reason.BAD_ARCHIVE: ("a zip file that is broken, encrypted or too large", "unpack it and name the folder instead"),
     Reason.CRASHED: ("reading it crashed the process or took too much memory", "export it uncompressed"),
 }
 

@@ -1,4 +1,4 @@
-"""One scan from its files: the best series of a folder, or a NIfTI file, as a volume in the canonical orientation."""
+"""One scan from its files: the best series of a folder or zip file, or a NIfTI file, as a canonical volume."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ucadi.ct import nifti
-from ucadi.ct.dicom import Instance, read_pixels
+from ucadi.ct import archive, nifti
+from ucadi.ct.dicom import PixelReader
+from ucadi.ct.instance import Instance
 from ucadi.ct.refusals import Reason, RefusedError, SetAside
 from ucadi.ct.series import Series, list_series, preference
 from ucadi.ct.stack import SAME_PLACE_MM, Grid, Line, Vector, affine, fill, regular_grid, shift
 from ucadi.ct.volume import Affine, HounsfieldArray, Volume, canonical, clip_hu, resize_slice, resized_affine
+
+SCAN_SUFFIXES = (*nifti.SUFFIXES, archive.SUFFIX)
+"""How files are named that `read_scan` reads; it reads folders of any name."""
 
 TILT_DEGREES = 0.1
 """From this tilt of the gantry on, slices are shifted so that the volume becomes rectangular."""
@@ -42,7 +46,7 @@ class Scan:
 
 
 def read_scan(path: Path, *, size: int | None = None, min_slices: int = 40, series: Collection[str] = ()) -> Scan:
-    """Reads a folder of DICOM files (with all folders below it) or a NIfTI file.
+    """Reads a folder of DICOM files (with all folders below it), a zip file of them, or a NIfTI file.
 
     size: resize slices to (size, size) as they are read, so that a scan never lies in memory in full.
     series: Series Instance UIDs that are used in preference to the choice by `preference`.
@@ -51,6 +55,9 @@ def read_scan(path: Path, *, size: int | None = None, min_slices: int = 40, seri
     """
     if nifti.is_nifti(path):
         return _read_nifti(path, size, min_slices)
+    if archive.is_archive(path):
+        with archive.unpacked(path) as folder:
+            return _read_folder(folder, size, min_slices, series)
     return _read_folder(path, size, min_slices, series)
 
 
@@ -87,18 +94,19 @@ def _read_series(series: Series, size: int | None, min_slices: int) -> Scan:
     """Reads the pixels of a series, slice by slice along its line, and puts them on a regular grid."""
     assert series.line is not None, "only usable series are read"
     stack = _Stack(series.line, series.instances[0], size, series.line.along(series.positions))
+    reader = PixelReader()
     broken: list[str] = []
     flags: set[str] = set()
-    digests: list[bytes] = []
+    digests: set[bytes] = set()
     along: list[float] = []
     planes: list[HounsfieldArray] = []
     previous: HounsfieldArray | None = None
     for index in np.argsort(stack.along, kind="stable"):
-        path, place = series.instances[index].path, float(stack.along[index])
+        instance, place = series.instances[index], float(stack.along[index])
         try:
-            pixels = read_pixels(path)
+            pixels = reader.read(instance)
         except RefusedError:
-            broken.append(path.name)
+            broken.append(instance.path.name)
             continue
         flags |= pixels.flags
         if previous is not None and place - along[-1] < SAME_PLACE_MM:
@@ -107,7 +115,7 @@ def _read_series(series: Series, size: int | None, min_slices: int) -> Scan:
             flags.add("duplicates-dropped")
             continue
         previous = pixels.hu
-        digests.append(pixels.file_digest)
+        digests.add(pixels.file_digest)
         along.append(place)
         planes.append(stack.place(pixels.hu, place))
     if len(planes) < max(min_slices, 2):

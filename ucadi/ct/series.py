@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ucadi.ct.dicom import Instance, read_header
+from ucadi.ct.dicom import read_headers
+from ucadi.ct.instance import Instance
 from ucadi.ct.refusals import Reason, RefusedError, SetAside
 from ucadi.ct.stack import SAME_PLACE_MM, Line, Vector, regular_grid, stack_line
 
@@ -67,12 +68,9 @@ def list_series(folder: Path, *, min_slices: int) -> Folder:
     unreadable: list[Path] = []
     for path in _files(folder):
         try:
-            instance = read_header(path)
+            instances += read_headers(path)
         except RefusedError:
             unreadable.append(path)
-            continue
-        if instance is not None:
-            instances.append(instance)
     groups: dict[object, list[Instance]] = {}
     for instance in instances:
         groups.setdefault(_kind(instance), []).append(instance)
@@ -88,7 +86,7 @@ def preference(series: Series) -> tuple[object, ...]:
     kinds = {word.upper() for word in first.image_type}
     return (
         "DERIVED" in kinds,
-        bool(kinds) and "AXIAL" not in kinds,
+        bool(kinds) and not kinds & {"AXIAL", "VOLUME"},
         -len(_places(series)),
         first.thickness_mm if math.isfinite(first.thickness_mm) else math.inf,
         is_sharp(first.kernel),
@@ -137,7 +135,7 @@ def _acquisitions(instances: Sequence[Instance]) -> list[list[Instance]]:
 
 def _judge(ordinal: int, instances: Sequence[Instance], min_slices: int) -> Series:
     """A series of these images, refused if the headers alone say that it must be."""
-    images = tuple(sorted(instances, key=lambda instance: (instance.position, str(instance.path))))
+    images = tuple(sorted(instances, key=lambda instance: (instance.position, str(instance.path), instance.frame)))
     reason = images[0].reason
     if reason is not None:
         return Series(ordinal, images, reason, "", None)

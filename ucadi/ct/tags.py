@@ -9,11 +9,12 @@ Source: DICOM PS3.15 Annex E (de-identification), Retain Device Identity is not 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable
 
 from pydicom.dataset import Dataset
+
+from ucadi.ct.elements import number, text
 
 OTHER = "other"
 
@@ -60,37 +61,37 @@ def technical(dataset: Dataset) -> dict[str, str | float]:
     """The allow-listed facts of a header, by DICOM keyword; what is absent or out of range is left out."""
     facts: dict[str, str | float] = {}
     for keyword, clean in _TEXTS.items():
-        value = _text(dataset, keyword)
-        if value or (keyword == "ContrastBolusAgent" and keyword in dataset):
-            facts[keyword] = clean(value)
+        written = text(dataset, keyword)
+        if written or (keyword == "ContrastBolusAgent" and keyword in dataset):
+            facts[keyword] = clean(written)
     for keyword, (least, most) in NUMBERS.items():
-        number = _number(dataset, keyword)
-        if least <= number <= most:
-            facts[keyword] = round(number, 4)
+        value = number(dataset, keyword)
+        if value is not None and least <= value <= most:
+            facts[keyword] = round(value, 4)
     return facts
 
 
-def manufacturer(text: str) -> str:
+def manufacturer(written: str) -> str:
     """The maker, by the names of `MANUFACTURERS`."""
-    return _first(name for name, pattern in MANUFACTURERS.items() if re.search(pattern, text, re.IGNORECASE))
+    return _first(name for name, pattern in MANUFACTURERS.items() if re.search(pattern, written, re.IGNORECASE))
 
 
-def model_family(text: str) -> str:
+def model_family(written: str) -> str:
     """The family of scanners, without the rest of the model name."""
-    return _first(family for family in MODEL_FAMILIES if family.lower() in text.lower())
+    return _first(family for family in MODEL_FAMILIES if family.lower() in written.lower())
 
 
-def kernel(text: str) -> str:
+def kernel(written: str) -> str:
     """The reconstruction kernel if it is spelt like one."""
-    first = text.split("\\")[0].strip()
+    first = written.split("\\")[0].strip()
     return first if KERNEL.fullmatch(first) else OTHER
 
 
-def contrast_agent(text: str) -> str:
+def contrast_agent(written: str) -> str:
     """Whether an agent is named: `named`, `none` for words that say that there is none, `empty`."""
-    if not text:
+    if not written:
         return "empty"
-    return "none" if re.fullmatch(r"(?i)no|none|n|non|without|wo|w/o|0|n/?a|native", text) else "named"
+    return "none" if re.fullmatch(r"(?i)no|none|n|non|without|wo|w/o|0|n/?a|native", written) else "named"
 
 
 _TEXTS: dict[str, Callable[[str], str]] = {
@@ -103,20 +104,3 @@ _TEXTS: dict[str, Callable[[str], str]] = {
 
 def _first(names: Iterable[str]) -> str:
     return next(iter(names), OTHER)
-
-
-def _text(dataset: Dataset, keyword: str) -> str:
-    try:
-        value = dataset.get(keyword)
-    except Exception:  # pydicom converts on access, and raises many things for malformed elements
-        return ""
-    if value is None:
-        return ""
-    return "\\".join(map(str, value)) if not isinstance(value, str) else value.strip()
-
-
-def _number(dataset: Dataset, keyword: str) -> float:
-    try:
-        return float(dataset.get(keyword))
-    except Exception:  # as above
-        return math.nan

@@ -1,0 +1,75 @@
+"""Zip files with the DICOM files of one scan, unpacked so that nothing in them can do harm.
+
+Members are written under names of our own into a folder of our own, so no path, link or device in the archive
+has any effect; what is inflated is counted as it comes, whatever the archive declares; archives inside are not
+opened.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from ucadi.ct.refusals import Reason, RefusedError
+
+SUFFIX = ".zip"
+
+MAX_MEMBERS = 20_000
+"""Most files in an archive; a chest CT has a thousand slices at most, and there may be several series."""
+
+MAX_BYTES = 8 << 30
+"""Most bytes that an archive may inflate to."""
+
+MAX_RATIO = 200
+"""Most that an archive may inflate to, in times its own size; CT images shrink to a third, empty air to a hundredth."""
+
+_PIECE = 1 << 20
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """The folder with the files of a zip file, as long as the context lasts.
+
+    Each folder of the archive keeps its files together, in a folder with a number for a name. Raises RefusedError
+    (BAD_ARCHIVE) for what is no zip file, is encrypted or is larger than any scan.
+    """
+    with tempfile.TemporaryDirectory(prefix="ucadi-") as name:
+        folder = Path(name)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                _unpack(archive, folder, budget=min(MAX_BYTES, path.stat().st_size * MAX_RATIO))
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+            raise RefusedError(Reason.BAD_ARCHIVE, str(error)[:200]) from error
+        yield folder
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is named as zip files are."""
+    return path.name.lower().endswith(SUFFIX)
+
+
+def _unpack(archive: zipfile.ZipFile, folder: Path, budget: int) -> None:
+    members = archive.infolist()
+    if len(members) > MAX_MEMBERS:
+        raise RefusedError(Reason.BAD_ARCHIVE, f"{len(members)} members")
+    folders: dict[PurePosixPath, Path] = {}
+    for number, member in enumerate(members):
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if member.is_dir() or kind not in (0, stat.S_IFREG):
+            continue
+        place = PurePosixPath(member.filename)
+        target = folders.setdefault(place.parent, folder / f"{len(folders):05d}")
+        target.mkdir(exist_ok=True)
+        harmless = re.sub(r"[^A-Za-z0-9._-]", "_", place.name)[-40:].lstrip(".")
+        with archive.open(member) as source, (target / f"{number:05d}-{harmless}").open("wb") as copy:
+            while piece := source.read(_PIECE):
+                budget -= len(piece)
+                if budget < 0:
+                    raise RefusedError(Reason.BAD_ARCHIVE, "inflates to more than any scan")
+                copy.write(piece)

@@ -41,9 +41,10 @@ def toy(epoch: int, index: int) -> NDArray[np.float32]:
 
 
 @pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Tiny networks are all overhead on several, and far slower where tests run side by side."""
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
@@ -147,8 +148,9 @@ def test_loss_is_the_weighted_cross_entropy_of_the_epoch() -> None:
     assert record.accuracy == pytest.approx((logits.argmax(axis=1) == LABELS).mean())
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_same_bits_again_and_after_an_interruption(precision: str) -> None:
+@pytest.mark.parametrize(("precision", "threads"), [("float32", 1), ("float32", 2), ("bfloat16", 1)])
+def test_same_bits_again_and_after_an_interruption(precision: str, threads: int) -> None:
+    torch.set_num_threads(threads)
     recipe = Recipe(
         batch_size=8, warmup_epochs=1, total_epochs=6, weight_decay=1e-4, proximal=0.1, clip_norm=1.0,
         drop_rate=0.3, precision=precision, seed=5,

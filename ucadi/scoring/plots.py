@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import matplotlib
 import matplotlib.style
@@ -86,16 +87,9 @@ def confusion_png(confusion: ArrayLike, labels: Sequence[str] = LABELS, title: s
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.15)  # short of the darkest, for the text's sake
         for (row, column), count in np.ndenumerate(counts):
             ink = "white" if shares[row, column] > 0.6 else "0.15"
-            axes.text(column, row - 0.06, f"{count}", color=ink, ha="center", va="center", fontsize=12)
-            axes.text(
-                column,
-                row + 0.24,
-                f"{100 * shares[row, column]:.0f} %",
-                color=ink,
-                ha="center",
-                va="center",
-                fontsize=7,
-            )
+            write = partial(axes.text, column, color=ink, ha="center", va="center")
+            write(y=row - 0.06, s=f"{count}", fontsize=12)
+            write(y=row + 0.24, s=f"{100 * shares[row, column]:.0f} %", fontsize=7)
         names = [label.replace("_", " ") for label in labels]
         axes.set_xticks(range(len(labels)), names)
         axes.set_yticks(range(len(labels)), names)

@@ -15,7 +15,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ucadi.ct.phantom_shapes import FAR, Array, Lattice, Point, blend, carve, ellipsoid, oval, profile, ripple, tubes
+from ucadi.ct.phantom_shapes import (
+    FADE_MM,
+    FAR,
+    Array,
+    Lattice,
+    Point,
+    blend,
+    carve,
+    ellipsoid,
+    oval,
+    profile,
+    ripple,
+    tubes,
+)
 
 AIR, FAT, SKIN, MUSCLE, FLUID = -1000.0, -102.0, 25.0, 52.0, 8.0
 MEDIASTINAL_FAT = -88.0  # thin septa and small vessels run through it
@@ -27,6 +40,7 @@ SCAN_RANGE_MM = (-16.0, 276.0)
 """From below the costophrenic recesses to above the apices, as a chest CT is planned."""
 
 LATTICE_MM = 3.0
+LATTICE_REACH_MM = ((-216.0, 216.0), (-159.0, 132.0))
 
 CAVITY_HALF_WIDTH = (
     (-40, 118),
@@ -125,7 +139,7 @@ class Habitus:
             wall_squareness=float(rng.uniform(0.2, 0.6)),
             spine_phase=float(rng.uniform(0, 22)),
             rib_phase=float(rng.uniform(0, RIB_PITCH_MM)),
-            inflation_hu=float(np.clip(rng.normal(-845, 34), -915, -760)),
+            inflation_hu=float(np.clip(rng.normal(-843, 40), -915, -745)),
             dependent_hu=float(rng.uniform(15, 80)),
             offset_mm=(float(rng.normal(0, 5)), float(rng.normal(0, 6))),
             ripple=int(rng.integers(2**31)),
@@ -161,10 +175,10 @@ class Thorax:
 
 def lattice_at(z: Array, spacing_mm: float = LATTICE_MM) -> Lattice:
     """The lattice across the whole body with the given levels, in mm of the reference adult."""
-    half_x, half_y = 219.0, 159.0
+    (left, right), (front, back) = LATTICE_REACH_MM
     return Lattice(
-        np.arange(-half_x, half_x + 1, spacing_mm, dtype=np.float32),
-        np.arange(-half_y, half_y + 1, spacing_mm, dtype=np.float32),
+        np.arange(left, right + 1, spacing_mm, dtype=np.float32),
+        np.arange(front, back + 1, spacing_mm, dtype=np.float32),
         z,
     )
 
@@ -174,11 +188,24 @@ def couch_level(habitus: Habitus) -> float:
     return WALL_BACK_Y + 0.5 * habitus.fat_mm
 
 
+@dataclass(frozen=True)
+class Landmarks:
+    """Distances to the surfaces that shape the lungs: the chest wall, the heart and the diaphragm."""
+
+    costal: Array
+    heart: Array
+    domes: Array
+
+    @classmethod
+    def of(cls, lattice: Lattice, habitus: Habitus) -> Landmarks:
+        """Those of a patient."""
+        return cls(_cavity(lattice), _heart(lattice, habitus), _domes(lattice, habitus))
+
+
 def thorax(lattice: Lattice, habitus: Habitus, contrast_hu: float) -> Thorax:
     """The thorax of a patient of that habitus; `contrast_hu` is what an injection adds to the blood."""
-    costal = cavity_distance(lattice)
-    heart = _heart(lattice, habitus)
-    domes = _domes(lattice, habitus)
+    landmarks = Landmarks.of(lattice, habitus)
+    costal, heart, domes = landmarks.costal, landmarks.heart, landmarks.domes
     muscle, body = _wall(lattice, costal, habitus)
     ribs = _ribs(lattice, costal, habitus)
     y = lattice.axes[1]
@@ -194,18 +221,26 @@ def thorax(lattice: Lattice, habitus: Habitus, contrast_hu: float) -> Thorax:
             *_abdomen(costal, domes, lattice, contrast_hu),
             *_mediastinum(lattice, heart, domes, habitus, contrast_hu),
         ),
-        lungs=lung_distance(lattice, habitus),
+        lungs=lung_distance(lattice, landmarks),
         bones=np.minimum(np.maximum(ribs, -front), _spine_and_girdle(lattice, habitus)),
         cartilage=np.maximum(ribs + 0.5, front),
         airways=_central_airways(lattice),
     )
 
 
-def lung_distance(lattice: Lattice, habitus: Habitus) -> Array:
+def lung_distance(lattice: Lattice, landmarks: Landmarks) -> Array:
     """Distance to the surface of either lung: the cavity without mediastinum and diaphragm."""
+    field = np.full(lattice.shape, FAR, np.float32)
+    window = lattice.window((-140, 140), (-110, 110))
+    costal, heart, domes = (part[window] for part in (landmarks.costal, landmarks.heart, landmarks.domes))
+    lung = carve(costal + 2, _partition(lattice[window], heart - 5), 6)
+    field[window] = carve(lung, domes, 4)
+    return field
+
+
+def _partition(lattice: Lattice, heart: Array) -> Array:
+    """Distance to what lies between the lungs: spine, great vessels, the septum in front of them, the heart."""
     x, y, _ = lattice.axes
-    cavity = cavity_distance(lattice) + 2.0
-    heart = _heart(lattice, habitus) - 5.0
     spine = oval(x - 1, y - 72, np.float32(31), np.float32(36))
     width = profile(lattice.z, ((0, 20), (60, 30), (120, 34), (150, 37), (175, 34), (205, 36), (235, 33), (264, 30)))
     centre = profile(lattice.z, ((0, 25), (100, 20), (150, 4), (200, -4), (264, 5)))
@@ -215,12 +250,10 @@ def lung_distance(lattice: Lattice, habitus: Habitus) -> Array:
         lattice.z, ((0, 30), (70, 22), (120, 9), (170, 3), (205, 12), (230, 24), (264, 40))
     )
     septum = np.maximum(septum, y - 30)
-    partition = blend(blend(blend(spine, column, 10), septum, 12), heart, 14)
-    diaphragm = _domes(lattice, habitus)
-    return carve(carve(cavity, partition, 6), diaphragm, 4)
+    return blend(blend(blend(spine, column, 10), septum, 12), heart, 14)
 
 
-def cavity_distance(lattice: Lattice) -> Array:
+def _cavity(lattice: Lattice) -> Array:
     """Distance to the inner surface of the chest wall, including the mediastinum and the upper abdomen."""
     x, y, _ = lattice.axes
     z = lattice.z
@@ -242,9 +275,11 @@ def _wall(lattice: Lattice, costal: Array, habitus: Habitus) -> tuple[Array, Arr
     body = muscle - habitus.fat_mm * flanks * lower
     if habitus.female:
         for side in (-1, 1):
-            breast = ellipsoid(lattice, (side * 78, -98, 105), (62, 24 + habitus.fat_mm, 56))
-            body = blend(body, breast, 30)
-    body = carve(body, couch_level(habitus) - lattice.axes[1] + np.zeros_like(body), 10)
+            centre = (side * 78, -98, 105)
+            window = lattice.around(centre, 62 + FADE_MM)
+            breast = ellipsoid(lattice[window], centre, (62, 24 + habitus.fat_mm, 56))
+            body[window] = blend(body[window], breast, 30)
+    body = carve(body, couch_level(habitus) - lattice.axes[1], 10)
     body = np.minimum(body, costal - SKIN_BEFORE_STERNUM_MM)
     return np.maximum(muscle, body + SKIN_AND_FAT_MM), body
 

@@ -27,6 +27,9 @@ MEDIAN_BURDEN, BURDEN_SPREAD = 0.045, 0.55
 """Share of the lung's air that is replaced: the median over patients, and the deviation of its logarithm."""
 
 CONSOLIDATED = 0.92
+ROUND_MM = 7.0
+"""Smaller foci are round: the lattice does not carry an uneven edge on them."""
+
 OBLIQUE_FISSURE = ((-75.0, 42.0), (72.0, 200.0))
 """Two points (y, z) on the oblique fissure, which runs from the front below to the back above."""
 
@@ -213,11 +216,11 @@ def _other_viral(burden: float, tissue: Tissue, trees: LungTrees, rng: np.random
 def _bacterial(burden: float, tissue: Tissue, rng: np.random.Generator) -> Disease:
     lobe = LOBES[int(rng.choice(len(LOBES), p=LOBE_FREQUENCY))]
     within = lobe.distance(*tissue.points.T) < 0
-    tally = _Tally(tissue, burden)
+    tally = _Tally(tissue, 0.85 * burden)  # the halo and an effusion add the rest
     cluster = np.array(_pick(tissue, within * np.exp(-tissue.costal / 20), rng), np.float32)
     away = np.linalg.norm(tissue.points - cluster, axis=1)
     dense, halo = [], []
-    size = 22 + 170 * burden
+    size = 20 + 150 * burden
     for number in range(40):
         if tally.reached:
             break
@@ -312,8 +315,10 @@ def _blob_distance(blob: Blob, lattice: Lattice) -> tuple[Window, Array]:
     """The part of the lattice about a blob, and about the distance to its uneven surface."""
     window = lattice.around(blob.centre, 1.4 * max(blob.radii) + blob.softness)
     part, smallest = lattice[window], min(blob.radii)
-    uneven = ripple(part, 2.4 * smallest, np.random.default_rng(blob.ripple))
-    return window, ellipsoid(part, blob.centre, blob.radii, blob.axis) + np.float32(0.16 * smallest) * uneven
+    distance = ellipsoid(part, blob.centre, blob.radii, blob.axis)
+    if smallest > ROUND_MM:
+        distance += np.float32(0.16 * smallest) * ripple(part, 2.4 * smallest, np.random.default_rng(blob.ripple))
+    return window, distance
 
 
 def _pick(tissue: Tissue, liking: NDArray[np.floating | np.bool_], rng: np.random.Generator) -> Point:

@@ -80,11 +80,17 @@ def oval(
 ) -> Array:
     """Distance to an upright cylinder; its cross-section is an ellipse (0) to a superellipse of degree 4 (1)."""
     u, v = np.square(x / half_width), np.square(y / half_depth)
-    rho = np.sqrt(u + v)
+    rho: Array = np.sqrt(u + v)
     if squareness:
-        rho += squareness * (np.sqrt(np.sqrt(u * u + v * v)) - rho)
+        corner = np.sqrt(u * u + v * v)
+        rho += np.float32(squareness) * (np.sqrt(corner, out=corner) - rho)
+    # From the middle, the surface lies at 1 / rho times the distance from it; in the middle itself, at 0 / 0.
     np.maximum(rho, 1e-3, out=rho)
-    return np.asarray(np.hypot(x, y) * (1 - 1 / rho) - (rho < 0.02) * half_depth, np.float32)
+    radius = np.sqrt(np.square(x) + np.square(y)) + np.float32(1e-3) * half_depth
+    np.reciprocal(rho, out=rho)
+    np.subtract(1, rho, out=rho)
+    rho *= radius
+    return rho
 
 
 def ellipsoid(lattice: Lattice, centre: Point, radii: Point, long_axis: Point | None = None) -> Array:
@@ -128,8 +134,12 @@ def _capsule(lattice: Lattice, start: Knot, end: Knot) -> Array:
 
 def blend(first: Array, second: Array, radius: float) -> Array:
     """The union of two shapes with the crease between them filled to `radius` mm (a smooth minimum)."""
-    overlap = np.maximum(radius - np.abs(first - second), 0)
-    return np.asarray(np.minimum(first, second) - overlap * overlap / (4 * radius), np.float32)
+    overlap: Array = np.abs(first - second)
+    np.subtract(radius, overlap, out=overlap)
+    np.maximum(overlap, 0, out=overlap)
+    overlap *= overlap
+    overlap *= np.float32(0.25 / radius)
+    return np.minimum(first, second) - overlap
 
 
 def carve(shape: Array, other: Array, radius: float) -> Array:

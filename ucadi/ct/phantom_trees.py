@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ucadi.ct.phantom_anatomy import HILA, Habitus, cavity_distance, lattice_at, lung_distance
+from ucadi.ct.phantom_anatomy import HILA, Habitus, Landmarks, lattice_at, lung_distance
 from ucadi.ct.phantom_shapes import Array, Point
 
 ARTERY_ROOT_MM, VEIN_ROOT_MM = 7.0, 6.4
@@ -43,11 +43,12 @@ class Tissue:
     def of(cls, habitus: Habitus, rng: np.random.Generator) -> Tissue:
         """The tissue of a patient."""
         lattice = lattice_at(np.arange(2, 264, SEED_SPACING_MM, dtype=np.float32), SEED_SPACING_MM)
-        lungs = lung_distance(lattice, habitus)
+        landmarks = Landmarks.of(lattice, habitus)
+        lungs = lung_distance(lattice, landmarks)
         where = np.nonzero(lungs < -2)
         points = np.stack([lattice.x[where[2]], lattice.y[where[1]], lattice.z[where[0]]], axis=1)
         points += rng.uniform(-0.4, 0.4, points.shape).astype(np.float32) * SEED_SPACING_MM
-        return cls(points, -lungs[where], -cavity_distance(lattice)[where], points[:, 0] < 2)
+        return cls(points, -lungs[where], -landmarks.costal[where], points[:, 0] < 2)
 
 
 @dataclass(frozen=True)

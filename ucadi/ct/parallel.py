@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
+from ucadi.ct.observation import observe
 from ucadi.ct.refusals import Reason, RefusedError
 from ucadi.ct.scan import Scan, read_scan
 
@@ -61,9 +62,11 @@ def read_scans(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
 
 
 def read_one(job: Job) -> Outcome:
-    """One scan or why it is refused; nothing is raised, whatever is wrong with it."""
+    """One scan with what is observed in it, or why it is refused; nothing is raised, whatever is wrong with it."""
     try:
-        return read_scan(job.path, size=job.size, min_slices=job.min_slices, series=job.series)
+        scan = read_scan(job.path, size=job.size, min_slices=job.min_slices, series=job.series)
+        facts, flags = observe(scan.volume, scan.tags)
+        return replace(scan, tags=scan.tags | facts, flags=tuple(sorted({*scan.flags, *flags})))
     except RefusedError as refusal:
         return refusal
     except MemoryError:

@@ -139,7 +139,7 @@ class Habitus:
             wall_squareness=float(rng.uniform(0.2, 0.6)),
             spine_phase=float(rng.uniform(0, 22)),
             rib_phase=float(rng.uniform(0, RIB_PITCH_MM)),
-            inflation_hu=float(np.clip(rng.normal(-843, 40), -915, -745)),
+            inflation_hu=float(np.clip(rng.normal(-866, 38), -930, -775)),
             dependent_hu=float(rng.uniform(15, 80)),
             offset_mm=(float(rng.normal(0, 5)), float(rng.normal(0, 6))),
             ripple=int(rng.integers(2**31)),
@@ -239,7 +239,7 @@ def lung_distance(lattice: Lattice, landmarks: Landmarks) -> Array:
 
 
 def _partition(lattice: Lattice, heart: Array) -> Array:
-    """Distance to what lies between the lungs: spine, great vessels, the septum in front of them, the heart."""
+    """Distance to what lies between the lungs: spine, aorta, other great vessels, the septum before them, the heart."""
     x, y, _ = lattice.axes
     spine = oval(x - 1, y - 72, np.float32(31), np.float32(36))
     width = profile(lattice.z, ((0, 20), (60, 30), (120, 34), (150, 37), (175, 34), (205, 36), (235, 33), (264, 30)))
@@ -250,7 +250,8 @@ def _partition(lattice: Lattice, heart: Array) -> Array:
         lattice.z, ((0, 30), (70, 22), (120, 9), (170, 3), (205, 12), (230, 24), (264, 40))
     )
     septum = np.maximum(septum, y - 30)
-    return blend(blend(blend(spine, column, 10), septum, 12), heart, 14)
+    aorta = tubes(lattice, (ASCENDING_AORTA_AND_ARCH, DESCENDING_AORTA)) - 2
+    return blend(blend(blend(blend(spine, column, 10), septum, 12), heart, 14), aorta, 6)
 
 
 def _cavity(lattice: Lattice) -> Array:

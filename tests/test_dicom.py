@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
@@ -30,6 +32,7 @@ from ucadi.ct.instance import Instance
 from ucadi.ct.refusals import Reason, RefusedError
 from ucadi.ct.scan import Scan, read_scan
 from ucadi.ct.series import is_sharp
+from ucadi.ct.stack import regular_grid
 
 REAL = Path(os.environ.get("UCADI_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason="no real CT data; UCADI_TEST_DATA names its folder")
@@ -174,6 +177,27 @@ def test_a_missing_slice_is_interpolated_at_its_place(tmp_path: Path) -> None:
     assert np.abs(scan.volume.hu[4] - (expected[3].astype(float) + expected[5]) / 2).max() <= 0.5
     assert (scan.slices, scan.interpolated, scan.flags) == (11, 1, ("interpolated",))
     assert scan.volume.spacing_mm[0] == pytest.approx(2.5)
+
+
+@given(data=st.data(), count=st.integers(40, 200), spacing_mm=st.floats(0.3, 10), start=st.floats(-1500, 1500))
+def test_any_few_missing_slices_leave_the_grid_as_it_is(
+    data: st.DataObject, count: int, spacing_mm: float, start: float
+) -> None:
+    inner = st.integers(1, count - 2)
+    missing = data.draw(st.sets(inner, max_size=count // 11).filter(lambda gaps: longest_run(gaps) <= 3))
+    jitter = data.draw(st.floats(0, 0.04)) * spacing_mm
+    places = start + spacing_mm * np.arange(count) + jitter * (-1.0) ** np.arange(count)
+    grid = regular_grid(np.delete(places, list(missing)))
+    assert (grid.count, grid.missing, grid.irregular) == (count, len(missing), False)
+    assert grid.spacing_mm == pytest.approx(spacing_mm, rel=0.003)
+
+
+def longest_run(numbers: set[int]) -> int:
+    run = longest = 0
+    for number in range(max(numbers, default=0) + 1):
+        run = run + 1 if number in numbers else 0
+        longest = max(longest, run)
+    return longest
 
 
 def test_a_large_gap_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pydicom
 import pytest
 from series import body, save, series
 
-from ucadi.commands.preprocess import PreprocessResult, preprocess, pseudonym, site_salt
+from ucadi.commands.preprocess import PreprocessResult, preprocess
 from ucadi.ct import nifti, parallel
 from ucadi.ct.parallel import Job, read_scans
 from ucadi.ct.refusals import Reason, RefusedError
@@ -23,6 +23,7 @@ from ucadi.ct.scan import Scan, read_scan
 from ucadi.ct.volume import Volume
 from ucadi.errors import FormatError, MismatchError, OutputError, SeriesError, UsageError
 from ucadi.formats import caselist, dataset
+from ucadi.formats.salt import pseudonym, read_or_make
 from ucadi.labels import Diagnosis
 
 REAL = Path(os.environ.get("UCADI_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -76,7 +77,7 @@ def test_a_site(site: Path) -> None:
         assert (case.volume.affine == expected.volume.affine).all()
         assert (case.patient, case.series_digest) == (pseudonym(SECRET, "patient", "a"), expected.digest)
         assert case.positions_mm == pytest.approx(100 + 2.5 * np.arange(12))
-        assert data.attributes == {"min_slices": 4, "window": "-1200 600"}
+        assert data.attributes == {"min_slices": 4, "revision": 1}
 
 
 def test_bytes_depend_on_the_scans_and_the_salt_only(site: Path) -> None:
@@ -107,7 +108,7 @@ def test_a_bad_scan_is_rejected_and_the_rest_goes_on(site: Path) -> None:
         "short": "too few slices (3 of 4)",
     }
     assert result.series_not_used == {"localizer": 1}
-    assert "rejected: 3 cases\n  empty: no DICOM image in it\n" in str(result)
+    assert "rejected: 3 of 6 cases\n  empty: no DICOM image in it\n" in str(result)
     ids = {name: pseudonym(SECRET, "case", name) for name in ("a", "empty", "short", "mr")}
     with dataset.open(result.dataset) as data:
         assert len(data) == 3
@@ -203,7 +204,7 @@ def test_the_salt_is_made_once_and_only_its_owner_reads_it(site: Path) -> None:
 def test_a_short_salt_is_refused(tmp_path: Path) -> None:
     (tmp_path / "salt").write_bytes(b"secret")
     with pytest.raises(FormatError, match="too few"):
-        site_salt(tmp_path / "salt")
+        read_or_make(tmp_path / "salt")
 
 
 def test_existing_results_are_kept(site: Path) -> None:
@@ -214,6 +215,48 @@ def test_existing_results_are_kept(site: Path) -> None:
     with pytest.raises(OutputError):
         run(site, output=site / "b.h5", report=site / "report.json")
     assert (site / "report.json").read_text() == "mine"
+
+
+def test_scans_of_an_earlier_dataset_are_reused(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also under another salt and label; the result has the bytes that reading all anew gives."""
+    first = run(site)
+    (site / "salt").write_bytes(SECRET[::-1])
+    labels = (site / "labels.csv").read_text().replace("a,,covid", "a,,bacterial")
+    (site / "labels.csv").write_text(labels + "c,,healthy\n")
+    save(site / "scans" / "c", series(seed=5))
+    anew = run(site, output=site / "out" / "anew.h5")
+
+    read: list[str] = []
+
+    def reading(path: Path, **options: Any) -> Scan:
+        read.append(path.name)
+        return read_scan(path, **options)
+
+    monkeypatch.setattr(parallel, "read_scan", reading)
+    again = run(site, output=site / "out" / "again.h5", reuse=first.dataset, report=site / "report.json")
+    assert read == ["c"]
+    assert again.digest == anew.digest
+    records = {record["case"]: record for record in json.loads((site / "report.json").read_text())["cases"]}
+    assert [name for name, record in records.items() if record.get("reused")] != []
+    assert "reused" not in records["c"]
+    replaced = run(site, output=first.dataset, reuse=first.dataset, force=True)
+    assert replaced.digest == anew.digest
+
+
+def test_a_changed_scan_is_read_again(site: Path) -> None:
+    first = run(site)
+    path = next((site / "scans" / "a").iterdir())
+    image = pydicom.dcmread(path)
+    image.RescaleIntercept = -1000
+    image.save_as(path)
+    again = run(site, output=site / "out" / "again.h5", reuse=first.dataset)
+    assert again.digest == run(site, output=site / "out" / "anew.h5").digest != first.digest
+
+
+def test_a_dataset_made_otherwise_is_not_reused(site: Path) -> None:
+    first = run(site)
+    with pytest.raises(MismatchError, match="size 32"):
+        run(site, output=site / "out" / "again.h5", reuse=first.dataset, size=32)
 
 
 # De-identification

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import os
-import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ucadi.commands import Force, Output
-from ucadi.errors import FormatError, MismatchError, OutputError, SeriesError, UsageError
+from ucadi.errors import MismatchError, OutputError, SeriesError, UsageError
 from ucadi.progress import track
 
 if TYPE_CHECKING:
     from ucadi.ct.parallel import Outcome
+    from ucadi.ct.scan import Scan, Source
     from ucadi.formats.caselist import Entry
-    from ucadi.formats.dataset import Case, Rejection
+    from ucadi.formats.dataset import Case, Dataset, Rejection
+    from ucadi.labels import Diagnosis
 
-MIN_SALT_BYTES = 16
+REVISION = 1
+"""Of the way from scans to volumes. It rises when the same scan would give another volume, tag or flag."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class PreprocessResult:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.series_not_used.items())
             lines.append(f"series not used: {reasons}")
         if self.rejected:
-            lines.append(f"rejected: {len(self.rejected)} cases")
+            lines.append(f"rejected: {len(self.rejected)} of {self.cases + len(self.rejected)} cases")
             lines += [f"  {case}: {reason}" for case, reason in self.rejected.items()]
         lines.append(f"keep {self.salt} secret and at the site: with it the ids can be traced to patients")
         return "\n".join(lines)
@@ -68,6 +69,7 @@ def preprocess(
     series: Annotated[list[str] | None, typer.Option(help="Use this Series Instance UID (repeatable).")] = None,
     salt: Annotated[Path | None, typer.Option(help="Secret file; default: ucadi.salt beside the output.")] = None,
     workers: Annotated[int, typer.Option(help="Processes; 0 for one per core.", min=0)] = 0,
+    reuse: Annotated[Path | None, typer.Option(help="Take scans that are in this earlier dataset from it.")] = None,
     report: Annotated[Path | None, typer.Option(help="Also write a quality report (JSON) for the site.")] = None,
     force: Force = False,
 ) -> PreprocessResult:
@@ -78,27 +80,27 @@ def preprocess(
     from ucadi.ct.parallel import Job, read_scans
     from ucadi.formats import caselist, container
     from ucadi.formats import dataset as dataset_format
-    from ucadi.formats.output import write_file
+    from ucadi.formats import salt as salt_format
 
     if labels is None and not unlabelled:
         raise UsageError("no labels file", hint="--labels labels.csv, or --unlabelled for cases without")
     if report is not None and report.exists() and not force:
         raise OutputError(f"{report}: exists already", hint="choose another --report, or --force to replace it")
-    entries = match_cases(source, caselist.read(labels, unlabelled=unlabelled) if labels else None)
+    entries = caselist.match(source, caselist.read(labels, unlabelled=unlabelled) if labels else None)
+    parameters: dict[str, str | int | float] = {"min_slices": min_slices, "revision": REVISION}
     salt = salt if salt is not None else output.parent / "ucadi.salt"
-    secret = site_salt(salt)
-    run = _Run(secret, sorted(entries, key=lambda entry: pseudonym(secret, "case", entry.case)))
-    wanted = frozenset(series or ())
-    jobs = [Job(scan_path(source, entry.case), size, min_slices, wanted) for entry in run.entries]
-    outcomes = track(read_scans(jobs, workers or os.cpu_count() or 1), "Reading scans", total=len(jobs))
-    try:
-        parameters: dict[str, str | int | float] = {"min_slices": min_slices, "window": "-1200 600"}
-        cases = run.cases(outcomes, wanted)
-        dataset_format.write(output, cases, run.rejections, size=size, attributes=parameters, force=force)
-    finally:
-        if report is not None and run.records:
-            text = json.dumps({"size": size, "min_slices": min_slices, "cases": run.records}, indent=2)
-            write_file(report, text.encode() + b"\n", force=force)
+    with ExitStack() as stack:
+        earlier = None
+        if reuse is not None:
+            earlier = stack.enter_context(dataset_format.open(reuse))
+            _check_reusable(earlier, size)
+        run = _Run(salt_format.read_or_make(salt), entries, frozenset(series or ()), earlier)
+        known = frozenset(run.earlier_cases)
+        jobs = [Job(caselist.scan_path(source, e.case), size, min_slices, run.wanted, known) for e in run.entries]
+        outcomes = track(read_scans(jobs, workers or os.cpu_count() or 1), "Reading scans", total=len(jobs))
+        if report is not None:
+            stack.callback(run.write_report, report, {"size": size, **parameters}, force)
+        dataset_format.write(output, run.cases(outcomes), run.rejections, size=size, attributes=parameters, force=force)
     return PreprocessResult(
         dataset=output,
         cases=run.labels.total(),
@@ -111,27 +113,37 @@ def preprocess(
     )
 
 
-@dataclass
 class _Run:
-    """What accumulates while the outcomes come in."""
+    """What accumulates while the outcomes come in, in the order of the cases' ids: so the file has no other order."""
 
-    secret: bytes
-    entries: Sequence[Entry]
-    rejections: list[Rejection] = field(default_factory=list)
-    records: list[dict[str, Any]] = field(default_factory=list)
-    labels: Counter[str] = field(default_factory=Counter)
-    patients: set[str] = field(default_factory=set)
-    rejected: dict[str, str] = field(default_factory=dict)
-    not_used: Counter[str] = field(default_factory=Counter)
+    def __init__(
+        self, secret: bytes, entries: Sequence[Entry], wanted: frozenset[str], earlier: Dataset | None
+    ) -> None:
+        from ucadi.formats.salt import pseudonym
 
-    def cases(self, outcomes: Iterator[Outcome], wanted: frozenset[str]) -> Iterator[Case]:
+        self.wanted = wanted
+        self.earlier = earlier
+        self.earlier_cases = {} if earlier is None else {digest: i for i, digest in enumerate(earlier.series_digests)}
+        self.ids = {
+            entry: (pseudonym(secret, "case", entry.case), pseudonym(secret, "patient", entry.patient))
+            for entry in entries
+        }
+        self.entries = sorted(entries, key=self.ids.__getitem__)
+        self.rejections: list[Rejection] = []
+        self.records: list[dict[str, Any]] = []
+        self.labels: Counter[str] = Counter()
+        self.patients: set[str] = set()
+        self.rejected: dict[str, str] = {}
+        self.not_used: Counter[str] = Counter()
+
+    def cases(self, outcomes: Iterator[Outcome]) -> Iterator[Case]:
         """The usable scans as cases of a dataset; everything else is noted. Raises SeriesError if none is left."""
         from ucadi.ct.refusals import RefusedError
-        from ucadi.formats.dataset import Case, Rejection
+        from ucadi.formats.dataset import Rejection
 
         used = set()
         for entry, outcome in zip(self.entries, outcomes, strict=True):
-            case = pseudonym(self.secret, "case", entry.case)
+            case, patient = self.ids[entry]
             aside = outcome.series if isinstance(outcome, RefusedError) else outcome.set_aside
             self.records.append(_record(entry, case, outcome))
             self.rejections += [Rejection(case, s.ordinal, s.reason.value, s.slices) for s in aside]
@@ -143,97 +155,65 @@ class _Run:
             used.add(outcome.uid)
             self.not_used.update(s.reason.value for s in aside)
             self.labels[entry.label.label if entry.label is not None else "unlabelled"] += 1
-            patient = pseudonym(self.secret, "patient", entry.patient)
             self.patients.add(patient)
-            volume = outcome.volume
-            yield Case(
-                case, patient, entry.label, volume, volume.positions_mm, outcome.tags, outcome.digest, outcome.flags
-            )
+            yield self._case(case, patient, entry.label, outcome)
         if not self.labels:
-            case, reason = next(iter(sorted(self.rejected.items())))
+            case, reason = min(self.rejected.items())
             raise SeriesError(
                 f"no usable scan in {len(self.entries)} cases; {case}: {reason}",
                 hint="--report lists every series with its reason",
             )
-        if wanted - used:
+        if self.wanted - used:
             raise MismatchError(
-                f"--series {min(wanted - used)}: not used in any case", hint="--report lists every series and its UID"
+                f"--series {min(self.wanted - used)}: not used in any case",
+                hint="--report lists every series and its UID",
             )
 
+    def _case(self, case: str, patient: str, label: Diagnosis | None, scan: Scan | Source) -> Case:
+        """The case of a scan, which is the earlier dataset's if that has read it already."""
+        from ucadi.ct.scan import Source
+        from ucadi.formats.dataset import Case
 
-def match_cases(source: Path, entries: list[Entry] | None) -> list[Entry]:
-    """The cases of `source`: those of the labels file, after checking that each exists and none is left out.
+        if isinstance(scan, Source):
+            assert self.earlier is not None, "scans are known from an earlier dataset only"
+            earlier = self.earlier.case(self.earlier_cases[scan.digest])
+            return replace(earlier, id=case, patient=patient, label=label)
+        positions = scan.volume.positions_mm
+        return Case(case, patient, label, scan.volume, positions, scan.tags, scan.digest, scan.flags)
 
-    Without a labels file, every folder, zip and NIfTI file at the top of `source` is a case without a label.
-    """
-    from ucadi.formats.caselist import Entry
+    def write_report(self, path: Path, parameters: dict[str, str | int | float], force: bool) -> None:
+        """What is known of every case so far, whether or not a dataset could be made of them."""
+        from ucadi.formats.output import write_file
 
-    if not source.is_dir():
-        raise SeriesError(f"{source}: no such folder", hint="it holds one folder of DICOM files per case")
-    if entries is None:
-        names = sorted(path.name for path in source.iterdir() if _is_scan(path))
-        entries = [Entry(name, name, None) for name in names]
-    if not entries:
-        raise SeriesError(f"{source}: no cases", hint="it holds a folder of DICOM files, a .zip or a .nii.gz per case")
-    missing = [entry.case for entry in entries if not scan_path(source, entry.case).exists()]
-    if missing:
+        text = json.dumps({"parameters": parameters, "cases": self.records}, indent=2)
+        write_file(path, text.encode() + b"\n", force=force)
+
+
+def _check_reusable(earlier: Dataset, size: int) -> None:
+    """Raises MismatchError if the earlier dataset was made in another way."""
+    made = {"size": earlier.size, "revision": earlier.attributes.get("revision")}
+    if made != {"size": size, "revision": REVISION}:
         raise MismatchError(
-            f"{source}: the labels name {_some(missing)}, which it does not hold",
-            hint="the column case is the folder's path relative to it",
+            f"{earlier.path.name}: made with {made}, not size {size} and revision {REVISION}",
+            hint="leave out --reuse, and all scans are read again",
         )
-    extra = list(_unlisted(source, {scan_path(source, entry.case) for entry in entries}))
-    if extra:
-        raise MismatchError(
-            f"{source}: holds {_some(extra)}, which the labels file does not name",
-            hint="add a line for each, or move them elsewhere",
-        )
-    return entries
-
-
-def scan_path(source: Path, case: str) -> Path:
-    """Where a case lies: a folder, or a file whose suffix the labels may leave out."""
-    from ucadi.ct.scan import SCAN_SUFFIXES
-
-    candidates = [source / case, *(source / (case + suffix) for suffix in SCAN_SUFFIXES)]
-    return next((path for path in candidates if path.exists()), candidates[0])
-
-
-def site_salt(path: Path) -> bytes:
-    """The site's secret, made and kept readable by its owner only if it does not exist yet."""
-    try:
-        secret = path.read_bytes()
-    except FileNotFoundError:
-        secret = secrets.token_bytes(32)
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except OSError as error:
-            raise OutputError(f"{path}: {error.strerror}", hint="--salt names another file") from None
-        with os.fdopen(handle, "wb") as file:
-            file.write(secret)
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}", hint="--salt names a file of at least 16 secret bytes") from None
-    if len(secret) < MIN_SALT_BYTES:
-        raise FormatError(f"{path}: {len(secret)} bytes are too few", hint=f"head -c 32 /dev/urandom > {path}")
-    return secret
-
-
-def pseudonym(secret: bytes, kind: str, name: str) -> str:
-    """The id that stands for a case or a patient: 16 hex digits of HMAC-SHA-256 with the site's secret."""
-    return hmac.new(secret, f"{kind}\0{name}".encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def _record(entry: Entry, case: str, outcome: Outcome) -> dict[str, Any]:
     """A case in the report, which stays at the site: it names folders and series."""
     from ucadi.ct.refusals import RefusedError
+    from ucadi.ct.scan import Source
 
-    record: dict[str, Any] = {"case": entry.case, "id": case}
+    record: dict[str, Any] = {"case": entry.case, "id": case, "used": True}
     if isinstance(outcome, RefusedError):
         aside = outcome.series
         record |= {"used": False, "reason": outcome.reason.value, "message": outcome.message}
+    elif isinstance(outcome, Source):
+        aside = outcome.set_aside
+        record |= {"reused": True, "series": outcome.uid, "slices": outcome.slices}
     else:
         aside = outcome.set_aside
         record |= {
-            "used": True,
             "series": outcome.uid,
             "slices": outcome.slices,
             "interpolated": outcome.interpolated,
@@ -246,31 +226,3 @@ def _record(entry: Entry, case: str, outcome: Outcome) -> dict[str, Any]:
         {"series": s.uid, "slices": s.slices, "reason": s.reason.value, "detail": s.detail} for s in aside
     ]
     return record
-
-
-def _is_scan(path: Path) -> bool:
-    """Whether a case could lie here: a folder with any file in it or below, a zip or NIfTI file."""
-    from ucadi.ct.scan import SCAN_SUFFIXES
-
-    if path.name.startswith("."):
-        return False
-    if path.is_dir():
-        return any(files for _, _, files in os.walk(path))
-    return path.name.lower().endswith(SCAN_SUFFIXES)
-
-
-def _unlisted(folder: Path, cases: set[Path]) -> Iterator[str]:
-    """Scans below `folder` that are not among the cases: whole folders, searched only where cases lie deeper."""
-    for path in sorted(folder.iterdir()):
-        if path in cases or not _is_scan(path):
-            continue
-        if any(path in case.parents for case in cases):
-            yield from (f"{path.name}/{name}" for name in _unlisted(path, cases))
-        else:
-            yield path.name
-
-
-def _some(names: list[str]) -> str:
-    """The first few names, and how many more."""
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -47,7 +47,7 @@ def read(path: Path, *, size: int | None = None) -> tuple[Volume, str]:
             raise RefusedError(Reason.NO_GEOMETRY)
         stored = np.asarray(image.dataobj.get_unscaled()).reshape(shape)
         slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = file_digest(path)
     except RefusedError:
         raise
     except Exception as error:  # whatever a parser of broken input raises
@@ -88,6 +88,12 @@ def from_nifti(affine: Affine) -> Affine:
     """The affine of (slice, row, column, 1) in DICOM's coordinates."""
     turned: Affine = (_FLIP @ affine)[:, [2, 1, 0, 3]]
     return turned
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_nifti(path: Path) -> bool:

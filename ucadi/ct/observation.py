@@ -36,7 +36,7 @@ def observe(volume: Volume, tags: dict[str, str | float]) -> tuple[dict[str, str
     facts: dict[str, str | float] = {
         "contrast_estimate": contrast,
         "extent_mm": round(extent, 1),
-        "lung_ml": round(lung_ml),
+        "lung_ml": round(lung_ml, 0),
         "tissue_hu": round(tissue, 1),
     }
     agent = tags.get("ContrastBolusAgent")

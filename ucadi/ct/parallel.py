@@ -17,20 +17,21 @@ from pathlib import Path
 
 from ucadi.ct.observation import observe
 from ucadi.ct.refusals import Reason, RefusedError
-from ucadi.ct.scan import Scan, read_scan
+from ucadi.ct.scan import Scan, Source, find_source, read_scan
 
 
 @dataclass(frozen=True)
 class Job:
-    """What `read_scan` is asked for."""
+    """What `read_scan` is asked for. known: digests of scans that need not be read, only found."""
 
     path: Path
     size: int | None
     min_slices: int
     series: frozenset[str] = frozenset()
+    known: frozenset[str] = frozenset()
 
 
-Outcome = Scan | RefusedError
+Outcome = Scan | Source | RefusedError
 
 
 def read_scans(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
@@ -64,6 +65,10 @@ def read_scans(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
 def read_one(job: Job) -> Outcome:
     """One scan with what is observed in it, or why it is refused; nothing is raised, whatever is wrong with it."""
     try:
+        if job.known:
+            source = find_source(job.path, min_slices=job.min_slices, series=job.series)
+            if source is not None and source.digest in job.known:
+                return source
         scan = read_scan(job.path, size=job.size, min_slices=job.min_slices, series=job.series)
         facts, flags = observe(scan.volume, scan.tags)
         return replace(scan, tags=scan.tags | facts, flags=tuple(sorted({*scan.flags, *flags})))

@@ -61,6 +61,48 @@ def read_scan(path: Path, *, size: int | None = None, min_slices: int = 40, seri
     return _read_folder(path, size, min_slices, series)
 
 
+@dataclass(frozen=True)
+class Source:
+    """What a scan will be read from. The digest is that of `Scan`, unless slices turn out broken or doubled."""
+
+    digest: str
+    uid: str = ""
+    ordinal: int = 1
+    slices: int = 0
+    set_aside: tuple[SetAside, ...] = ()
+
+
+def find_source(path: Path, *, min_slices: int = 40, series: Collection[str] = ()) -> Source | None:
+    """The series that `read_scan` will read, by its headers, and the digest of its files; None if there is none.
+
+    Takes a fraction of the time, because no pixels are decoded.
+    """
+    if nifti.is_nifti(path):
+        return Source(nifti.file_digest(path))
+    if archive.is_archive(path):
+        with archive.unpacked(path) as folder:
+            return find_source(folder, min_slices=min_slices, series=series)
+    found = list_series(path, min_slices=min_slices)
+    usable = _usable(found.series, series)
+    if not usable:
+        return None
+    best = usable[0]
+    paths = {instance.path for instance in best.instances}
+    digest = _series_digest({hashlib.sha256(file.read_bytes()).digest() for file in paths})
+    aside = tuple(s.set_aside() for s in found.series if s is not best)
+    return Source(digest, best.uid, best.ordinal, len(best.instances), aside)
+
+
+def _usable(series: Collection[Series], wanted: Collection[str]) -> list[Series]:
+    """The series that can be used, the best first; of those that are wanted by UID, if any is there."""
+    forced = {each.uid for each in series} & set(wanted)
+    return sorted((s for s in series if s.reason is None and (not forced or s.uid in forced)), key=preference)
+
+
+def _series_digest(file_digests: set[bytes]) -> str:
+    return hashlib.sha256(b"".join(sorted(file_digests))).hexdigest()
+
+
 def _read_nifti(path: Path, size: int | None, min_slices: int) -> Scan:
     volume, digest = nifti.read(path, size=size)
     if len(volume.hu) < min_slices:
@@ -73,10 +115,8 @@ def _read_folder(folder: Path, size: int | None, min_slices: int, wanted: Collec
     found = list_series(folder, min_slices=min_slices)
     if not found.series:
         raise RefusedError(Reason.UNREADABLE if found.unreadable else Reason.NO_IMAGES)
-    forced = {series.uid for series in found.series} & set(wanted)
-    usable = [s for s in found.series if s.reason is None and (not forced or s.uid in forced)]
     aside = {s.ordinal: s.set_aside() for s in found.series}
-    for series in sorted(usable, key=preference):
+    for series in _usable(found.series, wanted):
         try:
             scan = _read_series(series, size, min_slices)
         except RefusedError as refusal:
@@ -135,7 +175,7 @@ def _read_series(series: Series, size: int | None, min_slices: int) -> Scan:
     return Scan(
         volume=canonical(Volume(fill(grid, places, planes), stack.affine(grid))),
         tags=series.instances[0].facts,
-        digest=hashlib.sha256(b"".join(sorted(digests))).hexdigest(),
+        digest=_series_digest(digests),
         flags=tuple(sorted(flags | {name for name, applies in observed.items() if applies})),
         slices=len(planes),
         interpolated=grid.missing,

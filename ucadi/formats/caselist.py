@@ -1,12 +1,18 @@
-"""The labels file of a site: a CSV table of its cases, their patients and diagnoses. See docs/formats/dataset.md."""
+"""The cases of a site: the CSV table of their patients and diagnoses, and the scans that it names.
+
+The table is described in docs/formats/dataset.md.
+"""
 
 from __future__ import annotations
 
 import csv
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ucadi.errors import FormatError
+from ucadi.ct.scan import SCAN_SUFFIXES
+from ucadi.errors import FormatError, MismatchError, SeriesError
 from ucadi.labels import Diagnosis
 
 COLUMNS = ("case", "patient", "label")
@@ -55,6 +61,39 @@ def read(path: Path, *, unlabelled: bool = False) -> list[Entry]:
     return list(entries.values())
 
 
+def match(source: Path, entries: list[Entry] | None) -> list[Entry]:
+    """The cases of `source`: those of the labels file, after checking that each exists and none is left out.
+
+    Without a labels file, every folder, zip and NIfTI file at the top of `source` is a case without a label.
+    """
+    if not source.is_dir():
+        raise SeriesError(f"{source}: no such folder", hint="it holds one folder of DICOM files per case")
+    if entries is None:
+        names = sorted(path.name for path in source.iterdir() if _is_scan(path))
+        entries = [Entry(name, name, None) for name in names]
+    if not entries:
+        raise SeriesError(f"{source}: no cases", hint="it holds a folder of DICOM files, a .zip or a .nii.gz per case")
+    missing = [entry.case for entry in entries if not scan_path(source, entry.case).exists()]
+    if missing:
+        raise MismatchError(
+            f"{source}: the labels name {_some(missing)}, which it does not hold",
+            hint="the column case is the folder's path relative to it",
+        )
+    extra = list(_unlisted(source, {scan_path(source, entry.case) for entry in entries}))
+    if extra:
+        raise MismatchError(
+            f"{source}: holds {_some(extra)}, which the labels file does not name",
+            hint="add a line for each, or move them elsewhere",
+        )
+    return entries
+
+
+def scan_path(source: Path, case: str) -> Path:
+    """Where a case lies: a folder, or a file whose suffix the labels may leave out."""
+    candidates = [source / case, *(source / (case + suffix) for suffix in SCAN_SUFFIXES)]
+    return next((path for path in candidates if path.exists()), candidates[0])
+
+
 def _entry(row: dict[str, str | None], where: str, unlabelled: bool) -> Entry:
     values = {name: (row.get(name) or "").strip() for name in COLUMNS}
     place = PurePosixPath(values["case"].replace("\\", "/"))
@@ -67,3 +106,29 @@ def _entry(row: dict[str, str | None], where: str, unlabelled: bool) -> Entry:
     except FormatError as error:
         raise FormatError(f"{where}: {error.message}", hint=error.hint) from None
     return Entry(str(place), values["patient"] or str(place), label)
+
+
+def _is_scan(path: Path) -> bool:
+    """Whether a case could lie here: a folder with any file in it or below, a zip or NIfTI file."""
+    if path.name.startswith("."):
+        return False
+    if path.is_dir():
+        return any(files for _, _, files in os.walk(path))
+    return path.name.lower().endswith(SCAN_SUFFIXES)
+
+
+def _unlisted(folder: Path, cases: set[Path]) -> Iterator[str]:
+    """Scans below `folder` that are not among the cases: whole folders, searched only where cases lie deeper."""
+    for path in sorted(folder.iterdir()):
+        if path in cases or not _is_scan(path):
+            continue
+        if any(path in case.parents for case in cases):
+            yield from (f"{path.name}/{name}" for name in _unlisted(path, cases))
+        else:
+            yield path.name
+
+
+def _some(names: list[str]) -> str:
+    """The first few names, and how many more."""
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

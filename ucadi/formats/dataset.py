@@ -143,6 +143,7 @@ class Dataset:
         self._groups = [self._group(cases, name) for name in self.ids]
         self.patients: list[str] = [self._identifier(self._text(group, "patient")) for group in self._groups]
         self.labels: list[Diagnosis | None] = [self._label(group) for group in self._groups]
+        self.series_digests: list[str] = [self._text(group, "series_digest") for group in self._groups]
         self.rejections: list[Rejection] = self._rejections(file)
 
     def __len__(self) -> int:
@@ -190,7 +191,7 @@ class Dataset:
             volume=volume,
             positions_mm=positions[()],
             tags={name: value if isinstance(value, str) else float(value) for name, value in tags.items()},
-            series_digest=self._text(group, "series_digest"),
+            series_digest=self.series_digests[index],
             flags=tuple(self._text(group, "flags").split()),
         )
 
@@ -320,7 +321,7 @@ def _write_case(cases: h5py.Group, case: Case, size: int) -> None:
     _set(group, "flags", " ".join(case.flags))
     tags = group.create_group("tags")
     for name, value in sorted(case.tags.items()):
-        _set(tags, name, value)
+        _set(tags, name, value if isinstance(value, str) else float(value))
 
 
 def _write_rejections(file: h5py.File, rejections: list[Rejection]) -> None:

@@ -1,0 +1,37 @@
+"""The salt: a site's secret file, from which the ids of cases and patients are derived. See docs/formats/dataset.md."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from ucadi.errors import FormatError, OutputError
+
+MIN_SALT_BYTES = 16
+
+
+def read_or_make(path: Path) -> bytes:
+    """The site's secret, made and kept readable by its owner only if it does not exist yet."""
+    try:
+        secret = path.read_bytes()
+    except FileNotFoundError:
+        secret = secrets.token_bytes(32)
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            raise OutputError(f"{path}: {error.strerror}", hint="--salt names another file") from None
+        with os.fdopen(handle, "wb") as file:
+            file.write(secret)
+    except OSError as error:
+        raise FormatError(f"{path}: {error.strerror}", hint="--salt names a file of at least 16 secret bytes") from None
+    if len(secret) < MIN_SALT_BYTES:
+        raise FormatError(f"{path}: {len(secret)} bytes are too few", hint=f"head -c 32 /dev/urandom > {path}")
+    return secret
+
+
+def pseudonym(secret: bytes, kind: str, name: str) -> str:
+    """The id that stands for a case or a patient: 16 hex digits of HMAC-SHA-256 with the site's secret."""
+    return hmac.new(secret, f"{kind}\0{name}".encode(), hashlib.sha256).hexdigest()[:16]

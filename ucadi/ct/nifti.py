@@ -22,8 +22,8 @@ from ucadi.ct.volume import AIR_HU, Affine, Volume, canonical, clip_hu, resize
 
 SUFFIXES = (".nii.gz", ".nii")
 
-MAX_VOXELS = 1 << 31
-"""Largest image that is read, in voxels; a chest CT has a twentieth of it."""
+MAX_VOXELS = 1 << 29
+"""Largest image that is read, in voxels: 2048 slices of 512 rows and columns."""
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # left, posterior to right, anterior and back
 

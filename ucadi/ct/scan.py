@@ -179,7 +179,7 @@ def _read_series(series: Series, size: int | None, min_slices: int) -> Scan:
         flags=tuple(sorted(flags | {name for name, applies in observed.items() if applies})),
         slices=len(planes),
         interpolated=grid.missing,
-        unreadable=tuple(broken),
+        unreadable=tuple(dict.fromkeys(broken)),
     )
 
 

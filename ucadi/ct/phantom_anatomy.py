@@ -29,6 +29,14 @@ from ucadi.ct.phantom_shapes import (
     ripple,
     tubes,
 )
+from ucadi.ct.phantom_skeleton import (
+    RIB_PITCH_MM,
+    VERTEBRA_PITCH_MM,
+    cavity,
+    ribs_and_cartilage,
+    spine_and_girdle,
+    vertebral_column,
+)
 
 AIR, FAT, SKIN, MUSCLE, FLUID = -1000.0, -102.0, 25.0, 52.0, 8.0
 MEDIASTINAL_FAT = -88.0  # thin septa and small vessels run through it
@@ -42,27 +50,9 @@ SCAN_RANGE_MM = (-16.0, 276.0)
 LATTICE_MM = 3.0
 LATTICE_REACH_MM = ((-216.0, 216.0), (-159.0, 132.0))
 
-CAVITY_HALF_WIDTH = (
-    (-40, 118),
-    (0, 124),
-    (50, 130),
-    (110, 127),
-    (165, 115),
-    (205, 97),
-    (235, 74),
-    (252, 50),
-    (264, 12),
-)
-CAVITY_HALF_DEPTH = ((-40, 84), (0, 88), (60, 90), (120, 87), (170, 78), (210, 63), (240, 44), (254, 29), (264, 8))
-CAVITY_CENTRE_Y = ((-40, -6), (110, -3), (170, 4), (210, 14), (264, 26))
 WALL_HALF_WIDTH = ((-40, 137), (40, 144), (110, 148), (160, 160), (200, 174), (240, 182), (280, 176))
 WALL_HALF_DEPTH = ((-40, 104), (40, 109), (120, 108), (180, 101), (220, 91), (250, 80), (280, 70))
 WALL_CENTRE_Y = ((-40, 0), (110, 2), (180, 8), (230, 18), (280, 28))
-
-SPINE_Y = ((-40, 50), (60, 54), (140, 56), (210, 52), (280, 42))
-"""The thoracic kyphosis: the middle of the vertebral bodies."""
-
-VERTEBRA_HALF_WIDTH = ((-40, 19), (120, 16.5), (280, 14))
 
 ASCENDING_AORTA_AND_ARCH = (
     (-4, -20, 128, 15.5), (-14, -26, 152, 15.5), (-14, -24, 175, 15), (-6, -14, 193, 14.5), (8, 4, 200, 14),
@@ -91,7 +81,6 @@ ARCH_BRANCHES = (
 OESOPHAGUS = ((6, 30, 280, 7), (7, 30, 200, 7.5), (4, 32, 150, 7.5), (6, 30, 90, 8), (18, 22, 40, 8))
 AZYGOS = ((-6, 46, 0, 3.5), (-8, 44, 120, 4), (-12, 38, 168, 4.5), (-20, 16, 178, 4.5), (-26, -10, 178, 4.5))
 TRACHEA = ((-1, 14, 290, 8.8), (0, 16, 220, 8.6), (2, 20, 178, 9))
-CLAVICLE = ((20, -50, 228, 6.5), (70, -50, 246, 5.5), (120, -10, 262, 5.5), (150, 15, 275, 6))
 CARINA: Point = (2, 20, 174)
 MAIN_BRONCHI = (
     ((*CARINA, 7.6), (-20, 19, 160, 7.2), (-40, 17, 146, 6.4)),
@@ -100,7 +89,6 @@ MAIN_BRONCHI = (
 """The right main bronchus is shorter, wider and steeper than the left."""
 
 HILA: tuple[Point, Point] = (MAIN_BRONCHI[0][-1][:3], MAIN_BRONCHI[1][-1][:3])
-RIB_PITCH_MM, RIB_SLOPE = 27.0, 0.5
 WALL_BACK_Y, SKIN_AND_FAT_MM, SKIN_BEFORE_STERNUM_MM = 107.0, 4.0, 18.0
 
 
@@ -111,16 +99,25 @@ class Habitus:
     female: bool
     age: int
     scale: Point
+    """Of the reference adult, along x, y and z."""
     fat_mm: float
+    """Thickness of the fat under the skin."""
     heart: float
+    """Size of the heart relative to the reference."""
     domes_mm: tuple[float, float]
+    """Height of the right and the left dome of the diaphragm."""
     wall_squareness: float
     spine_phase: float
     rib_phase: float
+    """Where the vertebrae and the ribs begin, in mm along z."""
     inflation_hu: float
+    """Density of the lung: how deep the breath was that the patient holds, and how much air there is in it."""
     dependent_hu: float
+    """How much denser the lung is at the back, on which the patient lies."""
     offset_mm: tuple[float, float]
+    """Where the patient lies on the couch: x and y of the body's axis."""
     ripple: int
+    """Seed of the unevenness of muscles and fat."""
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Habitus:
@@ -137,7 +134,7 @@ class Habitus:
             heart=float(np.clip(rng.normal(1.0, 0.07), 0.86, 1.2)),
             domes_mm=(right_dome, right_dome - float(rng.uniform(4, 18))),
             wall_squareness=float(rng.uniform(0.2, 0.6)),
-            spine_phase=float(rng.uniform(0, 22)),
+            spine_phase=float(rng.uniform(0, VERTEBRA_PITCH_MM)),
             rib_phase=float(rng.uniform(0, RIB_PITCH_MM)),
             inflation_hu=float(np.clip(rng.normal(-866, 38), -930, -775)),
             dependent_hu=float(rng.uniform(15, 80)),
@@ -199,7 +196,7 @@ class Landmarks:
     @classmethod
     def of(cls, lattice: Lattice, habitus: Habitus) -> Landmarks:
         """Those of a patient."""
-        return cls(_cavity(lattice), _heart(lattice, habitus), _domes(lattice, habitus))
+        return cls(cavity(lattice), _heart(lattice, habitus), _domes(lattice, habitus))
 
 
 def thorax(lattice: Lattice, habitus: Habitus, contrast_hu: float) -> Thorax:
@@ -207,23 +204,20 @@ def thorax(lattice: Lattice, habitus: Habitus, contrast_hu: float) -> Thorax:
     landmarks = Landmarks.of(lattice, habitus)
     costal, heart, domes = landmarks.costal, landmarks.heart, landmarks.domes
     muscle, body = _wall(lattice, costal, habitus)
-    ribs = _ribs(lattice, costal, habitus)
-    y = lattice.axes[1]
-    # Costal cartilage takes over from the ribs in front.
-    front = y - profile(lattice.z, CAVITY_CENTRE_Y) + 0.62 * profile(lattice.z, CAVITY_HALF_DEPTH)
+    ribs, cartilage = ribs_and_cartilage(lattice, costal, habitus.rib_phase)
     return Thorax(
         lattice=lattice,
         body=body,
         muscle=np.minimum(muscle, costal - 9),
         costal=costal,
         organs=(
-            *_chest_wall(lattice, costal, habitus),
+            *_chest_wall(lattice, costal, muscle, habitus),
             *_abdomen(costal, domes, lattice, contrast_hu),
             *_mediastinum(lattice, heart, domes, habitus, contrast_hu),
         ),
         lungs=lung_distance(lattice, landmarks),
-        bones=np.minimum(np.maximum(ribs, -front), _spine_and_girdle(lattice, habitus)),
-        cartilage=np.maximum(ribs + 0.5, front),
+        bones=np.minimum(ribs, spine_and_girdle(lattice, habitus.spine_phase)),
+        cartilage=cartilage,
         airways=_central_airways(lattice),
     )
 
@@ -254,14 +248,6 @@ def _partition(lattice: Lattice, heart: Array) -> Array:
     return blend(blend(blend(blend(spine, column, 10), septum, 12), heart, 14), aorta, 6)
 
 
-def _cavity(lattice: Lattice) -> Array:
-    """Distance to the inner surface of the chest wall, including the mediastinum and the upper abdomen."""
-    x, y, _ = lattice.axes
-    z = lattice.z
-    centre = profile(z, CAVITY_CENTRE_Y)
-    return oval(x, y - centre, profile(z, CAVITY_HALF_WIDTH), profile(z, CAVITY_HALF_DEPTH), squareness=0.35)
-
-
 def _wall(lattice: Lattice, costal: Array, habitus: Habitus) -> tuple[Array, Array]:
     """Distances to the muscles of the chest wall and to the skin, which fat separates."""
     x, y, _ = lattice.axes
@@ -285,7 +271,7 @@ def _wall(lattice: Lattice, costal: Array, habitus: Habitus) -> tuple[Array, Arr
     return np.maximum(muscle, body + SKIN_AND_FAT_MM), body
 
 
-def _chest_wall(lattice: Lattice, costal: Array, habitus: Habitus) -> tuple[Organ, ...]:
+def _chest_wall(lattice: Lattice, costal: Array, muscle: Array, habitus: Habitus) -> tuple[Organ, ...]:
     """Fat between the muscles and in the armpits; then what fills the cavity, and the column of the spine."""
     z = lattice.axes[2]
     armpits = np.minimum(
@@ -294,23 +280,12 @@ def _chest_wall(lattice: Lattice, costal: Array, habitus: Habitus) -> tuple[Orga
     )
     uneven = ripple(lattice, 90, np.random.default_rng(habitus.ripple + 1))
     planes = np.maximum(np.abs(costal - 19 - 2 * uneven) - 1.6, np.maximum(0.3 * (120 - z), 0.3 * (z - 235)))
-    column = lattice.window(x=(-40, 40), y=(20, 110))
-    discs = np.full(lattice.shape, FAR, np.float32)
-    discs[column] = _vertebral_column(lattice[column])
     return (
-        Organ(planes, -15.0),
-        Organ(armpits, FAT),
+        Organ(np.maximum(planes, muscle + 2), -15.0),
+        Organ(np.maximum(armpits, muscle + 2), FAT),
         Organ(costal, MEDIASTINAL_FAT),
-        Organ(discs, DISC),
+        Organ(vertebral_column(lattice), DISC),
     )
-
-
-def _vertebral_column(lattice: Lattice) -> Array:
-    """Distance to the column of vertebral bodies and discs, with the canal behind it."""
-    x, y, _ = lattice.axes
-    y = y - profile(lattice.z, SPINE_Y)
-    size = profile(lattice.z, VERTEBRA_HALF_WIDTH)
-    return np.asarray(np.minimum(oval(x, y, size, size * 0.82), np.hypot(x, y - 24) - 10), np.float32)
 
 
 def _domes(lattice: Lattice, habitus: Habitus) -> Array:
@@ -377,78 +352,6 @@ def _mediastinum(
         Organ(tubes(lattice, veins), BLOOD + 0.8 * contrast_hu),
         Organ(tubes(lattice, vessels), enhanced),
     )
-
-
-def _ribs(lattice: Lattice, costal: Array, habitus: Habitus) -> Array:
-    """Distance to the ribs: a stack of sloping rings about the cavity, each flat against its wall."""
-    x, y, z = lattice.axes
-    level = z - RIB_SLOPE * y - 0.06 * np.abs(x) + habitus.rib_phase
-    across = np.abs(np.mod(level, RIB_PITCH_MM) - RIB_PITCH_MM / 2) * 0.88
-    thin = np.abs(costal - 6.5)
-    ring = np.sqrt(np.square(thin / 4.2) + np.square(across / 6.2)) - 1
-    gap = np.maximum(13 - np.abs(x), 0) + np.maximum(z - 262, 0)  # between the ends, at spine and sternum
-    return np.asarray(ring * 4.6 + gap, np.float32)
-
-
-def _spine_and_girdle(lattice: Lattice, habitus: Habitus) -> Array:
-    """Distance to the bones other than the ribs: spine, sternum, clavicles, scapulae and humeri."""
-    field = np.full(lattice.shape, FAR, np.float32)
-    near_spine = lattice.window(x=(-48, 48), y=(25, 140))
-    field[near_spine] = _spine(lattice[near_spine], habitus)
-    in_front = lattice.window(x=(-36, 36), y=(-130, -20), z=(50, 245))
-    field[in_front] = np.minimum(field[in_front], _sternum(lattice[in_front]))
-    for side in (-1, 1):
-        np.minimum(field, _shoulder(lattice, side), out=field)
-    return field
-
-
-def _spine(lattice: Lattice, habitus: Habitus) -> Array:
-    """Distance to the vertebrae: body, arch around the canal, transverse and spinous processes, with discs between."""
-    x, y, z = lattice.axes
-    y = y - profile(lattice.z, SPINE_Y)
-    height = np.mod(z + habitus.spine_phase, 22.0) - 11
-    waist = 1.5 * np.square(height / 9) - 1.5
-    size = profile(lattice.z, VERTEBRA_HALF_WIDTH)
-    body = oval(x, y, size + waist, size * 0.82 + waist)
-    body = np.maximum(body, np.abs(height) - 8.6)
-    canal = np.hypot(x, (y - 24) * 1.08)
-    arch = np.maximum(np.abs(canal - 11.5) - 3.0, np.abs(height) - 7)
-    transverse = np.hypot(y - 27 - 0.35 * (np.abs(x) - 12), height + 1) - 4.6
-    transverse = np.maximum(transverse, np.abs(np.abs(x) - 20) - 12)
-    spinous = np.maximum(np.abs(x) - 2.8, np.maximum(np.abs(y - 39) - 11, np.abs(height + 0.5 * (y - 36)) - 7))
-    return np.asarray(np.minimum(np.minimum(body, arch), np.minimum(transverse, spinous)), np.float32)
-
-
-def _sternum(lattice: Lattice) -> Array:
-    """Distance to the manubrium and the body of the sternum, in front of the cavity."""
-    x, y, z = lattice.axes
-    plane = profile(lattice.z, CAVITY_CENTRE_Y) - profile(lattice.z, CAVITY_HALF_DEPTH) - 9
-    half_width = profile(lattice.z, ((60, 12), (100, 17), (170, 14), (190, 19), (225, 27), (245, 24)))
-    plate = np.hypot(np.maximum(np.abs(x) - half_width + 5, 0), y - plane) - 5.2
-    return np.asarray(np.maximum(plate, np.abs(z - 150) - 84), np.float32)
-
-
-def _shoulder(lattice: Lattice, side: int) -> Array:
-    """Distance to the clavicle, the scapula and the head of the humerus of one side, the arms being raised."""
-    clavicle = tubes(lattice, [[(side * x, y, z, radius) for x, y, z, radius in CLAVICLE]])
-    humerus = ellipsoid(lattice, (side * 168, 22, 282), (23, 23, 26))
-    window = lattice.window(x=(40, 170) if side > 0 else (-170, -40), y=(-10, 120), z=(110, 290))
-    field = np.minimum(clavicle, humerus)
-    field[window] = np.minimum(field[window], _scapula(lattice[window], side))
-    return field
-
-
-def _scapula(lattice: Lattice, side: int) -> Array:
-    """Distance to the blade, which lies oblique on the ribs, and to its spine."""
-    x, y, z = lattice.axes
-    x = x * side
-    along = (x - 100) * 0.77 - (y - 72) * 0.64  # from the medial border to the shoulder
-    across = (x - 100) * 0.64 + (y - 72) * 0.77 + 0.0028 * np.square(along) - (z - 190) * 0.05
-    reach = profile(lattice.z, ((118, 2), (140, 14), (190, 30), (235, 38), (262, 36), (285, 18)))
-    blade = np.maximum(np.hypot(np.maximum(np.abs(along + 4) - reach, 0), across) - 2.6, 126 - z)
-    spine = np.hypot(np.maximum(np.abs(along - 6) - 32, 0), across - 8) - 3.6
-    spine = np.maximum(spine, np.abs(z - 240 - 0.3 * along) - 8)
-    return np.asarray(np.minimum(blade, spine), np.float32)
 
 
 def _central_airways(lattice: Lattice) -> Array:

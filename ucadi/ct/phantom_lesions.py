@@ -20,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ucadi.ct.phantom_shapes import FAR, Array, Lattice, Point, Window, ellipsoid, ripple
-from ucadi.ct.phantom_trees import LungTrees, Tissue
+from ucadi.ct.phantom_trees import SEED_SPACING_MM, LungTrees, Tissue
 from ucadi.labels import Diagnosis
 
 MEDIAN_BURDEN, BURDEN_SPREAD = 0.045, 0.55
 """Share of the lung's air that is replaced: the median over patients, and the deviation of its logarithm."""
 
 CONSOLIDATED = 0.92
+MOST_FOCI = 90
 ROUND_MM = 7.0
 """Smaller foci are round: the lattice does not carry an uneven edge on them."""
 
@@ -140,11 +141,13 @@ class _Tally:
 
     @property
     def reached(self) -> bool:
+        """Whether the foci replace as much as they should."""
         return float(1 - self.clear.mean()) >= self.burden
 
     def add(self, blob: Blob, within: NDArray[np.bool_] | None = None) -> None:
-        offset = (self.tissue.points - np.array(blob.centre, np.float32)) / np.float32(max(blob.radii))
-        covered = np.einsum("ij,ij->i", offset, offset) * (max(blob.radii) / min(blob.radii)) ** (2 / 3) < 1
+        """Counts a focus, as if it were a ball of the same volume, and only what is `within` a lobe."""
+        offset = self.tissue.points - np.array(blob.centre, np.float32)
+        covered = np.einsum("ij,ij->i", offset, offset) < np.prod(blob.radii) ** (2 / 3)
         if within is not None:
             covered &= within
         self.clear[covered] *= 1 - blob.opacity
@@ -155,86 +158,93 @@ def _covid(burden: float, tissue: Tissue, rng: np.random.Generator) -> Disease:
     liking = np.exp(-tissue.costal / 7 - 1.9 * height + 0.9 * back)
     tally = _Tally(tissue, burden)
     ground_glass, cores = [], []
-    consolidating = rng.uniform(0.05, 0.5)
-    paving = rng.uniform(0.25, 1.0)
+    consolidating, paving = rng.uniform(0.05, 0.5), rng.uniform(0.15, 0.7)
     size = 10 + 110 * burden
-    for _ in range(90):
+    for _ in range(MOST_FOCI):
         if tally.reached:
             break
         centre = _pick(tissue, liking, rng)
         radius = size * rng.uniform(0.6, 1.6)
-        outward = (centre[0] - (62 if centre[0] > 2 else -62), centre[1], 0.2 * (centre[2] - 110))
         blob = Blob(
             centre,
-            (0.62 * radius, radius, radius),
-            outward,
-            rng.uniform(0.24, 0.45),
-            rng.uniform(3, 7),
-            int(rng.integers(2**31)),
-            paving * float(rng.random() < 0.7),
+            radii=(0.62 * radius, radius, radius),  # flat against the pleura
+            axis=(centre[0] - (62 if centre[0] > 2 else -62), centre[1], 0.2 * (centre[2] - 110)),
+            opacity=rng.uniform(0.24, 0.45),
+            softness=rng.uniform(3, 7),
+            ripple=_seed(rng),
+            paving=paving * float(rng.random() < 0.7),
         )
         ground_glass.append(blob)
         tally.add(blob)
         if rng.random() < consolidating:
-            shrink = rng.uniform(0.3, 0.55)
-            core = replace(blob, radii=(0.6 * shrink * radius, shrink * radius, shrink * radius), opacity=0.85)
-            cores.append(core)
-            tally.add(core)
+            inner = radius * rng.uniform(0.3, 0.55)
+            cores.append(replace(blob, radii=(0.6 * inner, inner, inner), opacity=0.85))
+            tally.add(cores[-1])
     return Disease(tuple(ground_glass), tuple(cores))
 
 
 def _other_viral(burden: float, tissue: Tissue, trees: LungTrees, rng: np.random.Generator) -> Disease:
+    central = np.exp(-np.square((tissue.depth - 30) / 16)).astype(np.float32) + np.float32(0.06)
+    patchy = burden * rng.uniform(0.4, 0.7)
+    patches = _patches(patchy, tissue, central, rng)
+    nodules = _centrilobular_nodules(burden - patchy, tissue, trees, central, rng)
+    return Disease(ground_glass=(*patches, *nodules), wall_factor=rng.uniform(1.5, 2.3))
+
+
+def _patches(burden: float, tissue: Tissue, liking: Array, rng: np.random.Generator) -> list[Blob]:
+    """Faint ground glass without a sharp edge, drawn out along the bronchi."""
     tally = _Tally(tissue, burden)
-    central = np.exp(-np.square((tissue.depth - 30) / 16)) + 0.06
-    foci: list[Blob] = []
-    patch_share = rng.uniform(0.4, 0.7)
-    for _ in range(60):
-        if float(1 - tally.clear.mean()) >= patch_share * burden:
-            break
-        radius = rng.uniform(13, 32)
-        centre = _pick(tissue, central, rng)
-        radii = (radius, 0.8 * radius, 0.8 * radius)
-        axis = _towards_hilum(centre)
-        foci.append(Blob(centre, radii, axis, rng.uniform(0.14, 0.32), 9.0, int(rng.integers(2**31))))
-        tally.add(foci[-1])
-    tips = trees.tips[rng.permutation(len(trees.tips))]
-    hot_spots = np.array([_pick(tissue, central, rng) for _ in range(9)], np.float32)
-    near = np.min(np.linalg.norm(tips[:, None, :] - hot_spots[None], axis=2), axis=1)
+    patches: list[Blob] = []
+    while not tally.reached and len(patches) < MOST_FOCI:
+        centre, radius = _pick(tissue, liking, rng), rng.uniform(13, 32)
+        patches.append(
+            Blob(
+                centre,
+                radii=(radius, 0.8 * radius, 0.8 * radius),
+                axis=_from_hilum(centre),
+                opacity=rng.uniform(0.14, 0.32),
+                softness=9.0,
+                ripple=_seed(rng),
+            )
+        )
+        tally.add(patches[-1])
+    return patches
+
+
+def _centrilobular_nodules(
+    burden: float, tissue: Tissue, trees: LungTrees, liking: Array, rng: np.random.Generator
+) -> list[Blob]:
+    """Small nodules about the ends of the arteries, in clusters: with their branches, trees in bud."""
+    clusters = np.array([_pick(tissue, liking, rng) for _ in range(9)], np.float32)
+    away = np.min(np.linalg.norm(trees.tips[:, None, :] - clusters[None], axis=2), axis=1)
     nodules: list[Blob] = []
-    nodule_volume = 0.0
-    lung_volume = len(tissue.points) * 512.0
-    for tip in tips[np.argsort(near + rng.uniform(0, 40, near.size))][:420]:
-        if nodule_volume >= (1 - patch_share) * burden * lung_volume:
+    remaining = burden * len(tissue.points) * SEED_SPACING_MM**3
+    for x, y, z in trees.tips[np.argsort(away + rng.uniform(0, 40, away.size))]:
+        if remaining <= 0:
             break
         radius, opacity = rng.uniform(3.0, 6.5), rng.uniform(0.35, 0.75)
-        position = (float(tip[0]), float(tip[1]), float(tip[2]))
-        nodules.append(Blob(position, (radius, radius, radius), (1, 0, 0), opacity, 2.5, int(rng.integers(2**31))))
-        nodule_volume += 4.2 * radius**3 * opacity
-    return Disease(ground_glass=(*foci, *nodules), wall_factor=rng.uniform(1.5, 2.3))
+        nodules.append(Blob((float(x), float(y), float(z)), (radius,) * 3, (1, 0, 0), opacity, 2.5, _seed(rng)))
+        remaining -= 4 / 3 * np.pi * radius**3 * opacity
+    return nodules
 
 
 def _bacterial(burden: float, tissue: Tissue, rng: np.random.Generator) -> Disease:
     lobe = LOBES[int(rng.choice(len(LOBES), p=LOBE_FREQUENCY))]
     within = lobe.distance(*tissue.points.T) < 0
     tally = _Tally(tissue, 0.85 * burden)  # the halo and an effusion add the rest
-    cluster = np.array(_pick(tissue, within * np.exp(-tissue.costal / 20), rng), np.float32)
-    away = np.linalg.norm(tissue.points - cluster, axis=1)
-    dense, halo = [], []
+    first = np.array(_pick(tissue, within * np.exp(-tissue.costal / 20), rng), np.float32)
+    away = np.linalg.norm(tissue.points - first, axis=1)
+    dense: list[Blob] = []
+    halo: list[Blob] = []
     size = 20 + 150 * burden
-    for number in range(40):
-        if tally.reached:
-            break
-        liking = within * np.exp(-away / (8 + 2.2 * number))
+    while not tally.reached and len(dense) < MOST_FOCI:
+        centre = _pick(tissue, within * np.exp(-away / (8 + 2.2 * len(dense))), rng)
         radius = size * rng.uniform(0.75, 1.2)
-        centre = _pick(tissue, liking, rng)
-        axis = _towards_hilum(centre)
-        blob = Blob(centre, (radius, 0.85 * radius, 0.85 * radius), axis, CONSOLIDATED, 1.2, int(rng.integers(2**31)))
-        dense.append(blob)
-        tally.add(blob, within)
-        wider = 1.25 * radius
-        halo.append(
-            replace(blob, radii=(wider, 0.9 * wider, 0.9 * wider), opacity=rng.uniform(0.08, 0.3), softness=8.0)
-        )
+        radii = (radius, 0.85 * radius, 0.85 * radius)
+        dense.append(Blob(centre, radii, _from_hilum(centre), CONSOLIDATED, 1.2, _seed(rng)))
+        tally.add(dense[-1], within)
+        wider = (1.25 * radius, 1.12 * radius, 1.12 * radius)
+        halo.append(replace(dense[-1], radii=wider, opacity=rng.uniform(0.08, 0.3), softness=8.0))
     effusion = float(rng.uniform(8, 26)) if rng.random() < 0.4 else 0.0
     return Disease(tuple(halo), tuple(dense), lobe, effusion)
 
@@ -242,7 +252,7 @@ def _bacterial(burden: float, tissue: Tissue, rng: np.random.Generator) -> Disea
 def sample_incidental_findings(tissue: Tissue, rng: np.random.Generator) -> tuple[Blob, ...]:
     """What anybody's lungs may show besides the diagnosis: small nodules, and bands of atelectasis at the base."""
     nodules = [
-        Blob(_pick(tissue, tissue.depth, rng), (radius,) * 3, (1, 0, 0), 0.85, 2.0, int(rng.integers(2**31)))
+        Blob(_pick(tissue, tissue.depth, rng), (radius,) * 3, (1, 0, 0), 0.85, 2.0, _seed(rng))
         for radius in rng.uniform(2.2, 4.5, rng.poisson(0.8))
     ]
     low = np.exp(-tissue.points[:, 2] / 25 - tissue.costal / 15)
@@ -328,5 +338,9 @@ def _pick(tissue: Tissue, liking: NDArray[np.floating | np.bool_], rng: np.rando
     return float(x), float(y), float(z)
 
 
-def _towards_hilum(centre: Point) -> Point:
+def _seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))
+
+
+def _from_hilum(centre: Point) -> Point:
     return centre[0] - (46 if centre[0] > 2 else -42), centre[1] - 18, centre[2] - 144

@@ -262,7 +262,7 @@ def _couch(x: Array, y: Array, level: float) -> Array:
 
 NET_SPACING, NET_SPACING_Z = 0.75, 2.5
 NET_CELL_MM, NET_CELLS = 7.5, 8
-SEPTUM_MM = 1.3
+SEPTUM_MM = 1.1
 
 
 def _net_index(at: Array, spacing: float = NET_SPACING) -> NDArray[np.intp]:

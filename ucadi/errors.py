@@ -57,3 +57,9 @@ class OutputError(UcadiError):
     """The result cannot be written: it exists already, or the disk is full or read-only."""
 
     exit_code = 7
+
+
+class RelayError(UcadiError):
+    """The relay cannot be reached, does not answer, does not know the key, or refuses a file."""
+
+    exit_code = 8

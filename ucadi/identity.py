@@ -2,7 +2,9 @@
 
 Each party holds an Ed25519 key (RFC 8032) to sign with and an HPKE key (RFC 9180) to receive secrets
 with; the latter is the post-quantum hybrid of ML-KEM-768 (FIPS 203) and X25519, so that what travels
-today is not opened by a later quantum computer. All of it comes from the `cryptography` package.
+today is not opened by a later quantum computer. A third key, X25519, encrypts and authenticates its
+connection to a relay; it is a key of its own because no key should serve two protocols. All of it comes
+from the `cryptography` package.
 """
 
 from __future__ import annotations
@@ -37,22 +39,24 @@ _X25519_BYTES = 32
 
 @dataclass(frozen=True)
 class PublicKeys:
-    """The public half of a party's keys: its name, `signing` (32 bytes) and `sealing` (1,216 bytes)."""
+    """The public half of a party's keys: its name, `signing` (32 bytes), `sealing` (1,216) and `transport` (32)."""
 
     name: str
     signing: bytes
     sealing: bytes
+    transport: bytes
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        if len(self.signing) != _SIGNING_BYTES or len(self.sealing) != _MLKEM_PUBLIC_BYTES + _X25519_BYTES:
+        lengths = (len(self.signing), len(self.sealing), len(self.transport))
+        if lengths != (_SIGNING_BYTES, _MLKEM_PUBLIC_BYTES + _X25519_BYTES, _X25519_BYTES):
             raise SignatureError(f"{self.name}: public keys of a wrong length")
 
     @property
     def fingerprint(self) -> str:
         """80 bits of SHA-256 over name and keys, as five groups of hex to compare by telephone."""
-        digest = hashlib.sha256(b"\0".join([b"ucadi/fingerprint/v1", self.name.encode(), self.signing, self.sealing]))
-        text = digest.hexdigest()[:20]
+        parts = [b"ucadi/fingerprint/v1", self.name.encode(), self.signing, self.sealing, self.transport]
+        text = hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
         return " ".join(text[i : i + 4] for i in range(0, 20, 4))
 
     def verify(self, message: bytes, signature: bytes) -> bool:
@@ -77,16 +81,23 @@ class SecretKeys:
     name: str
     signing: bytes
     sealing: bytes
+    transport: bytes
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        if len(self.signing) != _SIGNING_BYTES or len(self.sealing) != _MLKEM_SEED_BYTES + _X25519_BYTES:
+        lengths = (len(self.signing), len(self.sealing), len(self.transport))
+        if lengths != (_SIGNING_BYTES, _MLKEM_SEED_BYTES + _X25519_BYTES, _X25519_BYTES):
             raise SignatureError(f"{self.name}: secret keys of a wrong length")
 
     @classmethod
     def generate(cls, name: str) -> SecretKeys:
         """Fresh keys from the operating system's randomness."""
-        return cls(name, os.urandom(_SIGNING_BYTES), os.urandom(_MLKEM_SEED_BYTES + _X25519_BYTES))
+        return cls(
+            name,
+            os.urandom(_SIGNING_BYTES),
+            os.urandom(_MLKEM_SEED_BYTES + _X25519_BYTES),
+            os.urandom(_X25519_BYTES),
+        )
 
     @property
     def public(self) -> PublicKeys:
@@ -96,6 +107,7 @@ class SecretKeys:
             self.name,
             Ed25519PrivateKey.from_private_bytes(self.signing).public_key().public_bytes_raw(),
             mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw(),
+            X25519PrivateKey.from_private_bytes(self.transport).public_key().public_bytes_raw(),
         )
 
     def sign(self, message: bytes) -> bytes:

@@ -20,7 +20,7 @@ def write_key(path: Path, keys: SecretKeys) -> None:
     if path.exists():
         raise OutputError(f"{path}: exists already", hint="keys are never replaced; move the old one away by hand")
     document = {"format": KEY_FORMAT, "version": 1, "name": keys.name}
-    secrets = {"signing": keys.signing.hex(), "sealing": keys.sealing.hex()}
+    secrets = {"signing": keys.signing.hex(), "sealing": keys.sealing.hex(), "transport": keys.transport.hex()}
     write_document(path, document | secrets, mode=0o600)
 
 
@@ -29,7 +29,9 @@ def read_key(path: Path) -> SecretKeys:
     fields = Fields(read_document(path, KEY_FORMAT), path.name)
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SignatureError(f"{path}: others than its owner have access to this key", hint=f"chmod 600 {path}")
-    return SecretKeys(fields.text("name"), fields.octets("signing"), fields.octets("sealing"))
+    return SecretKeys(
+        fields.text("name"), fields.octets("signing"), fields.octets("sealing"), fields.octets("transport")
+    )
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,19 @@ def _endorsed(keys: PublicKeys) -> bytes:
 
 def card_fields(keys: PublicKeys) -> Metadata:
     """Public keys as they stand in cards and rosters."""
-    return {"name": keys.name, "signing": keys.signing.hex(), "sealing": keys.sealing.hex()}
+    return {
+        "name": keys.name,
+        "signing": keys.signing.hex(),
+        "sealing": keys.sealing.hex(),
+        "transport": keys.transport.hex(),
+    }
 
 
 def parse_card(fields: Fields) -> PublicKeys:
     """Public keys from a card or a roster."""
     try:
-        return PublicKeys(fields.text("name"), fields.octets("signing"), fields.octets("sealing"))
+        return PublicKeys(
+            fields.text("name"), fields.octets("signing"), fields.octets("sealing"), fields.octets("transport")
+        )
     except SignatureError as error:
         raise FormatError(error.message) from None

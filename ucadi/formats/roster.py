@@ -125,7 +125,8 @@ def _check(roster: Roster) -> None:
     names = list(roster.names)
     if names != sorted(set(names)):
         raise UsageError("a roster lists its members by name, each once")
-    keys = [key for party in (roster.coordinator, *roster.members) for key in (party.signing, party.sealing)]
+    parties = (roster.coordinator, *roster.members)
+    keys = [key for party in parties for key in (party.signing, party.sealing, party.transport)]
     if len(set(keys)) != len(keys):
         raise UsageError("two parties share a key", hint="each site makes its own with keygen")
     if len(names) > MAX_SUMMANDS:

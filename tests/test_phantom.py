@@ -205,7 +205,7 @@ def test_tissues_have_plausible_densities(scanner: str) -> None:
 
 
 def test_scanners_differ_in_noise() -> None:
-    """The deviation in a small patch of the liver is about what the preset says."""
+    """The deviation in a small patch of the liver is about what the preset says for slices of its thickness."""
     patient = next(scan_patient(plan()))[0]
     noise = {}
     for name in SCANNERS:
@@ -215,7 +215,8 @@ def test_scanners_differ_in_noise() -> None:
         level = int(np.argmin(np.abs(made.z_mm - 10 * patient.habitus.scale[2])))
         patch = made.hu[level, row - 6 : row + 7, column - 6 : column + 7]
         noise[name] = float(patch.std())
-        assert noise[name] == pytest.approx(SCANNERS[name].noise_hu, rel=0.45)
+        photons = made.protocol.thickness / SCANNERS[name].thickness
+        assert noise[name] == pytest.approx(SCANNERS[name].noise_hu / np.sqrt(photons), rel=0.35)
     assert noise["ge"] < noise["siemens"]
 
 
@@ -246,7 +247,9 @@ def features() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     diagnoses = []
     for number in range(17):
         for diagnosis in Diagnosis:
-            made = first_scan(plan(diagnosis, 4 * number + diagnosis, scanner=scanners[number % 4], matrix=96, slices=26))
+            made = first_scan(
+                plan(diagnosis, 4 * number + diagnosis, scanner=scanners[number % 4], matrix=96, slices=26)
+            )
             hu, lung = np.maximum(made.hu, -1000).astype(float), made.lungs > 0
             spacing = (made.protocol.spacing, made.protocol.pixel, made.protocol.pixel)
             depth = distance_transform_edt(lung, sampling=spacing)

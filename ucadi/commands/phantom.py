@@ -61,15 +61,15 @@ def phantom(
     ] = None,
     matrix: Annotated[int, typer.Option(min=64, max=1024, help="Rows and columns of a slice.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: one per core].")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 for one per core.")] = 0,
     lesion_masks: Annotated[
-        Path | None, typer.Option(help="Also write the true lesions: new folder of one <case>.nii.gz per scan.")
+        Path | None, typer.Option(help="Also write the true lesions: new folder of one CASE.nii.gz per scan.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output folder if it exists.")] = False,
 ) -> PhantomResult:
     """Makes synthetic chest CTs: anatomy, pneumonia and scanner drawn at random, written as DICOM.
 
-    Each scan is a series in OUTPUT/<case>/, and OUTPUT/labels.csv names its patient and the diagnosis. The four
+    Each scan is a series in OUTPUT/CASE/, and OUTPUT/labels.csv names its patient and the diagnosis. The four
     classes differ in where and how the lungs are opaque, as in people, and hardly in how much: a network can
     tell them apart, a mean cannot. To play several hospitals, run it once for each, with its own --site and --scanner.
     """

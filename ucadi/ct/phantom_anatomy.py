@@ -43,11 +43,10 @@ MEDIASTINAL_FAT = -88.0  # thin septa and small vessels run through it
 BLOOD, MYOCARDIUM, LIVER, SPLEEN, CARTILAGE, DISC = 42.0, 48.0, 58.0, 50.0, 105.0, 85.0
 CORTICAL_BONE, CANCELLOUS_BONE = 780.0, 190.0
 
-LUNG_BASE_MM, LUNG_APEX_MM = 0.0, 262.0
 SCAN_RANGE_MM = (-16.0, 276.0)
 """From below the costophrenic recesses to above the apices, as a chest CT is planned."""
 
-LATTICE_MM = 3.0
+LATTICE_MM = 3.5
 LATTICE_REACH_MM = ((-216.0, 216.0), (-159.0, 132.0))
 
 WALL_HALF_WIDTH = ((-40, 137), (40, 144), (110, 148), (160, 160), (200, 174), (240, 182), (280, 176))

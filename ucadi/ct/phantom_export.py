@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_data_element, write_file_meta_info
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from ucadi.ct import nifti
@@ -38,23 +40,48 @@ def write_patient(folder: Path, plan: PatientPlan, masks: Path | None = None) ->
 
 
 def write_series(folder: Path, scan: PhantomScan, header: Dataset, entropy: Sequence[str]) -> None:
-    """One file per slice; `header` holds what all have in common and is completed for each in turn."""
+    """One file per slice; `header` holds what all have in common."""
     folder.mkdir()
     scanner = scan.protocol.scanner
     count = len(scan.hu)
     x, y = scan.protocol.origin
+    common = _encoded(header)
     for level, (hu, z) in enumerate(zip(scan.hu, scan.z_mm, strict=True)):
         number = count - level if scanner.head_first else level + 1
         uid = generate_uid(entropy_srcs=[*entropy, "instance", str(number)])
         position = round(float(z) + TABLE_TOP_MM, 3)
-        header.SOPInstanceUID = uid
-        header.InstanceNumber = number
-        header.ImagePositionPatient = [round(x, 6), round(y, 6), position]
-        header.SliceLocation = position
-        header.PixelData = (hu - np.int16(INTERCEPT)).tobytes()
+        instance = Dataset()
+        instance.SOPInstanceUID = uid
+        instance.InstanceNumber = number
+        instance.ImagePositionPatient = [round(x, 6), round(y, 6), position]
+        instance.SliceLocation = position
+        instance.add_new("PixelData", "OW", (hu - np.int16(INTERCEPT)).tobytes())
         header.file_meta.MediaStorageSOPInstanceUID = uid
         name = f"{uid[-16:]}.dcm" if scanner.scrambled_names else f"IM{number:04d}.dcm"
-        header.save_as(folder / name, enforce_file_format=True)
+        elements = common | _encoded(instance)
+        body = b"".join(elements[tag] for tag in sorted(elements))
+        (folder / name).write_bytes(_preamble(header.file_meta) + body)
+
+
+def _encoded(dataset: Dataset) -> dict[int, bytes]:
+    """Each element of a data set by its tag, as Explicit VR Little Endian.
+
+    So what all slices have in common is encoded once, and a slice costs only the elements that are its own.
+    """
+    encoded = {}
+    for element in dataset:
+        buffer = DicomBytesIO()
+        buffer.is_little_endian, buffer.is_implicit_VR = True, False
+        write_data_element(buffer, element)
+        encoded[int(element.tag)] = buffer.getvalue()
+    return encoded
+
+
+def _preamble(meta: FileMetaDataset) -> bytes:
+    """The start of a DICOM file (PS3.10 7.1): preamble, prefix and file meta information."""
+    buffer = DicomBytesIO()
+    write_file_meta_info(buffer, meta)
+    return bytes(128) + b"DICM" + buffer.getvalue()
 
 
 def write_mask(path: Path, scan: PhantomScan) -> None:
@@ -145,7 +172,7 @@ def _describe_pixels(header: Dataset, scan: PhantomScan) -> None:
     header.HighBit = 15
     header.PixelRepresentation = 1
     if scanner.padding is not None:
-        header.PixelPaddingValue = scanner.padding
+        header.add_new("PixelPaddingValue", "SS", scanner.padding)
     header.PixelSpacing = [round(scan.protocol.pixel, 6)] * 2
     header.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     header.RescaleIntercept = INTERCEPT

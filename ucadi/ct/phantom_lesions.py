@@ -253,7 +253,7 @@ def sample_incidental_findings(tissue: Tissue, rng: np.random.Generator) -> tupl
     """What anybody's lungs may show besides the diagnosis: small nodules, and bands of atelectasis at the base."""
     nodules = [
         Blob(_pick(tissue, tissue.depth, rng), (radius,) * 3, (1, 0, 0), 0.85, 2.0, _seed(rng))
-        for radius in rng.uniform(2.2, 4.5, rng.poisson(0.8))
+        for radius in rng.uniform(2.2, 4.5, rng.poisson(0.8)).tolist()
     ]
     low = np.exp(-tissue.points[:, 2] / 25 - tissue.costal / 15)
     bands = [
@@ -265,7 +265,7 @@ def sample_incidental_findings(tissue: Tissue, rng: np.random.Generator) -> tupl
             3.0,
             int(rng.integers(2**31)),
         )
-        for long in rng.uniform(12, 30, rng.poisson(0.7))
+        for long in rng.uniform(12, 30, rng.poisson(0.7)).tolist()
     ]
     return (*nodules, *bands)
 

@@ -78,9 +78,9 @@ class Raster:
 
     def box(self, wanted: NDArray[np.bool_]) -> Box | None:
         """The pixels about the wanted nodes of one level; None if there are none."""
-        rows, columns = np.flatnonzero(wanted.any(axis=1)), np.flatnonzero(wanted.any(axis=0))
-        if not rows.size:
+        if not wanted.any():
             return None
+        rows, columns = np.flatnonzero(wanted.any(axis=1)), np.flatnonzero(wanted.any(axis=0))
         return _span(self.row, rows[0] - 1, rows[-1] + 1), _span(self.column, columns[0] - 1, columns[-1] + 1)
 
     def sample(self, level: Array, box: Box) -> Array:

@@ -1,7 +1,7 @@
 """Implicit shapes on a coarse lattice: the drawing tools of the phantom.
 
 A shape is a *distance field*: its value is about the distance in millimetres to the surface, negative
-inside. Distances vary smoothly, so a lattice of 3 mm carries them; the edge becomes sharp only when a
+inside. Distances vary smoothly, so a lattice of some 3 mm carries them; the edge becomes sharp only when a
 slice interpolates the field to its pixels and thresholds it (see `ucadi.ct.phantom`). That is what makes
 a phantom of 512 x 512 pixels cheap.
 

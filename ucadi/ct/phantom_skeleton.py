@@ -45,7 +45,8 @@ def ribs_and_cartilage(lattice: Lattice, costal: Array, phase: float) -> tuple[A
     """Distances to the ribs and their cartilage: a stack of sloping rings about the cavity, flat against its wall."""
     x, y, z = lattice.axes
     level = z - RIB_SLOPE * y - 0.06 * np.abs(x) + phase
-    across = np.abs(np.mod(level, RIB_PITCH_MM) - RIB_PITCH_MM / 2) * 0.88
+    level -= RIB_PITCH_MM * np.rint(level / RIB_PITCH_MM)
+    across = np.abs(level) * 0.88
     thin = np.abs(costal - 6.5)
     ring = np.sqrt(np.square(thin / 4.2) + np.square(across / 6.2)) - 1
     gap = np.maximum(13 - np.abs(x), 0) + np.maximum(z - 262, 0)  # between the ends, at spine and sternum

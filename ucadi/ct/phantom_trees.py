@@ -106,7 +106,7 @@ def grow_lung_trees(tissue: Tissue, rng: np.random.Generator) -> LungTrees:
     return LungTrees(_join(blood), _join(bronchi), np.concatenate(tips))
 
 
-def grow(points: Array, root: Array, root_radius: float, rng: np.random.Generator, smallest: int = 3) -> Tree:
+def grow(points: Array, root: Array, root_radius: float, rng: np.random.Generator, smallest: int = 4) -> Tree:
     """A tree from `root` that supplies the `points` down to groups of `smallest`."""
     total = len(points)
     group = np.zeros(total, np.intp)
@@ -187,7 +187,7 @@ def cut(tree: Tree, plane: SlicePlane) -> Array:
     # Pieces of about the same size share one square stamp, so that numpy works on whole blocks.
     reach = touched.radius + np.linalg.norm((touched.end - touched.start)[:, :2], axis=1) / 2 + plane.edge
     half_stamp = np.ceil(reach / plane.pixel).astype(int) + 1
-    sizes = np.quantile(half_stamp, (0.4, 0.7, 0.9, 1.0), method="higher") if len(touched) else ()
+    sizes = np.quantile(half_stamp, (0.5, 0.85, 1.0), method="higher") if len(touched) else ()
     smaller = 0
     for size in sizes:
         stamped = (half_stamp > smaller) & (half_stamp <= size)

@@ -7,7 +7,7 @@ whether it was encrypted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ucadi.errors import CapacityError, MismatchError
 from ucadi.fed.fixedpoint import Encoder, Layout, decode
-from ucadi.fed.update import Arrays, Update, check_finite
+from ucadi.fed.update import Arrays, Update, check_finite, in_pieces
 
 Sum = npt.NDArray[np.int32]
 """The sum of encoded vectors: 1 + layout.size elements, the sum of the weights first."""
@@ -46,17 +46,18 @@ def add(updates: Sequence[Update], layout: Layout, *, cap: int, bits: int, clip:
     for site in sites:
         if sites.count(site) > 1:
             raise MismatchError(f"two updates of {site}", hint="a site contributes once to a round")
-    total = np.zeros(1 + layout.size, dtype=np.int64)
-    for update in updates:
-        start = 0
-        for piece in Encoder(update, layout, cap=cap, bits=bits, clip=clip).pieces():
-            total[start : start + len(piece)] += piece
-            start += len(piece)
-    return as_sum(total)
+    encoders = [Encoder(update, layout, cap=cap, bits=bits, clip=clip) for update in updates]
+    total = np.empty(1 + layout.size, dtype=np.int32)
+    start = 0
+    for pieces in zip(*(encoder.pieces() for encoder in encoders), strict=True):
+        run = as_sum(np.sum(pieces, axis=0))
+        total[start : start + len(run)] = run
+        start += len(run)
+    return total
 
 
 def as_sum(total: npt.NDArray[np.int64]) -> Sum:
-    """A summed vector in the 32 bits that the scheme's slots guarantee."""
+    """A run of a summed vector in the 32 bits that the scheme's slots guarantee."""
     if np.abs(total).max(initial=0) > np.iinfo(np.int32).max:
         raise CapacityError(
             "the sum of the updates does not fit 32 bits", hint="the plan admits fewer sites than were added"
@@ -69,18 +70,31 @@ def apply_mean(
 ) -> dict[str, npt.NDArray[np.float32]]:
     """The next global model: base plus the weighted mean difference, in float64, rounded once to float32."""
     layout.check(base, "base")
-    means = decode(aggregate.total, layout, cap=cap, bits=bits)
-    return _add(base, means)
+    if aggregate.total.shape != (1 + layout.size,) or aggregate.weight < 1:
+        raise MismatchError("the sum does not have the plan's layout", hint="use the plan that it was added under")
+    following = {}
+    start = 1
+    for tensor in layout.tensors:
+        total = aggregate.total[start : start + tensor.size]
+        means = (decode(run, tensor, weight=aggregate.weight, cap=cap, bits=bits) for run in in_pieces(total))
+        following[tensor.name] = _add(base[tensor.name], means)
+        start += tensor.size
+    check_finite(following)
+    return following
 
 
 def apply_update(base: Arrays, update: Update) -> dict[str, npt.NDArray[np.float32]]:
     """One site's own model: base plus its difference."""
     if {n: a.shape for n, a in base.items()} != {n: a.shape for n, a in update.deltas.items()}:
         raise MismatchError(f"update of {update.site}: its tensors are not those of the base")
-    return _add(base, update.deltas)
-
-
-def _add(base: Arrays, difference: Mapping[str, npt.NDArray[np.floating]]) -> dict[str, npt.NDArray[np.float32]]:
-    following = {name: (base[name].astype(np.float64) + difference[name]).astype(np.float32) for name in base}
+    following = {name: _add(base[name], in_pieces(update.deltas[name])) for name in base}
     check_finite(following)
+    return following
+
+
+def _add(base: npt.NDArray[np.float32], difference: Iterable[npt.NDArray[np.floating]]) -> npt.NDArray[np.float32]:
+    """One tensor plus its difference, which is given in pieces."""
+    following = np.empty_like(base, order="C")
+    for before, change, after in zip(in_pieces(base), difference, in_pieces(following), strict=True):
+        after[:] = before.astype(np.float64) + change
     return following

@@ -19,13 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ucadi.errors import CapacityError, FormatError, MismatchError
-from ucadi.fed.update import Arrays, Update, check_finite
+from ucadi.fed.update import Arrays, Update, check_finite, in_pieces
 
 Encoded = npt.NDArray[np.integer]
 """A run of encoded values; a whole vector has 1 + layout.size of them, the weight first."""
-
-PIECE = 1 << 18
-"""Values encoded at a time, so that memory does not grow with the model."""
 
 RANGE_FLOOR = 0.25
 """Magnitude assumed of a base tensor that is smaller, such as a batch-norm mean before any training."""
@@ -80,14 +77,14 @@ def layout_of(base: Arrays, headroom: int) -> Layout:
     check_finite(base)
     return Layout(
         tuple(
-            TensorRange(name, base[name].shape, _exponent(float(np.abs(base[name]).max(initial=0.0))) + headroom)
+            TensorRange(name, base[name].shape, math.ceil(math.log2(_magnitude(base[name]))) + headroom)
             for name in sorted(base)
         )
     )
 
 
-def _exponent(magnitude: float) -> int:
-    return math.ceil(math.log2(max(magnitude, RANGE_FLOOR)))
+def _magnitude(array: npt.NDArray[np.float32]) -> float:
+    return max([RANGE_FLOOR, *(float(np.abs(piece).max()) for piece in in_pieces(array))])
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:
@@ -126,9 +123,8 @@ class Encoder:
         yield np.array([self._update.weight], dtype=np.int64)
         for tensor in self._layout.tensors:
             factor = self._scale / quantum(tensor, self._bits)
-            delta = self._update.deltas[tensor.name].reshape(-1)
-            for start in range(0, tensor.size, PIECE):
-                quanta = np.rint(delta[start : start + PIECE].astype(np.float64) * factor)
+            for piece in in_pieces(self._update.deltas[tensor.name]):
+                quanta = np.rint(piece.astype(np.float64) * factor)
                 yield self._within_range(tensor, quanta).astype(np.int64)
 
     def _within_range(self, tensor: TensorRange, quanta: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -145,15 +141,7 @@ class Encoder:
         return np.clip(quanta, -self._limit, self._limit)
 
 
-def decode(total: Encoded, layout: Layout, *, cap: int, bits: int) -> dict[str, npt.NDArray[np.float64]]:
-    """The weighted mean difference, float64 by tensor name, of a summed vector (weight first)."""
-    weight = int(total[0])
-    if total.shape != (1 + layout.size,) or weight < 1:
-        raise MismatchError("the sum does not have the plan's layout")
-    means: dict[str, npt.NDArray[np.float64]] = {}
-    start = 1
-    for tensor in layout.tensors:
-        quanta = total[start : start + tensor.size].astype(np.float64)
-        means[tensor.name] = (quanta * quantum(tensor, bits) * (cap / weight)).reshape(tensor.shape)
-        start += tensor.size
-    return means
+def decode(total: Encoded, tensor: TensorRange, *, weight: int, cap: int, bits: int) -> npt.NDArray[np.float64]:
+    """The weighted mean difference that a run of one tensor's summed values stands for; `weight` is their sum's."""
+    mean: npt.NDArray[np.float64] = total.astype(np.float64) * quantum(tensor, bits) * (cap / weight)
+    return mean

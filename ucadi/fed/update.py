@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,9 @@ from ucadi.errors import FormatError, MismatchError
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 """The floating-point tensors of a model's state by name: parameters and batch-norm statistics alike."""
+
+PIECE = 1 << 18
+"""Values worked at a time, so that what is held beside a model does not grow with it."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,15 @@ def difference(trained: Arrays, base: Arrays) -> dict[str, npt.NDArray[np.float3
     return deltas
 
 
+def in_pieces(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """An array's values in order, in runs of at most PIECE; views of the array where it lies in one piece."""
+    values = array.reshape(-1)
+    for start in range(0, len(values), PIECE):
+        yield values[start : start + PIECE]
+
+
 def check_finite(arrays: Arrays) -> None:
     """Raises FormatError, naming the tensor, where a value is NaN or infinite."""
     for name, array in arrays.items():
-        if not np.isfinite(array).all():
+        if not all(np.isfinite(piece).all() for piece in in_pieces(array)):
             raise FormatError(f"tensor {name} holds NaN or infinity", hint="training diverged: lower the learning rate")

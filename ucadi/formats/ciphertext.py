@@ -117,8 +117,8 @@ def parse_ciphertext(held: Container, name: str) -> Ciphertext:
 def write_sum(
     path: Path,
     contributions: Iterable[Contribution],
-    ciphertext: npt.NDArray[np.uint64] | Stream,
-    sealed: Sealed,
+    ciphertext: Stream,
+    sealed: Stream,
     *,
     plan: str,
     keys: SecretKeys,

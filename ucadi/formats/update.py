@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ucadi.errors import FormatError
-from ucadi.fed.averaging import Aggregate
+from ucadi.fed.averaging import Aggregate, Sum
 from ucadi.fed.update import Update, check_finite
 from ucadi.formats import container
-from ucadi.formats.container import Container
+from ucadi.formats.container import Container, Stream
 from ucadi.formats.signed import Fields
 
 UPDATE_FORMAT = "ucadi-update"
@@ -58,14 +59,15 @@ def write_aggregate(path: Path, aggregate: Aggregate, *, force: bool = False) ->
     The file is a function of the sum and of who is in it: an aggregate that was added in the clear and
     one that was decrypted are the same file.
     """
-    metadata = {
-        "format": AGGREGATE_FORMAT,
-        "version": 1,
-        "base": aggregate.base,
-        "plan": aggregate.plan,
-        "sites": list(aggregate.sites),
-    }
-    container.write(path, {"sum": aggregate.total}, metadata, force=force)
+    write_sum(path, aggregate.total, base=aggregate.base, plan=aggregate.plan, sites=aggregate.sites, force=force)
+
+
+def write_sum(
+    path: Path, total: Sum | Stream, *, base: str, plan: str, sites: Sequence[str], force: bool = False
+) -> None:
+    """Writes a sum that may be made while it is written."""
+    metadata = {"format": AGGREGATE_FORMAT, "version": 1, "base": base, "plan": plan, "sites": list(sites)}
+    container.write(path, {"sum": total}, metadata, force=force)
 
 
 def read_aggregate(path: Path) -> Aggregate:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ucadi.errors import MismatchError
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats.ciphertext import Ciphertext, Contribution
@@ -69,7 +67,7 @@ def write_sum(
         path,
         [upload.contribution for upload in checked],
         Stream("U64", checked[0].ciphertext.shape, blocks()),
-        np.stack([upload.sealed for upload in checked]),
+        Stream("U8", (len(checked), *this.seals), (upload.sealed for upload in checked)),
         plan=this.plan_digest,
         keys=keys,
         force=force,
@@ -80,6 +78,9 @@ def write_sum(
 def _read(path: Path, this: Round) -> Ciphertext:
     upload = ciphertext_format.read_ciphertext(path)
     check_contribution(upload.contribution, this, path.name)
-    if len(upload.ciphertext) != this.polynomials or len(upload.sealed) != len(this.roster.members):
-        raise MismatchError(f"{path.name}: of another size than this round's ciphertexts")
+    if len(upload.ciphertext) != this.polynomials or upload.sealed.shape != this.seals:
+        raise MismatchError(
+            f"{path.name}: of another size than this round's ciphertexts",
+            hint=f"ask {upload.contribution.site} to encrypt again",
+        )
     return upload

@@ -14,7 +14,7 @@ from ucadi.fed.update import Update
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats.ciphertext import Sealed
 from ucadi.formats.container import Stream
-from ucadi.identity import SEAL_OVERHEAD, SecretKeys
+from ucadi.identity import SecretKeys
 from ucadi.lwe import randomness, scheme, shamir
 from ucadi.lwe.randomness import fresh_seed
 from ucadi.lwe.ring import Polynomials
@@ -62,7 +62,7 @@ def write_contribution(
             context = this.seal_context(update.site, member.name, digest.hexdigest())
             yield np.frombuffer(member.seal(part, context), dtype=np.uint8)
 
-    sealed = Stream("U8", (len(parts), len(parts[0]) + SEAL_OVERHEAD), seals())
+    sealed = Stream("U8", this.seals, seals())
     ciphertext_format.write_ciphertext(
         path,
         blocks(),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ucadi.errors import MismatchError
-from ucadi.fed.averaging import Aggregate
+from ucadi.fed.averaging import Aggregate, Sum
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import update as update_format
 from ucadi.formats.ciphertext import CiphertextSum
+from ucadi.formats.container import Stream
 from ucadi.identity import SecretKeys
 from ucadi.lwe import randomness, scheme
 from ucadi.lwe.parameters import DEGREE
@@ -28,8 +30,8 @@ def check_sum(total: CiphertextSum, this: Round, name: str) -> None:
     for contribution in total.contributions:
         check_contribution(contribution, this, f"{name}: contribution of {contribution.site}")
     check_quorum(total.sites, this)
-    if len(total.ciphertext) != this.polynomials or total.sealed.shape[1] != len(this.roster.members):
-        raise MismatchError(f"{name}: of another size than this round's ciphertexts")
+    if len(total.ciphertext) != this.polynomials or total.sealed.shape[1:] != this.seals:
+        raise MismatchError(f"{name}: of another size than this round's ciphertexts", hint="do not use it")
 
 
 def check_aggregate(aggregate: Aggregate, this: Round, name: str) -> None:
@@ -52,17 +54,20 @@ def open_seals(total: CiphertextSum, this: Round, keys: SecretKeys) -> Secret:
 
 def write_opened(path: Path, total: CiphertextSum, this: Round, secret: Secret, *, force: bool = False) -> Aggregate:
     """Decrypts the sum with the sum of the secrets into an aggregate at `path`."""
-    opened = np.empty(this.values, dtype=np.int32)
-    # every encoded value, but not the weight, was raised by 2^(bits - 1) once per site
-    raised = np.int64(len(total.sites) << (this.bits - 1))
-    start = 0
-    parts = scheme.decrypt(total.ciphertext, this.values, len(total.sites), this.packing, this.public_seed, secret)
+    opened = Stream("I32", (this.values,), _signed(total, this, secret))
+    plan = this.plan_digest
+    update_format.write_sum(path, opened, base=this.plan.base, plan=plan, sites=total.sites, force=force)
+    return update_format.read_aggregate(path)
+
+
+def _signed(total: CiphertextSum, this: Round, secret: Secret) -> Iterator[Sum]:
+    """The decrypted vector: every value, but not the weight, was raised by 2^(bits - 1) once per site."""
+    sites = len(total.sites)
+    raised = np.int64(sites << (this.bits - 1))
+    weight = 1
+    parts = scheme.decrypt(total.ciphertext, this.values, sites, this.packing, this.public_seed, secret)
     for part in track(parts, "decrypting", total=-(-this.polynomials // scheme.BLOCK)):
-        signed = part.astype(np.int64) - raised
-        if start == 0:
-            signed[0] += raised
-        opened[start : start + len(part)] = signed
-        start += len(part)
-    aggregate = Aggregate(this.plan.base, this.plan_digest, total.sites, opened)
-    update_format.write_aggregate(path, aggregate, force=force)
-    return aggregate
+        signed = part.astype(np.int64)
+        signed[weight:] -= raised
+        weight = 0
+        yield signed.astype(np.int32)

@@ -11,7 +11,10 @@ from ucadi.formats import plan as plan_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats.container import canonical_json
 from ucadi.formats.roster import Roster
+from ucadi.identity import SEAL_OVERHEAD
 from ucadi.lwe.parameters import Packing, polynomials
+from ucadi.lwe.randomness import SEED_BYTES
+from ucadi.lwe.shamir import SHARE_BYTES
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,12 @@ class Round:
     def polynomials(self) -> int:
         """Length of a ciphertext."""
         return polynomials(self.values)
+
+    @property
+    def seals(self) -> tuple[int, int]:
+        """Shape of a ciphertext's seals: a row for each member, of the site's secret or a share of it."""
+        part = SEED_BYTES if self.plan.mode == "members" else SHARE_BYTES
+        return len(self.roster.members), part + SEAL_OVERHEAD
 
     @property
     def public_seed(self) -> bytes:

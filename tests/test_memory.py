@@ -1,0 +1,60 @@
+"""Memory: encrypting, adding and opening a model of any size take what a small one takes, beside mapped files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from federation import Federation, make_federation
+
+VALUES = 30_000_000
+MODEL_BYTES = 4 * VALUES
+ROOM_BYTES = 48 << 20
+"""What a command may allocate beside the files that it maps: well below the model."""
+
+LIMITED = """
+import resource, sys
+import ucadi.cli
+
+status = dict(line.split(":") for line in open("/proc/self/status"))
+limit = 1024 * int(status["VmData"].split()[0]) + int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+ucadi.cli.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Federation:
+    shapes = {"a": (VALUES // 2,), "b": (VALUES // 4, 1), "c": (VALUES // 4,)}
+    return make_federation(tmp_path_factory.mktemp("large"), shapes=shapes)
+
+
+def run(federation: Federation, command: str, inputs: list[Path], output: str, key: str = "", *, room: int) -> Path:
+    """Runs a command that can allocate only `room` bytes more than it has when it begins."""
+    path = federation.folder / output
+    options = ["--plan", federation.plan, "--roster", federation.roster, "--output", path]
+    if key:
+        options += ["--key", federation.key(key)]
+    arguments = map(str, [room, command, *inputs, *options])
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, *arguments], env={"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits what a process may allocate as Linux does")
+def test_a_round_of_a_large_model_in_little_memory(large: Federation) -> None:
+    for site in large.sites:
+        run(large, "encrypt", [large.update(site)], f"{site}.enc", site, room=ROOM_BYTES)
+    total = run(large, "aggregate", large.ciphertexts, "sum.enc", "coordinator", room=ROOM_BYTES)
+    opened = run(large, "decrypt", [total], "opened", "site-a", room=ROOM_BYTES)
+    # these two hold their result, and nothing else of its size
+    added = run(large, "aggregate", large.updates, "added", room=MODEL_BYTES + ROOM_BYTES)
+    run(large, "apply", [large.base, opened], "next.weights", room=MODEL_BYTES + ROOM_BYTES)
+    assert opened.read_bytes() == added.read_bytes()
+    with pytest.raises(AssertionError, match="MemoryError"):  # the limit is one
+        run(large, "apply", [large.base, opened], "again.weights", room=ROOM_BYTES)

@@ -12,10 +12,10 @@ import pytest
 from scipy.ndimage import distance_transform_edt
 
 from ucadi.commands.phantom import phantom
-from ucadi.ct.phantom import PhantomScan, scan
-from ucadi.ct.phantom_anatomy import DESCENDING_AORTA
-from ucadi.ct.phantom_cohort import CohortPlan, PatientPlan, apportion, scan_patient
-from ucadi.ct.phantom_scanner import SCANNERS, reconstruction_kernel, white_noise_gain
+from ucadi.ct.phantom.anatomy import DESCENDING_AORTA
+from ucadi.ct.phantom.cohort import CohortPlan, PatientPlan, apportion, scan_patient
+from ucadi.ct.phantom.patient import PhantomScan, scan
+from ucadi.ct.phantom.scanner import SCANNERS, reconstruction_kernel, white_noise_gain
 from ucadi.ct.scan import read_scan
 from ucadi.errors import OutputError, UsageError
 from ucadi.labels import LABELS, Diagnosis

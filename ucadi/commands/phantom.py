@@ -20,7 +20,7 @@ from ucadi.labels import LABELS
 from ucadi.progress import track
 
 if TYPE_CHECKING:
-    from ucadi.ct.phantom_cohort import PatientPlan
+    from ucadi.ct.phantom.cohort import PatientPlan
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ def phantom(
     contrast: Annotated[
         float, typer.Option(min=0, max=1, help="Fraction of patients injected with contrast agent.")
     ] = 0.0,
+    burden: Annotated[
+        float,
+        typer.Option(min=0.012, max=0.25, help="Share of the lungs that pneumonia fills, the median of patients."),
+    ] = 0.045,
     slices: Annotated[
         int | None, typer.Option(min=8, max=1000, help="Slices per scan [default: as the scanner's spacing needs].")
     ] = None,
@@ -73,16 +77,16 @@ def phantom(
     classes differ in where and how the lungs are opaque, as in people, and hardly in how much: a network can
     tell them apart, a mean cannot. To play several hospitals, run it once for each, with its own --site and --scanner.
     """
-    from ucadi.ct.phantom_cohort import CohortPlan
-    from ucadi.ct.phantom_export import write_patient
-    from ucadi.ct.phantom_scanner import SCANNERS
+    from ucadi.ct.phantom.cohort import CohortPlan
+    from ucadi.ct.phantom.export import write_patient
+    from ucadi.ct.phantom.scanner import SCANNERS
 
     if scanner not in SCANNERS:
         raise UsageError(f"--scanner {scanner}: no such preset", hint="use one of: " + ", ".join(SCANNERS))
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}", site):
         raise UsageError(f"--site {site!r}: not a name for folders", hint="up to 32 letters, digits, dots, - and _")
     cohort = CohortPlan(
-        site, patients, _weights(prevalence), scanner, _range(scans_per_patient), contrast, matrix, slices, seed
+        site, patients, _weights(prevalence), scanner, _range(scans_per_patient), contrast, matrix, slices, seed, burden
     )
     plans = cohort.plan_patients()
     with ExitStack() as outputs:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ucadi.ct import phantom_anatomy as anatomy
-from ucadi.ct.phantom_anatomy import Habitus, Thorax
-from ucadi.ct.phantom_lesions import (
+from ucadi.ct.phantom import anatomy
+from ucadi.ct.phantom.anatomy import Habitus, Thorax
+from ucadi.ct.phantom.lesions import (
+    MEDIAN_BURDEN,
     Blob,
     Disease,
     Opacities,
@@ -22,10 +23,10 @@ from ucadi.ct.phantom_lesions import (
     sample_disease,
     sample_incidental_findings,
 )
-from ucadi.ct.phantom_rendering import CONSOLIDATED_HU, Renderer, Scene
-from ucadi.ct.phantom_scanner import Detector, Protocol
-from ucadi.ct.phantom_shapes import Array
-from ucadi.ct.phantom_trees import LungTrees, Tissue, grow_lung_trees
+from ucadi.ct.phantom.rendering import CONSOLIDATED_HU, Renderer, Scene
+from ucadi.ct.phantom.scanner import Detector, Protocol
+from ucadi.ct.phantom.shapes import Array
+from ucadi.ct.phantom.trees import LungTrees, Tissue, grow_lung_trees
 from ucadi.labels import Diagnosis
 
 MOTTLE_HU = 14.0
@@ -42,12 +43,12 @@ class Patient:
     incidental: tuple[Blob, ...]
 
     @classmethod
-    def sample(cls, diagnosis: Diagnosis, rng: np.random.Generator) -> Patient:
-        """A patient at random who has that diagnosis."""
+    def sample(cls, diagnosis: Diagnosis, rng: np.random.Generator, median_burden: float = MEDIAN_BURDEN) -> Patient:
+        """A patient at random who has that diagnosis; `median_burden` says how ill such patients are."""
         habitus = Habitus.sample(rng)
         tissue = Tissue.of(habitus, rng)
         trees = grow_lung_trees(tissue, rng)
-        disease = sample_disease(diagnosis, tissue, trees, rng)
+        disease = sample_disease(diagnosis, tissue, trees, rng, median_burden)
         return cls(habitus, diagnosis, trees, disease, sample_incidental_findings(tissue, rng))
 
 

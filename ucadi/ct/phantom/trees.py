@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ucadi.ct.phantom_anatomy import HILA, Habitus, Landmarks, lattice_at, lung_distance
-from ucadi.ct.phantom_shapes import Array, Point
+from ucadi.ct.phantom.anatomy import HILA, Habitus, Landmarks, lattice_at, lung_distance
+from ucadi.ct.phantom.shapes import Array, Point
 
 ARTERY_ROOT_MM, VEIN_ROOT_MM = 7.0, 6.4
 VEIN_OFFSET_MM = (0.0, 2.0, -18.0)

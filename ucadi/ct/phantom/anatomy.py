@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ucadi.ct.phantom_shapes import (
+from ucadi.ct.phantom.shapes import (
     FADE_MM,
     FAR,
     Array,
@@ -29,7 +29,7 @@ from ucadi.ct.phantom_shapes import (
     ripple,
     tubes,
 )
-from ucadi.ct.phantom_skeleton import (
+from ucadi.ct.phantom.skeleton import (
     RIB_PITCH_MM,
     VERTEBRA_PITCH_MM,
     cavity,

@@ -14,12 +14,12 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ucadi.ct import phantom_anatomy as anatomy
-from ucadi.ct.phantom_anatomy import Habitus, Thorax
-from ucadi.ct.phantom_lesions import Opacities
-from ucadi.ct.phantom_scanner import Protocol
-from ucadi.ct.phantom_shapes import Array, Lattice
-from ucadi.ct.phantom_trees import SlicePlane, Tree, cut
+from ucadi.ct.phantom import anatomy
+from ucadi.ct.phantom.anatomy import Habitus, Thorax
+from ucadi.ct.phantom.lesions import Opacities
+from ucadi.ct.phantom.scanner import Protocol
+from ucadi.ct.phantom.shapes import Array, Lattice
+from ucadi.ct.phantom.trees import SlicePlane, Tree, cut
 
 Box = tuple[slice, slice]
 

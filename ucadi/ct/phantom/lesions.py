@@ -19,12 +19,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ucadi.ct.phantom_shapes import FAR, Array, Lattice, Point, Window, ellipsoid, ripple
-from ucadi.ct.phantom_trees import SEED_SPACING_MM, LungTrees, Tissue
+from ucadi.ct.phantom.shapes import FAR, Array, Lattice, Point, Window, ellipsoid, ripple
+from ucadi.ct.phantom.trees import SEED_SPACING_MM, LungTrees, Tissue
 from ucadi.labels import Diagnosis
 
-MEDIAN_BURDEN, BURDEN_SPREAD = 0.045, 0.55
-"""Share of the lung's air that is replaced: the median over patients, and the deviation of its logarithm."""
+MEDIAN_BURDEN = 0.045
+"""Share of the lung's air that a disease replaces, the median over patients, where nothing else is asked for."""
+
+BURDEN_SPREAD = 0.55
+"""Deviation of the logarithm of that share."""
+
+LEAST_BURDEN, MOST_BURDEN = 0.012, 0.25
 
 CONSOLIDATED = 0.92
 MOST_FOCI = 90
@@ -116,9 +121,12 @@ class Opacities:
     paving: Array | None = None
 
 
-def sample_disease(diagnosis: Diagnosis, tissue: Tissue, trees: LungTrees, rng: np.random.Generator) -> Disease:
-    """The disease of a patient with that diagnosis."""
-    burden = float(np.clip(MEDIAN_BURDEN * np.exp(BURDEN_SPREAD * rng.standard_normal()), 0.012, 0.16))
+def sample_disease(
+    diagnosis: Diagnosis, tissue: Tissue, trees: LungTrees, rng: np.random.Generator, median_burden: float
+) -> Disease:
+    """The disease of a patient with that diagnosis, drawn around a `median_burden` (share of the lung's air)."""
+    drawn = median_burden * np.exp(BURDEN_SPREAD * rng.standard_normal())
+    burden = float(np.clip(drawn, LEAST_BURDEN, MOST_BURDEN))
     if diagnosis is Diagnosis.COVID:
         return _covid(burden, tissue, rng)
     if diagnosis is Diagnosis.OTHER_VIRAL:

@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ucadi.ct.phantom_anatomy import SCAN_RANGE_MM, Habitus
-from ucadi.ct.phantom_shapes import Array
+from ucadi.ct.phantom.anatomy import SCAN_RANGE_MM, Habitus
+from ucadi.ct.phantom.shapes import Array
 
 INTERCEPT = -1024
 """Stored values are HU + 1024, as every vendor here writes them (DICOM PS3.3 C.11.1.1.2)."""

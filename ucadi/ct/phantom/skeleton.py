@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ucadi.ct.phantom_shapes import FAR, Array, Lattice, ellipsoid, oval, profile, tubes
+from ucadi.ct.phantom.shapes import FAR, Array, Lattice, ellipsoid, oval, profile, tubes
 
 CAVITY_HALF_WIDTH = (
     (-40, 118),

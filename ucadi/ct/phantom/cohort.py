@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ucadi.ct.phantom import Patient, PhantomScan, scan
-from ucadi.ct.phantom_scanner import SCANNERS, Protocol
+from ucadi.ct.phantom.lesions import MEDIAN_BURDEN
+from ucadi.ct.phantom.patient import Patient, PhantomScan, scan
+from ucadi.ct.phantom.scanner import SCANNERS, Protocol
 from ucadi.labels import Diagnosis
 
 
@@ -35,6 +36,7 @@ class PatientPlan:
     scans: int
     matrix: int
     slices: int | None
+    burden: float = MEDIAN_BURDEN
 
     @property
     def patient(self) -> str:
@@ -68,6 +70,7 @@ class CohortPlan:
     matrix: int = 512
     slices: int | None = None
     seed: int = 0
+    burden: float = MEDIAN_BURDEN
 
     def plan_patients(self) -> tuple[PatientPlan, ...]:
         """All patients; the numbers of each diagnosis and of contrast scans are exact, only their order is random."""
@@ -87,6 +90,7 @@ class CohortPlan:
                 int(scans[index]),
                 self.matrix,
                 self.slices,
+                self.burden,
             )
             for index in range(self.patients)
         )
@@ -103,7 +107,7 @@ def apportion(total: int, weights: Sequence[float]) -> tuple[int, ...]:
 
 def scan_patient(plan: PatientPlan) -> Iterator[tuple[Patient, Visit, PhantomScan]]:
     """Makes the patient and yields one scan after the other."""
-    patient = Patient.sample(plan.diagnosis, plan.random(0))
+    patient = Patient.sample(plan.diagnosis, plan.random(0), plan.burden)
     for visit in _visits(plan):
         rng = plan.random(1 + visit.number)
         protocol = Protocol.plan(

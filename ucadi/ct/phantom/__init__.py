@@ -1,0 +1,1 @@
+"""Synthetic thorax CTs: patients, diseases, scanners, and their series as DICOM."""

@@ -47,11 +47,13 @@ def add(updates: Sequence[Update], layout: Layout, *, cap: int, bits: int, clip:
         if sites.count(site) > 1:
             raise MismatchError(f"two updates of {site}", hint="a site contributes once to a round")
     encoders = [Encoder(update, layout, cap=cap, bits=bits, clip=clip) for update in updates]
+    first, *others = [encoder.pieces() for encoder in encoders]
     total = np.empty(1 + layout.size, dtype=np.int32)
     start = 0
-    for pieces in zip(*(encoder.pieces() for encoder in encoders), strict=True):
-        run = as_sum(np.sum(pieces, axis=0))
-        total[start : start + len(run)] = run
+    for run in first:
+        for pieces in others:
+            run += next(pieces)
+        total[start : start + len(run)] = as_sum(run)
         start += len(run)
     return total
 

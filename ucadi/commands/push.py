@@ -1,0 +1,76 @@
+"""ucadi push."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ucadi.commands import KeyFile
+from ucadi.errors import UsageError
+from ucadi.formats import keys as key_format
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """Names of the files sent, and of those that the relay had already."""
+
+    relay: str
+    sent: tuple[str, ...]
+    present: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [*(f"{name}: sent" for name in self.sent), *(f"{name}: there already" for name in self.present)]
+        return "\n".join(lines) or f"nothing to send to {self.relay}"
+
+
+def push(
+    files: Annotated[list[Path] | None, typer.Argument(help="Files to send [default: all of --exchange].")] = None,
+    *,
+    relay: Annotated[str, typer.Option("--relay", help="The relay's address, tcp://HOST:PORT.")],
+    relay_card: Annotated[Path, typer.Option("--relay-card", help="The relay's card.")],
+    key: KeyFile,
+    exchange: Annotated[
+        Path | None, typer.Option("--exchange", help="One's own exchange directory: files are named by it.")
+    ] = None,
+    names: Annotated[
+        list[str] | None, typer.Option("--as", help="Name at the relay, one for each FILE, in their order.")
+    ] = None,
+) -> PushResult:
+    """Send files to the relay, continuing where an earlier attempt ended.
+
+    With --exchange and no FILE, sends all of one's own files there that the relay lacks. A file appears at
+    the relay whole or not at all, and is never replaced; sending it twice changes nothing.
+    """
+    from ucadi.relay.client import Client
+    from ucadi.relay.protocol import Peer
+    from ucadi.relay.store import Store
+
+    keys = key_format.read_key(key)
+    with Client(relay, key_format.read_card(relay_card).keys, keys) as client:
+        if files:
+            wanted = dict(zip(_names(files, names, exchange), files, strict=True))
+        elif exchange is not None:
+            me = client.welcome()
+            here = [name for name in Store(exchange).names() if Peer(me.name, me.coordinator).may_put(name)]
+            there = {entry.name for entry in client.entries()}
+            wanted = {name: exchange / name for name in here if name not in there}
+        else:
+            raise UsageError("nothing to send", hint="ucadi push FILE --as NAME, or ucadi push --exchange DIR")
+        sent = client.put(wanted)
+    return PushResult(relay, sent, tuple(name for name in wanted if name not in sent))
+
+
+def _names(files: list[Path], names: list[str] | None, exchange: Path | None) -> list[str]:
+    if names is not None:
+        if len(names) != len(files):
+            raise UsageError(f"{len(files)} files, {len(names)} names", hint="one --as NAME for each FILE")
+        return names
+    if exchange is None:
+        raise UsageError("under which names?", hint="--as rounds/0001/uploads/SITE.enc, or --exchange DIR")
+    try:
+        return [path.resolve().relative_to(exchange.resolve()).as_posix() for path in files]
+    except ValueError:
+        raise UsageError(f"not all files are in {exchange}", hint="--as NAME for files elsewhere") from None

@@ -1,0 +1,155 @@
+"""ucadi relay serve."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from ucadi.errors import MismatchError, UcadiError
+from ucadi.formats import keys as key_format
+from ucadi.formats import roster as roster_format
+from ucadi.formats.roster import Roster
+
+if TYPE_CHECKING:
+    from ucadi.relay.broker import Broker
+    from ucadi.relay.protocol import Peer
+
+ROSTER = "federation.json"
+LATER_ROSTERS = "federation-[0-9][0-9][0-9][0-9].json"
+
+
+@dataclass(frozen=True)
+class RelayServeResult:
+    """What a relay did until it was stopped: files received and sent, requests refused."""
+
+    relay: str
+    received: int
+    sent: int
+    refused: int
+
+    def __str__(self) -> str:
+        return f"{self.relay} stopped: {self.received} files received, {self.sent} sent, {self.refused} refused"
+
+
+def relay_serve(
+    exchange: Annotated[Path, typer.Argument(help="The exchange directory, with the roster as federation.json.")],
+    *,
+    key: Annotated[Path, typer.Option("--key", help="The relay's own secret key file.")],
+    bind: Annotated[
+        str, typer.Option(help="Where to listen; tcp://*:PORT for all networks, port 0 for any.")
+    ] = "tcp://127.0.0.1:7400",
+    max_gigabytes: Annotated[float, typer.Option(help="Largest file taken.", min=0.001)] = 4.0,
+) -> RelayServeResult:
+    """Keep an exchange directory and move its files between coordinator and sites, never looking inside.
+
+    Admits the keys of the roster alone. A newer roster (federation-0002.json and so on, signed by the same
+    coordinator) takes effect when it appears. Ends on SIGTERM or SIGINT; nothing is lost if it is killed.
+    """
+    from ucadi.relay.broker import Broker, Limits
+    from ucadi.relay.store import Store
+
+    keys = key_format.read_key(key)
+    events = _Events(as_json=_json_is_wanted())
+    admission = _Admission(exchange, events)
+    store = Store(exchange)
+    store.sweep()
+    for name in store.names():
+        store.find(name)  # so that digests are known when the first site asks
+    limits = Limits(file_bytes=int(max_gigabytes * 1e9))
+    broker = Broker(store, keys.transport, admission.peers, limits=limits, log=events)
+    address = broker.bind(bind)
+    events("listening", {"address": address, "relay": keys.name, "fingerprint": keys.public.fingerprint})
+    with _ended_by_signals(broker):
+        broker.run()
+    return RelayServeResult(keys.name, events.counts["received"], events.counts["sent"], events.counts["refused"])
+
+
+class _Events:
+    """Prints events as they happen: JSON for programs on stdout, or lines for people on stderr."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.counts: Counter[str] = Counter()
+        self._as_json = as_json
+
+    def __call__(self, event: str, fields: Mapping[str, Any]) -> None:
+        self.counts[event] += 1
+        if self._as_json:
+            print(json.dumps({"event": event, **fields}), flush=True)
+        else:
+            print(event, *(f"{name}={value}" for name, value in fields.items()), file=sys.stderr, flush=True)
+
+
+class _Admission:
+    """The keys of the newest roster in the exchange directory, read again when a roster file changes."""
+
+    def __init__(self, exchange: Path, events: _Events) -> None:
+        self._exchange = exchange
+        self._events = events
+        self._seen: tuple[Path, int, int] | None = None
+        first = roster_format.read(exchange / ROSTER)
+        self._coordinator = first.coordinator
+        self._peers = _peers_of(first)
+
+    def peers(self) -> Mapping[bytes, Peer]:
+        """The keys that are admitted now."""
+        path = self._newest()
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            seen = (path, status.st_mtime_ns, status.st_ino)
+            if seen != self._seen:
+                self._seen = seen
+                try:
+                    self._take(path)
+                except UcadiError as error:
+                    self._events("roster ignored", {"name": path.name, "why": error.message})
+        return self._peers
+
+    def _newest(self) -> Path:
+        later = sorted(self._exchange.glob(LATER_ROSTERS))
+        return later[-1] if later else self._exchange / ROSTER
+
+    def _take(self, path: Path) -> None:
+        roster = roster_format.read(path)
+        if roster.coordinator != self._coordinator:
+            raise MismatchError(f"{path.name} is signed by another coordinator than {ROSTER} was at the start")
+        self._peers = _peers_of(roster)
+        self._events("roster", {"name": path.name, "digest": roster.digest, "members": len(roster.members)})
+
+
+def _peers_of(roster: Roster) -> dict[bytes, Peer]:
+    from ucadi.relay.protocol import Peer
+
+    members = {member.transport: Peer(member.name, coordinator=False) for member in roster.members}
+    return members | {roster.coordinator.transport: Peer(roster.coordinator.name, coordinator=True)}
+
+
+@contextmanager
+def _ended_by_signals(broker: Broker) -> Iterator[None]:
+    """Makes SIGTERM and SIGINT end the broker; what was before is restored."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        broker.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _json_is_wanted() -> bool:
+    """Whether the command line said --json; as a function in a program, a relay writes for people."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.params.get("as_json"))

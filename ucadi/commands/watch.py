@@ -1,0 +1,45 @@
+"""ucadi watch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ucadi.commands import KeyFile
+from ucadi.errors import UsageError
+from ucadi.formats import keys as key_format
+
+
+@dataclass(frozen=True)
+class WatchResult:
+    """The SHA-256 of each file that was awaited, by name."""
+
+    digests: dict[str, str]
+
+    def __str__(self) -> str:
+        return "\n".join(self.digests)
+
+
+def watch(
+    names: Annotated[list[str], typer.Argument(help="Files at the relay, such as rounds/0003/plan.json.")],
+    *,
+    relay: Annotated[str, typer.Option("--relay", help="The relay's address, tcp://HOST:PORT.")],
+    relay_card: Annotated[Path, typer.Option("--relay-card", help="The relay's card.")],
+    key: KeyFile,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait at most [default: for ever].", min=0)] = None,
+) -> WatchResult:
+    """Wait until all these files are at the relay, then print their names.
+
+    Fails with exit code 8, naming what is missing, after --timeout seconds.
+    """
+    from ucadi.relay.client import Client
+    from ucadi.relay.protocol import is_name
+
+    for name in names:
+        if not is_name(name):
+            raise UsageError(f"{name!r} is no name in an exchange directory", hint="for example rounds/0003/plan.json")
+    with Client(relay, key_format.read_card(relay_card).keys, key_format.read_key(key)) as client:
+        return WatchResult({entry.name: entry.digest for entry in client.wait(names, timeout)})

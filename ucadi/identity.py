@@ -26,6 +26,9 @@ from ucadi.errors import SignatureError, UsageError
 SEAL_OVERHEAD = 1136
 """Bytes that sealing adds: the encapsulated key (1,120) and the authentication tag (16)."""
 
+AUTHENTICATION_BYTES = 16
+"""Bytes that AES-GCM adds."""
+
 _SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -50,7 +53,7 @@ class PublicKeys:
         check_name(self.name)
         lengths = (len(self.signing), len(self.sealing), len(self.transport))
         if lengths != (_SIGNING_BYTES, _MLKEM_PUBLIC_BYTES + _X25519_BYTES, _X25519_BYTES):
-            raise SignatureError(f"{self.name}: public keys of a wrong length")
+            raise SignatureError(f"{self.name}: public keys of a wrong length", hint="make keys with keygen")
 
     @property
     def fingerprint(self) -> str:
@@ -87,7 +90,9 @@ class SecretKeys:
         check_name(self.name)
         lengths = (len(self.signing), len(self.sealing), len(self.transport))
         if lengths != (_SIGNING_BYTES, _MLKEM_SEED_BYTES + _X25519_BYTES, _X25519_BYTES):
-            raise SignatureError(f"{self.name}: secret keys of a wrong length")
+            raise SignatureError(
+                f"{self.name}: secret keys of a wrong length", hint="use the key file as keygen made it"
+            )
 
     @classmethod
     def generate(cls, name: str) -> SecretKeys:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ucadi.errors import CapacityError, MismatchError
-from ucadi.fed.fixedpoint import Encoder, Layout, decode
+from ucadi.fed.fixedpoint import Encoded, Encoder, Layout, decode
 from ucadi.fed.update import Arrays, Update, check_finite, in_pieces
 
 Sum = npt.NDArray[np.int32]
@@ -58,7 +58,7 @@ def add(updates: Sequence[Update], layout: Layout, *, cap: int, bits: int, clip:
     return total
 
 
-def as_sum(total: npt.NDArray[np.int64]) -> Sum:
+def as_sum(total: Encoded) -> Sum:
     """A run of a summed vector in the 32 bits that the scheme's slots guarantee."""
     if np.abs(total).max(initial=0) > np.iinfo(np.int32).max:
         raise CapacityError(

@@ -51,7 +51,9 @@ class Layout:
     def __post_init__(self) -> None:
         names = [tensor.name for tensor in self.tensors]
         if names != sorted(set(names)):
-            raise FormatError("the layout's tensors are not in name order, or one stands twice")
+            raise FormatError(
+                "the layout's tensors are not in name order, or one stands twice", hint="open the round anew"
+            )
 
     @property
     def size(self) -> int:

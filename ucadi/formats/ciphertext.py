@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ucadi.errors import FormatError, SignatureError
 from ucadi.formats import container
-from ucadi.formats.container import Container, Digests, Metadata, Stream, tensor_digest
+from ucadi.formats.container import GET_AGAIN, Container, Digests, Metadata, Stream, tensor_digest
 from ucadi.formats.signed import Fields, sign, verify
 from ucadi.identity import PublicKeys, SecretKeys
 from ucadi.lwe.parameters import DEGREE, SCHEME
@@ -24,6 +24,9 @@ from ucadi.lwe.ring import Polynomials
 
 CIPHERTEXT_FORMAT = "ucadi-ciphertext"
 SUM_FORMAT = "ucadi-ciphertext-sum"
+
+_TENSORS = {"ciphertext", "sealed"}
+_DOCUMENT = {"format", "version", "scheme", "plan", "site", "clipped", "digests", "signature"}
 
 Sealed = npt.NDArray[np.uint8]
 """One row per receiver, in the roster's order; in a sum, one such matrix per contribution."""
@@ -108,7 +111,7 @@ def read_ciphertext(path: Path) -> Ciphertext:
 def parse_ciphertext(held: Container, name: str) -> Ciphertext:
     """The ciphertext that a container holds."""
     ciphertext, sealed = _tensors(held, name, sealed_dimensions=2)
-    contribution = _contribution(Fields(held.metadata, name))
+    contribution = parse_contribution(held.metadata, name)
     _check_digest(ciphertext, contribution.ciphertext_digest, name)
     _check_digest(sealed, contribution.sealed_digest, name)
     return Ciphertext(contribution, ciphertext, sealed)
@@ -149,13 +152,14 @@ def parse_sum(held: Container, name: str) -> CiphertextSum:
     """The sum that a container holds."""
     ciphertext, sealed = _tensors(held, name, sealed_dimensions=3)
     fields = Fields(held.metadata, name)
-    contributions = tuple(_contribution(inner) for inner in fields.objects("contributions"))
+    documents = enumerate(fields.objects("contributions"))
+    contributions = tuple(parse_contribution(inner.values, f"{name}: contributions[{i}]") for i, inner in documents)
     digests = fields.object("digests")
     _check_digest(ciphertext, digests.digest("ciphertext"), name)
     _check_digest(sealed, digests.digest("sealed"), name)
     sites = [contribution.site for contribution in contributions]
     if not sites or sites != sorted(set(sites)) or len(sealed) != len(sites):
-        raise FormatError(f"{name}: a sum lists each contributing site once, by name, with its seals")
+        raise FormatError(f"{name}: a sum lists each contributing site once, by name, with its seals", hint=GET_AGAIN)
     for contribution, seals in zip(contributions, sealed, strict=True):
         _check_digest(seals, contribution.sealed_digest, f"{name}: seals of {contribution.site}")
     return CiphertextSum(fields.digest("plan"), contributions, ciphertext, sealed, held.metadata)
@@ -166,14 +170,18 @@ def verify_signature(document: Metadata, keys: PublicKeys, name: str) -> None:
     verify(document, keys, name)
 
 
-def _contribution(fields: Fields) -> Contribution:
-    document = fields.values
+def parse_contribution(document: Metadata, name: str) -> Contribution:
+    """The signed document of a ciphertext, from its metadata or from a sum's."""
+    fields = Fields(document, name)
     if document.get("format") != CIPHERTEXT_FORMAT or document.get("scheme") != SCHEME:
-        raise FormatError("a contribution is not a ciphertext of this scheme")
+        raise FormatError(f"{name}: not a ciphertext of this scheme", hint=GET_AGAIN)
     digests = fields.object("digests")
     clipped = fields.text("clipped")
-    if len(clipped) != 10 or not clipped.isdecimal():
-        raise FormatError("a contribution does not count what was clipped")
+    if len(clipped) != 10 or not clipped.isascii() or not clipped.isdecimal():
+        raise FormatError(f"{name}: does not count what was clipped", hint=GET_AGAIN)
+    # what a site could add here would fill the header of the sum
+    if set(document) != _DOCUMENT or set(digests.values) != _TENSORS:
+        raise FormatError(f"{name}: says more, or less, of itself than a ciphertext does", hint=GET_AGAIN)
     return Contribution(
         fields.text("site"),
         fields.digest("plan"),
@@ -185,13 +193,13 @@ def _contribution(fields: Fields) -> Contribution:
 
 
 def _tensors(held: Container, name: str, sealed_dimensions: int) -> tuple[Polynomials, Sealed]:
-    if set(held.tensors) != {"ciphertext", "sealed"}:
-        raise FormatError(f"{name}: holds other tensors than a ciphertext's")
+    if set(held.tensors) != _TENSORS:
+        raise FormatError(f"{name}: holds other tensors than a ciphertext's", hint=GET_AGAIN)
     ciphertext, sealed = held.tensors["ciphertext"], held.tensors["sealed"]
     if ciphertext.dtype != np.uint64 or ciphertext.ndim != 2 or ciphertext.shape[1] != DEGREE or not len(ciphertext):
-        raise FormatError(f"{name}: polynomials of another shape than this scheme's")
+        raise FormatError(f"{name}: polynomials of another shape than this scheme's", hint=GET_AGAIN)
     if sealed.dtype != np.uint8 or sealed.ndim != sealed_dimensions:
-        raise FormatError(f"{name}: seals of another shape than this scheme's")
+        raise FormatError(f"{name}: seals of another shape than this scheme's", hint=GET_AGAIN)
     return ciphertext, sealed
 
 

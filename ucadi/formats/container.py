@@ -49,6 +49,9 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 METADATA_KEY = "ucadi"
 
+GET_AGAIN = "it was changed on the way, or made by another program: get it again from who made it"
+"""What to do about a file that is not as ucadi writes it."""
+
 
 @dataclass(frozen=True)
 class Container:
@@ -78,7 +81,7 @@ def parse_canonical_json(text: str | bytes, name: str) -> Any:
         value = json.loads(text)
         exact = canonical_json(value)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{name}: not JSON: {error}") from None
+        raise FormatError(f"{name}: not JSON: {error}", hint=GET_AGAIN) from None
     if exact != (text if isinstance(text, str) else text.decode("utf-8", "replace")):
         raise FormatError(f"{name}: JSON, but not in canonical form", hint="it was edited or made by another program")
     return value
@@ -140,14 +143,14 @@ def read(path: Path, expected_format: str | None = None) -> Container:
         size = path.stat().st_size
         file = path.open("rb")
     except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}") from None
+        raise FormatError(f"{path}: {error.strerror}", hint="is the path right?") from None
     with file:
         prefix = file.read(8)
         if len(prefix) < 8:
-            raise FormatError(f"{name}: too short to be a ucadi file")
+            raise FormatError(f"{name}: too short to be a ucadi file", hint=GET_AGAIN)
         (length,) = struct.unpack("<Q", prefix)
         if not 2 <= length <= min(MAX_HEADER, size - 8):
-            raise FormatError(f"{name}: not a ucadi file, or truncated")
+            raise FormatError(f"{name}: not a ucadi file, or truncated", hint=GET_AGAIN)
         text = file.read(length)
     entries, metadata = _parse_header(text, name)
     tensors = _map_tensors(path, entries, offset=8 + length, size=size)
@@ -159,6 +162,8 @@ def read(path: Path, expected_format: str | None = None) -> Container:
 def check_format(metadata: Metadata, expected: str, name: str, version: int = 1) -> None:
     """Raises FormatError unless the metadata says that the file is of the expected format and version."""
     found = metadata.get("format")
+    if not isinstance(found, str) or not found.isprintable():
+        raise FormatError(f"{name}: does not say what it is", hint=GET_AGAIN)
     if found != expected:
         raise FormatError(f"{name}: a {found} file, not a {expected} file", hint=f"ucadi inspect {name}")
     if metadata.get("version") != version:
@@ -194,7 +199,7 @@ def _header(tensors: Mapping[str, npt.NDArray[Any] | Stream], metadata: Metadata
 def _parse_header(text: bytes, name: str) -> tuple[dict[str, Any], Metadata]:
     stripped = text.rstrip(b" ")
     if len(text) - len(stripped) >= 8 or len(text) % 8:
-        raise FormatError(f"{name}: header with wrong padding")
+        raise FormatError(f"{name}: header with wrong padding", hint=GET_AGAIN)
     header = parse_canonical_json(stripped, f"{name}: header")
     if not isinstance(header, dict) or not isinstance(header.get("__metadata__"), dict):
         raise FormatError(f"{name}: a safetensors file, but not one of ucadi's", hint="it lacks ucadi's metadata")
@@ -203,9 +208,9 @@ def _parse_header(text: bytes, name: str) -> tuple[dict[str, Any], Metadata]:
         raise FormatError(f"{name}: a safetensors file, but not one of ucadi's", hint="it lacks ucadi's metadata")
     metadata = parse_canonical_json(described[METADATA_KEY], f"{name}: metadata")
     if not isinstance(metadata, dict):
-        raise FormatError(f"{name}: metadata is not an object")
+        raise FormatError(f"{name}: metadata is not an object", hint=GET_AGAIN)
     if len(header) > MAX_TENSORS:
-        raise FormatError(f"{name}: {len(header)} tensors; at most {MAX_TENSORS} are read")
+        raise FormatError(f"{name}: {len(header)} tensors; at most {MAX_TENSORS} are read", hint=GET_AGAIN)
     return header, metadata
 
 
@@ -215,12 +220,14 @@ def _map_tensors(path: Path, entries: dict[str, Any], offset: int, size: int) ->
     data = np.memmap(path, mode="r", dtype=np.uint8, offset=offset, shape=(size - offset,)) if size > offset else None
     for name, dtype, shape, start, end in _entries(entries, path.name):
         if start != end_of_last or end - start != math.prod(shape) * dtype.itemsize or end > size - offset:
-            raise FormatError(f"{path.name}: tensor {name} does not lie where the header says", hint="truncated?")
+            raise FormatError(f"{path.name}: tensor {name} does not lie where the header says", hint=GET_AGAIN)
         part = data[start:end] if data is not None else np.empty(0, np.uint8)
         tensors[name] = np.asarray(part).view(dtype).reshape(shape)
         end_of_last = end
     if end_of_last != size - offset:
-        raise FormatError(f"{path.name}: {size - offset} bytes of tensors, the header says {end_of_last}")
+        raise FormatError(
+            f"{path.name}: {size - offset} bytes of tensors, the header says {end_of_last}", hint=GET_AGAIN
+        )
     return tensors
 
 
@@ -231,6 +238,8 @@ def _entries(entries: dict[str, Any], file: str) -> Iterator[tuple[str, np.dtype
         return type(value) is int and 0 <= value < 1 << 48
 
     for name in sorted(entries):
+        if not name.isprintable():
+            raise FormatError(f"{file}: a tensor's name is not printable", hint=GET_AGAIN)
         match entries[name]:
             case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [start, end], **rest} if (
                 not rest
@@ -242,4 +251,6 @@ def _entries(entries: dict[str, Any], file: str) -> Iterator[tuple[str, np.dtype
             ):
                 yield name, DTYPES[dtype], tuple(shape), start, end
             case _:
-                raise FormatError(f"{file}: tensor {name} is described in a way that ucadi does not write")
+                raise FormatError(
+                    f"{file}: tensor {name} is described in a way that ucadi does not write", hint=GET_AGAIN
+                )

@@ -6,8 +6,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from ucadi.errors import FormatError, OutputError, SignatureError
-from ucadi.formats.container import Metadata, canonical_json
+from ucadi.errors import FormatError, OutputError, SignatureError, UsageError
+from ucadi.formats.container import GET_AGAIN, Metadata, canonical_json
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
 from ucadi.identity import PublicKeys, SecretKeys
 
@@ -82,9 +82,12 @@ def card_fields(keys: PublicKeys) -> Metadata:
 
 def parse_card(fields: Fields) -> PublicKeys:
     """Public keys from a card or a roster."""
+    name = fields.text("name")
     try:
-        return PublicKeys(
-            fields.text("name"), fields.octets("signing"), fields.octets("sealing"), fields.octets("transport")
-        )
-    except SignatureError as error:
-        raise FormatError(error.message) from None
+        keys = PublicKeys(name, fields.octets("signing"), fields.octets("sealing"), fields.octets("transport"))
+        keys.seal(b"", b"")  # bytes that are no keys would fail every site's encryption
+    except (SignatureError, UsageError) as error:
+        raise FormatError(error.message, hint=error.hint or GET_AGAIN) from None
+    except ValueError:
+        raise FormatError(f"{name}: nothing can be sealed to this key", hint="make keys with keygen") from None
+    return keys

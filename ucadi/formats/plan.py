@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from ucadi.errors import MismatchError
+from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.fed.fixedpoint import Layout, TensorRange
 from ucadi.fed.plan import Plan, Schedule
-from ucadi.formats.container import file_digest
+from ucadi.formats.container import GET_AGAIN, file_digest
 from ucadi.formats.roster import Roster
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
 from ucadi.identity import SecretKeys
@@ -44,7 +44,19 @@ def read(path: Path, roster: Roster) -> tuple[Plan, str]:
         raise MismatchError(
             f"{path.name}: made for another roster", hint="use the roster that the round was opened with"
         )
-    plan = Plan(
+    try:
+        plan = _plan(fields, roster)
+    except UsageError as error:
+        raise FormatError(f"{path.name}: {error.message}", hint=error.hint or GET_AGAIN) from None
+    for site in plan.sites:
+        roster.member(site)
+    if (plan.federation, fields.text("mode")) != (roster.federation, roster.policy.mode):
+        raise MismatchError(f"{path.name}: federation or key mode is not the roster's", hint="do not use this plan")
+    return plan, file_digest(path)
+
+
+def _plan(fields: Fields, roster: Roster) -> Plan:
+    return Plan(
         federation=fields.text("federation"),
         round=fields.number("round", least=1),
         base=fields.digest("base"),
@@ -56,17 +68,12 @@ def read(path: Path, roster: Roster) -> tuple[Plan, str]:
         layout=Layout(tuple(_tensor(tensor) for tensor in fields.objects("layout"))),
         schedule=_schedule(fields.object("schedule")),
     )
-    for site in plan.sites:
-        roster.member(site)
-    if (plan.federation, fields.text("mode")) != (roster.federation, roster.policy.mode):
-        raise MismatchError(f"{path.name}: federation or key mode is not the roster's")
-    return plan, file_digest(path)
 
 
 def _tensor(fields: Fields) -> TensorRange:
     shape = fields.values.get("shape")
-    if not isinstance(shape, list) or not all(type(n) is int and 0 < n < 1 << 32 for n in shape):
-        raise MismatchError("the layout holds a tensor without a shape")
+    if not isinstance(shape, list) or len(shape) > 8 or not all(type(n) is int and 0 < n < 1 << 32 for n in shape):
+        raise FormatError("the layout holds a tensor without a shape", hint=GET_AGAIN)
     return TensorRange(fields.text("name"), tuple(shape), fields.number("exponent", least=-64, most=64))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.fed.plan import KeyMode
-from ucadi.formats.container import file_digest
+from ucadi.formats.container import GET_AGAIN, file_digest
 from ucadi.formats.keys import card_fields, parse_card
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
 from ucadi.identity import PublicKeys, SecretKeys, check_name
@@ -116,7 +116,7 @@ def read(path: Path) -> Roster:
     try:
         _check(roster)
     except UsageError as error:
-        raise FormatError(f"{path.name}: {error.message}") from None
+        raise FormatError(f"{path.name}: {error.message}", hint=error.hint or GET_AGAIN) from None
     return roster
 
 
@@ -141,4 +141,4 @@ def _mode(policy: Fields) -> KeyMode:
         case "threshold":
             return "threshold"
         case other:
-            raise FormatError(f"unknown key mode {other!r}")
+            raise FormatError(f"unknown key mode {other!r}", hint=GET_AGAIN)

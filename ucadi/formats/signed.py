@@ -6,15 +6,25 @@ plans and cards are such documents in files of their own; ciphertexts carry one 
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from ucadi.errors import FormatError, SignatureError
-from ucadi.formats.container import MAX_HEADER, Metadata, canonical_json, check_format, parse_canonical_json
+from ucadi.formats.container import (
+    GET_AGAIN,
+    MAX_HEADER,
+    Metadata,
+    canonical_json,
+    check_format,
+    parse_canonical_json,
+)
 from ucadi.formats.output import write_file
 from ucadi.identity import PublicKeys, SecretKeys
 
 _DOMAIN = b"ucadi/signed/v1\n"
+
+_LARGEST = sys.float_info.max
 
 
 def sign(document: Metadata, keys: SecretKeys) -> Metadata:
@@ -26,7 +36,7 @@ def verify(document: Metadata, keys: PublicKeys, name: str) -> None:
     """Raises SignatureError, naming `name`, unless `keys` signed exactly this document."""
     signature = document.get("signature")
     try:
-        signed = isinstance(signature, str) and keys.verify(_message(document), bytes.fromhex(signature))
+        signed = isinstance(signature, str) and keys.verify(_message(document), _from_hex(signature))
     except ValueError:
         signed = False
     if not signed:
@@ -34,6 +44,14 @@ def verify(document: Metadata, keys: PublicKeys, name: str) -> None:
             f"{name}: the signature is not that of {keys.name}",
             hint="the file was changed, or signed with another key: compare fingerprints with its maker",
         )
+
+
+def _from_hex(text: str) -> bytes:
+    """The bytes of lower-case hex; ValueError for another spelling: one signature, one file."""
+    data = bytes.fromhex(text)
+    if data.hex() != text:
+        raise ValueError("not lower-case hex without spaces")
+    return data
 
 
 def _message(document: Metadata) -> bytes:
@@ -53,12 +71,12 @@ def read_document(path: Path, expected_format: str | None) -> Metadata:
         with path.open("rb") as file:
             text = file.read(MAX_HEADER + 1)
     except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}") from None
+        raise FormatError(f"{path}: {error.strerror}", hint="is the path right?") from None
     if len(text) > MAX_HEADER or not text.endswith(b"\n"):
-        raise FormatError(f"{path.name}: not a {kind} file")
+        raise FormatError(f"{path.name}: not a {kind} file", hint=GET_AGAIN)
     document = parse_canonical_json(text[:-1], path.name)
     if not isinstance(document, dict) or "format" not in document:
-        raise FormatError(f"{path.name}: not a {kind} file")
+        raise FormatError(f"{path.name}: not a {kind} file", hint=GET_AGAIN)
     if expected_format is not None:
         check_format(document, expected_format, path.name)
     return document
@@ -69,48 +87,50 @@ class Fields:
 
     def __init__(self, values: Any, name: str) -> None:
         if not isinstance(values, dict):
-            raise FormatError(f"{name}: an object is expected")
+            raise FormatError(f"{name}: an object is expected", hint=GET_AGAIN)
         self._values: Metadata = values
         self._name = name
 
     def text(self, key: str) -> str:
-        """A string."""
+        """A string that can be shown: no control characters, which a terminal would obey."""
         value: str = self._of(key, str)
+        if not value.isprintable():
+            raise self._error(f"{key} is not printable")
         return value
 
     def number(self, key: str, *, least: int = 0, most: int = 1 << 53) -> int:
         """A whole number within bounds."""
         value: int = self._of(key, int)
         if not least <= value <= most:
-            raise FormatError(f"{self._name}: {key} is {value}, outside {least}..{most}")
+            raise self._error(f"{key} is {value}, outside {least}..{most}")
         return value
 
     def real(self, key: str) -> float:
         """A finite number."""
-        value = self._values.get(key)
-        if type(value) not in (int, float):
-            raise FormatError(f"{self._name}: {key} is missing or no number")
-        return float(value)  # type: ignore[arg-type] # canonical JSON holds no NaN and no infinity
+        value: Any = self._values.get(key)
+        if type(value) not in (int, float) or abs(value) > _LARGEST:
+            raise self._error(f"{key} is missing or no number that a float can be")
+        return float(value)
 
     def digest(self, key: str) -> str:
         """A SHA-256 in lower-case hex."""
         value = self.text(key)
         if len(value) != 64 or set(value) - set("0123456789abcdef"):
-            raise FormatError(f"{self._name}: {key} is no digest")
+            raise self._error(f"{key} is no digest")
         return value
 
     def octets(self, key: str) -> bytes:
         """Bytes in hex."""
         try:
-            return bytes.fromhex(self.text(key))
+            return _from_hex(self.text(key))
         except ValueError:
-            raise FormatError(f"{self._name}: {key} is not hex") from None
+            raise self._error(f"{key} is not hex") from None
 
     def texts(self, key: str) -> list[str]:
         """A list of strings."""
         values: list[Any] = self._of(key, list)
-        if not all(isinstance(value, str) for value in values):
-            raise FormatError(f"{self._name}: {key} holds something else than text")
+        if not all(isinstance(value, str) and value.isprintable() for value in values):
+            raise self._error(f"{key} holds something else than text")
         return values
 
     def objects(self, key: str) -> list[Fields]:
@@ -130,5 +150,8 @@ class Fields:
     def _of(self, key: str, kind: type[Any]) -> Any:
         value = self._values.get(key)
         if type(value) is not kind:
-            raise FormatError(f"{self._name}: {key} is missing or not {kind.__name__}")
+            raise self._error(f"{key} is missing or not {kind.__name__}")
         return value
+
+    def _error(self, text: str) -> FormatError:
+        return FormatError(f"{self._name}: {text}", hint=GET_AGAIN)

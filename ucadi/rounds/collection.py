@@ -7,10 +7,12 @@ from pathlib import Path
 
 from ucadi.errors import MismatchError
 from ucadi.formats import ciphertext as ciphertext_format
+from ucadi.formats import container
 from ucadi.formats.ciphertext import Ciphertext, Contribution
 from ucadi.formats.container import Stream
 from ucadi.identity import SecretKeys
 from ucadi.lwe import scheme
+from ucadi.lwe.parameters import DEGREE
 from ucadi.lwe.ring import Polynomials
 from ucadi.progress import track
 from ucadi.rounds.round import Round
@@ -66,7 +68,7 @@ def write_sum(
     ciphertext_format.write_sum(
         path,
         [upload.contribution for upload in checked],
-        Stream("U64", checked[0].ciphertext.shape, blocks()),
+        Stream("U64", (this.polynomials, DEGREE), blocks()),
         Stream("U8", (len(checked), *this.seals), (upload.sealed for upload in checked)),
         plan=this.plan_digest,
         keys=keys,
@@ -76,11 +78,14 @@ def write_sum(
 
 
 def _read(path: Path, this: Round) -> Ciphertext:
-    upload = ciphertext_format.read_ciphertext(path)
-    check_contribution(upload.contribution, this, path.name)
-    if len(upload.ciphertext) != this.polynomials or upload.sealed.shape != this.seals:
+    """A site's ciphertext: who signed it is checked first, then its size, and only then is its content read."""
+    held = container.read(path, ciphertext_format.CIPHERTEXT_FORMAT)
+    contribution = ciphertext_format.parse_contribution(held.metadata, path.name)
+    check_contribution(contribution, this, path.name)
+    shapes = {name: tensor.shape for name, tensor in held.tensors.items()}
+    if shapes != {"ciphertext": (this.polynomials, DEGREE), "sealed": this.seals}:
         raise MismatchError(
-            f"{path.name}: of another size than this round's ciphertexts",
-            hint=f"ask {upload.contribution.site} to encrypt again",
+            f"{path.name}: the ciphertext of {contribution.site} is of another size than this round's",
+            hint=f"ask {contribution.site} to encrypt again",
         )
-    return upload
+    return ciphertext_format.parse_ciphertext(held, path.name)

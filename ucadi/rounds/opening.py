@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ucadi.errors import MismatchError
+from ucadi.errors import MismatchError, SignatureError
 from ucadi.fed.averaging import Aggregate, Sum
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import update as update_format
@@ -44,12 +44,24 @@ def check_aggregate(aggregate: Aggregate, this: Round, name: str) -> None:
 
 def open_seals(total: CiphertextSum, this: Round, keys: SecretKeys) -> Secret:
     """The sum of the contributing sites' secrets, from the seals made for `keys` (members mode)."""
-    place = this.roster.index(keys)
     secret = np.zeros(DEGREE, dtype=np.int64)
+    for seed in opened_seals(total, this, keys):
+        secret += randomness.secret_polynomial(seed)
+    return secret
+
+
+def opened_seals(total: CiphertextSum, this: Round, keys: SecretKeys) -> Iterator[bytes]:
+    """What each contributing site sealed to `keys`; SignatureError names the site whose seal does not open."""
+    place = this.roster.index(keys)
     for contribution, seals in zip(total.contributions, total.sealed, strict=True):
         context = this.seal_context(contribution.site, keys.name, contribution.ciphertext_digest)
-        secret += randomness.secret_polynomial(keys.open(seals[place].tobytes(), context))
-    return secret
+        try:
+            yield keys.open(seals[place].tobytes(), context)
+        except SignatureError as error:
+            raise SignatureError(
+                f"{contribution.site}: {error.message}",
+                hint=f"this sum cannot be opened: open a new round, without {contribution.site} if it happens again",
+            ) from None
 
 
 def write_opened(path: Path, total: CiphertextSum, this: Round, secret: Secret, *, force: bool = False) -> Aggregate:

@@ -14,22 +14,24 @@ from pathlib import Path
 
 import numpy as np
 
-from ucadi.errors import MismatchError, SignatureError
+from ucadi.errors import MismatchError
 from ucadi.formats import partial as partial_format
 from ucadi.formats.ciphertext import CiphertextSum, verify_signature
 from ucadi.formats.container import canonical_json
 from ucadi.formats.output import claim_file
 from ucadi.formats.partial import Partial
 from ucadi.formats.signed import Fields, read_document
-from ucadi.identity import SEAL_OVERHEAD, SecretKeys, decrypt_with, encrypt_with
+from ucadi.identity import AUTHENTICATION_BYTES, SEAL_OVERHEAD, SecretKeys, decrypt_with, encrypt_with
 from ucadi.lwe import shamir
 from ucadi.lwe.ring import Secret
 from ucadi.lwe.shamir import Share
+from ucadi.rounds.opening import opened_seals
 from ucadi.rounds.round import Round
 
 LEDGER_FORMAT = "ucadi-ledger-entry"
 
 _KEY_BYTES = 32
+_BODY_BYTES = shamir.SHARE_BYTES + AUTHENTICATION_BYTES
 
 
 def write_answer(
@@ -89,15 +91,7 @@ def contributions_digest(total: CiphertextSum) -> str:
 
 
 def _add_shares(total: CiphertextSum, this: Round, keys: SecretKeys) -> Share:
-    place = this.roster.index(keys)
-    shares = []
-    for contribution, seals in zip(total.contributions, total.sealed, strict=True):
-        context = this.seal_context(contribution.site, keys.name, contribution.ciphertext_digest)
-        opened = keys.open(seals[place].tobytes(), context)
-        if len(opened) != shamir.SHARE_BYTES:
-            raise SignatureError(f"{contribution.site} sealed something else than a share to {keys.name}")
-        shares.append(np.frombuffer(opened, dtype="<u2"))
-    return shamir.add(np.stack(shares))
+    return shamir.add(np.stack([np.frombuffer(opened, "<u2") for opened in opened_seals(total, this, keys)]))
 
 
 def _enter(ledger: Path, this: Round, contributions: str) -> None:
@@ -127,14 +121,11 @@ def _open_answer(answer: Partial, total: CiphertextSum, this: Round, keys: Secre
     check_answer(answer, this, name)
     if answer.contributions != contributions_digest(total):
         raise MismatchError(f"{name}: for another sum", hint="all answers must be for the sum that is opened")
-    if answer.sealed.shape != (len(this.roster.members), _KEY_BYTES + SEAL_OVERHEAD):
-        raise MismatchError(f"{name}: sealed to other members than the roster's")
+    if answer.sealed.shape != (len(this.roster.members), _KEY_BYTES + SEAL_OVERHEAD) or len(answer.body) != _BODY_BYTES:
+        raise MismatchError(f"{name}: of another size than an answer", hint=f"ask {answer.holder} to answer again")
     context = _answer_context(this, answer.holder, answer.contributions)
     key = keys.open(answer.sealed[this.roster.index(keys)].tobytes(), context)
-    opened = decrypt_with(key, answer.body.tobytes(), context)
-    if len(opened) != shamir.SHARE_BYTES:
-        raise SignatureError(f"{name}: not a share")
-    return np.frombuffer(opened, dtype="<u2")
+    return np.frombuffer(decrypt_with(key, answer.body.tobytes(), context), dtype="<u2")
 
 
 def _answer_context(this: Round, holder: str, contributions: str) -> bytes:

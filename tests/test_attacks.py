@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attack import Document, add, common, everything, is_refused, replace_ciphertext, resign
 from federation import Federation, make_federation
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,9 +24,7 @@ from typer.testing import CliRunner
 
 import ucadi.cli
 from ucadi.commands.aggregate import aggregate
-from ucadi.commands.apply import apply
 from ucadi.commands.decrypt import decrypt
-from ucadi.commands.encrypt import encrypt
 from ucadi.commands.inspect import inspect_file
 from ucadi.commands.keygen import keygen
 from ucadi.commands.roster import roster_create, roster_show
@@ -37,8 +36,6 @@ from ucadi.formats import keys as key_format
 from ucadi.formats.container import Container, canonical_json
 from ucadi.formats.signed import sign
 from ucadi.identity import PublicKeys, SecretKeys
-
-Document = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -55,63 +52,6 @@ def own(made: Federation, tmp_path: Path) -> Federation:
     """A copy of it that a test may change."""
     shutil.copytree(made.folder, tmp_path / "own")
     return Federation(tmp_path / "own", made.sites)
-
-
-def common(federation: Federation) -> dict[str, Path]:
-    return {"plan": federation.plan, "roster": federation.roster}
-
-
-def add(federation: Federation, output: Path) -> Path:
-    aggregate(federation.ciphertexts, **common(federation), key=federation.key("coordinator"), output=output)
-    return output
-
-
-def everything(federation: Federation, output: Path) -> list[Callable[[], object]]:
-    """Every command that reads a round's plan and roster, as somebody would run it."""
-    files = common(federation)
-    key = federation.key("site-a")
-    return [
-        lambda: encrypt(federation.update("site-a"), **files, key=key, output=output),
-        lambda: add(federation, output),
-        lambda: aggregate(federation.updates, **files, output=output),
-        lambda: decrypt(federation.folder / "sum.enc", **files, key=key, output=output),
-        lambda: apply(federation.base, federation.folder / "opened", **files, output=output),
-        lambda: verify([federation.folder / "sum.enc", *federation.ciphertexts], **files),
-    ]
-
-
-def is_refused(attempt: Callable[[], object], folder: Path) -> UcadiError:
-    """Runs what must fail: the error says what is wrong and what to do, and no file is made."""
-    before = sorted(folder.iterdir())
-    with pytest.raises(UcadiError) as caught:
-        attempt()
-    error = caught.value
-    assert error.message
-    assert error.message.isprintable()
-    assert error.hint, error.message
-    assert 2 <= error.exit_code <= 8
-    assert sorted(folder.iterdir()) == before
-    return error
-
-
-def resign(path: Path, change: Callable[[Document], object], signer: Path) -> None:
-    """An insider alters a document and signs it anew."""
-    document = json.loads(path.read_text())
-    change(document)
-    del document["signature"]
-    path.write_text(canonical_json(sign(document, key_format.read_key(signer))) + "\n")
-
-
-def replace_ciphertext(
-    path: Path, signer: Path, change: Callable[[dict[str, np.ndarray]], object], **fields: object
-) -> None:
-    """An insider alters the tensors or the metadata of its ciphertext, and signs it anew."""
-    held = container.read(path)
-    tensors = {name: tensor.copy() for name, tensor in held.tensors.items()}
-    change(tensors)
-    digests = {name: container.tensor_digest(tensor) for name, tensor in tensors.items()}
-    metadata = sign({**held.metadata, "digests": digests, **fields}, key_format.read_key(signer))
-    container.write(path, tensors, metadata, force=True)
 
 
 # --- plans and rosters that their signer should not have signed -------------------------------------------

@@ -38,10 +38,11 @@ class Policy:
                 f"at least {self.minimum_sites} sites in a sum, of {members}",
                 hint="a sum of one is that site's update: at least 2, at most all",
             )
-        if self.mode == "threshold" and not (2 <= self.threshold <= members and self.minimum_sites >= 3):
+        # with half or fewer, two groups of holders could be shown sums of different sets, and both be opened
+        if self.mode == "threshold" and not (members < 2 * self.threshold <= 2 * members and self.minimum_sites >= 3):
             raise UsageError(
                 f"threshold {self.threshold} of {members} members, at least {self.minimum_sites} sites in a sum",
-                hint="a threshold of at least 2, at most all, and at least 3 sites in a sum",
+                hint="a threshold of more than half the members, at most all, and at least 3 sites in a sum",
             )
 
 

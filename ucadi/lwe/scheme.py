@@ -29,8 +29,8 @@ from ucadi.lwe.ring import Polynomials, Secret
 Values = npt.NDArray[np.uint64]
 """Message values, shape (n,)."""
 
-BLOCK = 32
-"""Polynomials worked at a time: 1 MiB of ciphertext, a few MiB of transforms."""
+BLOCK = 16
+"""Polynomials worked at a time: half a MiB of ciphertext, and transforms that a processor's cache holds."""
 
 
 def encrypt(

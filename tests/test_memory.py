@@ -45,6 +45,26 @@ def run(federation: Federation, command: str, inputs: list[Path], output: str, k
     return path
 
 
+MANY_FILES = """
+import resource
+import ucadi.cli
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+ucadi.cli.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+def test_more_uploads_than_a_process_begins_with_room_for(tmp_path: Path) -> None:
+    federation = make_federation(tmp_path, [f"site-{i:02}" for i in range(60)], shapes={"a": (5,)})
+    federation.encrypt_all()
+    options = ["--plan", federation.plan, "--roster", federation.roster, "--key", federation.key("coordinator")]
+    arguments = ["aggregate", *federation.ciphertexts, *options, "--output", tmp_path / "sum.enc"]
+    done = subprocess.run([sys.executable, "-c", MANY_FILES, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "sum.enc").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits what a process may allocate as Linux does")
 def test_a_round_of_a_large_model_in_little_memory(large: Federation) -> None:

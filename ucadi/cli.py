@@ -61,9 +61,26 @@ EXTRAS = {
 """The extra of the package that brings each optional module."""
 
 
+MAPPED_FILES = 4096
+"""Files that may be open at a time, where the system lets a process have so many."""
+
+
 def main() -> None:
     """Entry point of the console script."""
+    _allow_many_files()
     app()
+
+
+def _allow_many_files() -> None:
+    """A mapped file keeps a descriptor; a round may have a thousand, more than a process usually begins with."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # not on Windows, which has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAPPED_FILES if hard == resource.RLIM_INFINITY else min(MAPPED_FILES, hard)
+    if 0 <= soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _version(value: bool) -> None:

@@ -217,18 +217,30 @@ def _parse_header(text: bytes, name: str) -> tuple[dict[str, Any], Metadata]:
 def _map_tensors(path: Path, entries: dict[str, Any], offset: int, size: int) -> dict[str, npt.NDArray[Any]]:
     tensors: dict[str, npt.NDArray[Any]] = {}
     end_of_last = 0
-    data = np.memmap(path, mode="r", dtype=np.uint8, offset=offset, shape=(size - offset,)) if size > offset else None
+    data = _map(path, offset, size - offset)
     for name, dtype, shape, start, end in _entries(entries, path.name):
         if start != end_of_last or end - start != math.prod(shape) * dtype.itemsize or end > size - offset:
             raise FormatError(f"{path.name}: tensor {name} does not lie where the header says", hint=GET_AGAIN)
-        part = data[start:end] if data is not None else np.empty(0, np.uint8)
-        tensors[name] = np.asarray(part).view(dtype).reshape(shape)
+        tensors[name] = data[start:end].view(dtype).reshape(shape)
         end_of_last = end
     if end_of_last != size - offset:
         raise FormatError(
             f"{path.name}: {size - offset} bytes of tensors, the header says {end_of_last}", hint=GET_AGAIN
         )
     return tensors
+
+
+def _map(path: Path, offset: int, length: int) -> npt.NDArray[np.uint8]:
+    """The rest of a file from an offset; read only, and from the disk only what is looked at."""
+    if not length:
+        return np.empty(0, np.uint8)
+    try:
+        return np.asarray(np.memmap(path, mode="r", dtype=np.uint8, offset=offset, shape=(length,)))
+    except OSError as error:
+        raise FormatError(
+            f"{path}: cannot be mapped: {error.strerror}",
+            hint="raise the limit of open files (ulimit -n), or of memory",
+        ) from None
 
 
 def _entries(entries: dict[str, Any], file: str) -> Iterator[tuple[str, np.dtype[Any], tuple[int, ...], int, int]]:

@@ -26,7 +26,9 @@ BatchSize = Annotated[int | None, typer.Option(help="CTs in a batch [default: 16
 DropRate = Annotated[float | None, typer.Option(help="DropBlock's drop rate at the end [default: 0.1].")]
 Seed = Annotated[int | None, typer.Option(help="Seed of order, sampling and DropBlock [default: 0].", min=0)]
 
+PrecisionOption = Annotated[str | None, typer.Option("--precision", help="float32 or bfloat16 [default: float32].")]
 
-def schedule_of(**chosen: float | None) -> Schedule:
+
+def schedule_of(**chosen: float | str | None) -> Schedule:
     """The paper's schedule, but for what was chosen on the command line."""
     return Schedule(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from ucadi.formats import weights as weights_format
 from ucadi.formats.container import Container, Metadata
 from ucadi.formats.signed import Fields
 from ucadi.identity import PublicKeys
-from ucadi.labels import LABELS
+from ucadi.labels import LABELS, Diagnosis
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -84,6 +84,11 @@ def _dataset(path: Path) -> tuple[str, dict[str, Any]]:
             "patients": len(set(dataset.patients)),
             "size_pixels": dataset.size,
             "labels": dict(sorted(labels.items())),
+            "for_example": {
+                label: dataset.ids[list(dataset.labels).index(Diagnosis.parse(label))]
+                for label in LABELS
+                if label in labels
+            },
             "rejected": len(dataset.rejections),
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from ucadi.commands import Force, Output
+from ucadi.commands import Force
+from ucadi.errors import UsageError
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.predictions import UNLABELLED, Predictions
@@ -23,49 +24,69 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PredictResult:
-    """The predictions made."""
+    """The predictions made, one file for each model."""
 
-    predictions: Path
+    predictions: tuple[Path, ...]
     cases: int
     samplings: int
 
     def __str__(self) -> str:
-        return f"{self.predictions}: {self.cases} cases, {self.samplings} samplings each"
+        return "\n".join(f"{path}: {self.cases} cases, {self.samplings} samplings each" for path in self.predictions)
 
 
 def predict(
     dataset: Annotated[Path, typer.Argument(help="A dataset, from preprocess.")],
     *,
-    model: Annotated[Path, typer.Option(help="The weights to predict with.")],
-    output: Output,
+    model: Annotated[list[Path], typer.Option(help="The weights to predict with; once for each model.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="File to write; of several models the folder for MODEL/DATASET.predictions."
+        ),
+    ],
     seed: Annotated[int, typer.Option(help="Seed of the samplings.", min=0)] = 0,
     force: Force = False,
 ) -> PredictResult:
     """Give each case its probabilities: five independent samplings of 16 slices, each kept.
 
-    Their average is the diagnosis (paper, Methods); evaluate takes it.
+    Their average is the diagnosis (paper, Methods); evaluate takes it. Several models see the same samplings.
     """
     from ucadi.ct.sampling import TEST_SAMPLINGS
     from ucadi.formats import dataset as dataset_format
+
+    paths = _outputs(output, dataset, model)
+    with dataset_format.open(dataset) as data:
+        for weights_path, path in zip(model, paths, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            predictions_format.write(path, _predict(data, weights_path, seed), force=force)
+        return PredictResult(paths, len(data), TEST_SAMPLINGS)
+
+
+def _outputs(output: Path, dataset: Path, models: Sequence[Path]) -> tuple[Path, ...]:
+    if len(models) == 1:
+        return (output,)
+    stems = [model.stem for model in models]
+    if len(set(stems)) != len(stems):
+        raise UsageError("two models of one name", hint="their predictions go to folders of the models' names")
+    return tuple(output / stem / f"{dataset.stem}.predictions" for stem in stems)
+
+
+def _predict(data: Dataset, model: Path, seed: int) -> Predictions:
     from ucadi.learn import inference
     from ucadi.learn.network import check_input, restore
 
     weights = weights_format.read(model)
     network = restore(weights.architecture, weights.arrays)
-    with dataset_format.open(dataset) as data:
-        check_input(network, data.size, dataset.name)
-        slabs = track(_slabs(data, seed), "predicting", total=len(data))
-        probabilities = np.stack(list(inference.predict(network, slabs)))
-        predictions = Predictions(
-            weights.digest,
-            data.digest,
-            tuple(data.ids),
-            tuple(data.patients),
-            np.array([UNLABELLED if label is None else label for label in data.labels], dtype=np.int32),
-            probabilities,
-        )
-    predictions_format.write(output, predictions, force=force)
-    return PredictResult(output, len(predictions.cases), TEST_SAMPLINGS)
+    check_input(network, data.size, data.path.name)
+    slabs = track(_slabs(data, seed), f"predicting with {model.stem}", total=len(data))
+    return Predictions(
+        weights.digest,
+        data.digest,
+        tuple(data.ids),
+        tuple(data.patients),
+        np.array([UNLABELLED if label is None else label for label in data.labels], dtype=np.int32),
+        np.stack(list(inference.predict(network, slabs))),
+    )
 
 
 def _slabs(data: Dataset, seed: int) -> Iterator[npt.NDArray[np.float32]]:

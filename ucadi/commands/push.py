@@ -54,7 +54,7 @@ def push(
             wanted = dict(zip(_names(files, names, exchange), files, strict=True))
         elif exchange is not None:
             me = client.welcome()
-            here = [name for name in Store(exchange).names() if Peer(me.name, me.coordinator).may_put(name)]
+            here = [name for name in Store(exchange).names() if Peer(me.peer, me.coordinator).may_put(name)]
             there = {entry.name for entry in client.entries()}
             wanted = {name: exchange / name for name in here if name not in there}
         else:

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from ucadi.errors import MismatchError, UcadiError
@@ -50,28 +49,31 @@ def relay_serve(
         str, typer.Option(help="Where to listen; tcp://*:PORT for all networks, port 0 for any.")
     ] = "tcp://127.0.0.1:7400",
     max_gigabytes: Annotated[float, typer.Option(help="Largest file taken.", min=0.001)] = 4.0,
+    as_json: bool = False,
 ) -> RelayServeResult:
     """Keep an exchange directory and move its files between coordinator and sites, never looking inside.
 
     Admits the keys of the roster alone. A newer roster (federation-0002.json and so on, signed by the same
     coordinator) takes effect when it appears. Ends on SIGTERM or SIGINT; nothing is lost if it is killed.
+    What happens is told in lines on stderr; with --json, in lines of JSON on stdout.
     """
-    from ucadi.relay.broker import Broker, Limits
+    from ucadi.relay.broker import Broker
+    from ucadi.relay.desk import Limits
     from ucadi.relay.store import Store
 
     keys = key_format.read_key(key)
-    events = _Events(as_json=_json_is_wanted())
+    events = _Events(as_json=as_json)
     admission = _Admission(exchange, events)
     store = Store(exchange)
     store.sweep()
     for name in store.names():
         store.find(name)  # so that digests are known when the first site asks
     limits = Limits(file_bytes=int(max_gigabytes * 1e9))
-    broker = Broker(store, keys.transport, admission.peers, limits=limits, log=events)
-    address = broker.bind(bind)
-    events("listening", {"address": address, "relay": keys.name, "fingerprint": keys.public.fingerprint})
-    with _ended_by_signals(broker):
-        broker.run()
+    with Broker(store, keys.transport, admission.peers, limits=limits, log=events) as broker:
+        address = broker.bind(bind)
+        with _ended_by_signals(broker):
+            events("listening", {"address": address, "relay": keys.name, "fingerprint": keys.public.fingerprint})
+            broker.run()
     return RelayServeResult(keys.name, events.counts["received"], events.counts["sent"], events.counts["refused"])
 
 
@@ -147,9 +149,3 @@ def _ended_by_signals(broker: Broker) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _json_is_wanted() -> bool:
-    """Whether the command line said --json; as a function in a program, a relay writes for people."""
-    context = click.get_current_context(silent=True)
-    return context is not None and bool(context.params.get("as_json"))

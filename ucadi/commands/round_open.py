@@ -16,6 +16,7 @@ from ucadi.commands import (
     LearningRate,
     LocalEpochs,
     Output,
+    PrecisionOption,
     RosterFile,
     Seed,
     TotalEpochs,
@@ -67,6 +68,7 @@ def round_open(
     batch_size: BatchSize = None,
     drop_rate: DropRate = None,
     seed: Seed = None,
+    precision: PrecisionOption = None,
     force: Force = False,
 ) -> RoundResult:
     """Open a round: a signed plan that fixes base, sites, ranges and hyper-parameters for everyone."""
@@ -95,6 +97,7 @@ def round_open(
             batch_size=batch_size,
             drop_rate=drop_rate,
             seed=seed,
+            precision=precision,
         ),
     )
     bits = Round(plan, "", members).bits

@@ -18,6 +18,7 @@ from ucadi.commands import (
     LearningRate,
     LocalEpochs,
     Output,
+    PrecisionOption,
     Seed,
     TotalEpochs,
     WarmupEpochs,
@@ -72,6 +73,7 @@ def train(
     batch_size: BatchSize = None,
     drop_rate: DropRate = None,
     seed: Seed = None,
+    precision: PrecisionOption = None,
     force: Force = False,
 ) -> TrainResult:
     """Train on a site's data and write what changed: the update, for aggregate or encrypt.
@@ -92,6 +94,7 @@ def train(
         "batch_size": batch_size,
         "drop_rate": drop_rate,
         "seed": seed,
+        "precision": precision,
     }
     if plan is not None:
         if roster is None:
@@ -175,4 +178,5 @@ def _recipe(schedule: Schedule) -> Recipe:
         total_epochs=schedule.total_epochs,
         drop_rate=schedule.drop_rate,
         seed=schedule.seed,
+        precision=schedule.precision,
     )

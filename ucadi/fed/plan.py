@@ -10,6 +10,9 @@ from ucadi.fed.fixedpoint import Layout
 
 KeyMode = Literal["members", "threshold"]
 
+Precision = Literal["float32", "bfloat16"]
+"""Of the arithmetic of training; weights are float32 always. bfloat16 is fast only where the processor knows it."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -26,10 +29,13 @@ class Schedule:
     batch_size: int = 16
     drop_rate: float = 0.1
     seed: int = 0
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.local_epochs < 1 or self.total_epochs < self.local_epochs or self.batch_size < 2:
             raise UsageError("a schedule needs at least one local epoch, as many in total, and batches of two")
+        if self.precision not in ("float32", "bfloat16"):
+            raise UsageError(f"no precision {self.precision!r}", hint="float32 or bfloat16")
 
 
 @dataclass(frozen=True)

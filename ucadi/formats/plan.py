@@ -86,4 +86,5 @@ def _schedule(fields: Fields) -> Schedule:
         batch_size=fields.number("batch_size"),
         drop_rate=fields.real("drop_rate"),
         seed=fields.number("seed"),
+        precision="bfloat16" if fields.text("precision") == "bfloat16" else "float32",
     )

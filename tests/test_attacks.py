@@ -29,15 +29,13 @@ from ucadi.commands.inspect import inspect_file
 from ucadi.commands.keygen import keygen
 from ucadi.commands.roster import roster_create, roster_show
 from ucadi.commands.verify import verify
-from ucadi.errors import FormatError, MismatchError, SignatureError, UcadiError, UsageError
+from ucadi.errors import FormatError, MismatchError, SignatureError, UcadiError
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container
 from ucadi.formats import keys as key_format
 from ucadi.formats.container import canonical_json
-from ucadi.formats.roster import Policy
 from ucadi.formats.signed import sign
 from ucadi.identity import SecretKeys
-from ucadi.lwe import randomness, shamir
 
 
 @pytest.fixture(scope="module")
@@ -134,29 +132,6 @@ def test_a_roster_that_its_coordinator_should_not_have_signed(
     is_refused(lambda: roster_show(own.roster), own.folder)
     for attempt in everything(own, own.folder / "output"):
         is_refused(attempt, own.folder)
-
-
-def test_a_threshold_of_half_the_members_is_none() -> None:
-    """A coordinator could show one half one sum, the other half another, and have both opened."""
-    for members, threshold in ((3, 2), (4, 3), (10, 6)):
-        Policy("threshold", 3, threshold).check(members)
-        with pytest.raises(UsageError, match=f"threshold {threshold - 1} of {members}"):
-            Policy("threshold", 3, threshold - 1).check(members)
-
-
-def test_the_limit_of_a_threshold_is_what_the_documentation_says() -> None:
-    """Two of four holders conspire with the coordinator; the others, shown different sums, answer once each.
-
-    With a threshold of three that opens the difference of two sets, one site's secret; with one of four it cannot.
-    """
-    secrets = [randomness.secret_polynomial(bytes([i]) * 32) for i in range(4)]
-    shares = np.stack([shamir.split(secret, 4, 3) for secret in secrets])
-    views = {}
-    for sites, honest in ((4, 2), (3, 3)):
-        views[sites] = shamir.combine({p: shamir.add(shares[:sites, p]) for p in (0, 1, honest)}, 3)
-    np.testing.assert_array_equal(views[4] - views[3], secrets[3])
-    with pytest.raises(ValueError, match="2 shares, 3 are needed"):
-        shamir.combine({p: shamir.add(shares[:3, p]) for p in (0, 3)}, 3)
 
 
 def test_a_card_whose_keys_are_none_does_not_get_into_a_roster(own: Federation) -> None:
@@ -274,6 +249,25 @@ def test_a_ciphertext_that_says_something_else_of_itself(own: Federation, fields
     replace_ciphertext(own.ciphertext("site-b"), own.key("site-b"), lambda _: None, **fields)
     assert "site-b" in is_refused(lambda: add(own, own.folder / "x"), own.folder).message
     is_refused(lambda: verify([own.ciphertext("site-b")], **common(own)), own.folder)
+
+
+def test_a_sum_that_lists_an_upload_of_another_size(own: Federation) -> None:
+    """Site and coordinator conspire; who adds again notices."""
+    replace_ciphertext(own.ciphertext("site-b"), own.key("site-b"), _more_polynomials)
+    documents = [container.read(path).metadata for path in own.ciphertexts]
+    total = own.folder / "sum.enc"
+    replace_ciphertext(total, own.key("coordinator"), lambda _: None, contributions=documents)
+    verify([total, own.ciphertext("site-a")], **common(own))  # cannot be added again from this
+    error = is_refused(lambda: verify([total, *own.ciphertexts], **common(own)), own.folder)
+    assert "sum.enc: lists an upload of another size" in error.message
+
+
+@pytest.mark.parametrize("fields", [{"scheme": "other"}, {"scheme": None}, {"version": 2}, {"version": True}])
+def test_a_sum_of_another_scheme_or_version(own: Federation, fields: Document) -> None:
+    total = own.folder / "sum.enc"
+    replace_ciphertext(total, own.key("coordinator"), lambda _: None, **fields)
+    for attempt in (lambda: verify([total], **common(own)), lambda: inspect_file(total), everything(own, total)[3]):
+        is_refused(attempt, own.folder)
 
 
 # --- oversized files ----------------------------------------------------------------------------------------

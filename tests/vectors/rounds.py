@@ -118,6 +118,7 @@ def write_round(folder: Path, threshold: int | None) -> None:
             "learning_rate": 0.01,
             "batch_size": 16,
             "drop_rate": 0.1,
+            "precision": "float32",
             "seed": 0,
         },
     }

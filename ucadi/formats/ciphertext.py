@@ -152,6 +152,7 @@ def parse_sum(held: Container, name: str) -> CiphertextSum:
     """The sum that a container holds."""
     ciphertext, sealed = _tensors(held, name, sealed_dimensions=3)
     fields = Fields(held.metadata, name)
+    _check_scheme(fields, name)
     documents = enumerate(fields.objects("contributions"))
     contributions = tuple(parse_contribution(inner.values, f"{name}: contributions[{i}]") for i, inner in documents)
     digests = fields.object("digests")
@@ -173,8 +174,8 @@ def verify_signature(document: Metadata, keys: PublicKeys, name: str) -> None:
 def parse_contribution(document: Metadata, name: str) -> Contribution:
     """The signed document of a ciphertext, from its metadata or from a sum's."""
     fields = Fields(document, name)
-    if document.get("format") != CIPHERTEXT_FORMAT or document.get("scheme") != SCHEME:
-        raise FormatError(f"{name}: not a ciphertext of this scheme", hint=GET_AGAIN)
+    container.check_format(document, CIPHERTEXT_FORMAT, name)
+    _check_scheme(fields, name)
     digests = fields.object("digests")
     clipped = fields.text("clipped")
     if len(clipped) != 10 or not clipped.isascii() or not clipped.isdecimal():
@@ -190,6 +191,11 @@ def parse_contribution(document: Metadata, name: str) -> Contribution:
         digests.digest("sealed"),
         document,
     )
+
+
+def _check_scheme(fields: Fields, name: str) -> None:
+    if fields.text("scheme") != SCHEME:
+        raise FormatError(f"{name}: encrypted by another scheme than {SCHEME}", hint="use the same release everywhere")
 
 
 def _tensors(held: Container, name: str, sealed_dimensions: int) -> tuple[Polynomials, Sealed]:

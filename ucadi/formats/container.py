@@ -49,6 +49,9 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 METADATA_KEY = "ucadi"
 
+VERSION = 1
+"""Of every format."""
+
 GET_AGAIN = "it was changed on the way, or made by another program: get it again from who made it"
 """What to do about a file that is not as ucadi writes it."""
 
@@ -134,7 +137,7 @@ def _write_tensor(file: BinaryIO, tensor: npt.NDArray[Any] | Stream) -> str:
 
 
 def read(path: Path, expected_format: str | None = None) -> Container:
-    """Reads a container and, if `expected_format` is given, checks that it is of that format and version 1.
+    """Reads a container, and checks that it is of version 1 and, if `expected_format` is given, of that format.
 
     Raises FormatError for a file that is not exactly what `write` makes.
     """
@@ -154,21 +157,21 @@ def read(path: Path, expected_format: str | None = None) -> Container:
         text = file.read(length)
     entries, metadata = _parse_header(text, name)
     tensors = _map_tensors(path, entries, offset=8 + length, size=size)
-    if expected_format is not None:
-        check_format(metadata, expected_format, name)
+    check_format(metadata, expected_format, name)
     return Container(tensors, metadata)
 
 
-def check_format(metadata: Metadata, expected: str, name: str, version: int = 1) -> None:
-    """Raises FormatError unless the metadata says that the file is of the expected format and version."""
+def check_format(metadata: Metadata, expected: str | None, name: str) -> None:
+    """Raises FormatError unless the metadata says that the file is of version 1 of the expected format, or of any."""
     found = metadata.get("format")
     if not isinstance(found, str) or not found.isprintable():
         raise FormatError(f"{name}: does not say what it is", hint=GET_AGAIN)
-    if found != expected:
+    if expected not in (None, found):
         raise FormatError(f"{name}: a {found} file, not a {expected} file", hint=f"ucadi inspect {name}")
-    if metadata.get("version") != version:
+    version = metadata.get("version")
+    if type(version) is not int or version != VERSION:
         raise FormatError(
-            f"{name}: version {metadata.get('version')} of {expected}; this program reads version {version}",
+            f"{name}: version {version!r} of {found}; this program reads version {VERSION}",
             hint="use the same release of ucadi at every site",
         )
 

@@ -77,8 +77,7 @@ def read_document(path: Path, expected_format: str | None) -> Metadata:
     document = parse_canonical_json(text[:-1], path.name)
     if not isinstance(document, dict) or "format" not in document:
         raise FormatError(f"{path.name}: not a {kind} file", hint=GET_AGAIN)
-    if expected_format is not None:
-        check_format(document, expected_format, path.name)
+    check_format(document, expected_format, path.name)
     return document
 
 

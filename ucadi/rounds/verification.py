@@ -22,6 +22,8 @@ def check_addition(total: CiphertextSum, uploads: Sequence[Ciphertext], name: st
     present = [part for part in parts if part is not None]
     if len(present) < len(parts):
         return False
+    if any(part.ciphertext.shape != total.ciphertext.shape for part in present):
+        raise MismatchError(f"{name}: lists an upload of another size", hint="do not use it, and ask the coordinator")
     for first in track(range(0, len(total.ciphertext), scheme.BLOCK), "adding again"):
         block = slice(first, first + scheme.BLOCK)
         if not np.array_equal(scheme.add(part.ciphertext[block] for part in present), total.ciphertext[block]):

@@ -8,23 +8,20 @@ crash is in the directory, so a relay that is killed and started again goes on w
 from __future__ import annotations
 
 import errno
-import resource
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import zmq
 
 from ucadi.errors import RelayError
 from ucadi.relay import protocol
-from ucadi.relay.admission import MAX_CONNECTIONS, Connections, Gate, Pace, Peers
+from ucadi.relay.admission import Entrance, Gate, Pace, Peers
+from ucadi.relay.desk import Desk, Limits
 from ucadi.relay.protocol import (
     Chunk,
     Code,
     Done,
-    Entries,
     File,
     Get,
     Hello,
@@ -37,7 +34,7 @@ from ucadi.relay.protocol import (
     Want,
     Welcome,
 )
-from ucadi.relay.sockets import server_socket
+from ucadi.relay.resources import allow_open_files, resident_bytes, return_memory
 from ucadi.relay.store import Entry, Incoming, Store
 from ucadi.relay.transfers import Budget, Receiving, Sending
 from ucadi.relay.work import Work
@@ -55,18 +52,6 @@ _STARVED_MS = 5
 """How soon to look again whether libzmq has let go of chunks, for which it gives no signal."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What the relay bears from its peers, all of whom it knows."""
-
-    file_bytes: int = protocol.MAX_FILE
-    files_per_round: int = 32
-    transfers_per_peer: int = 16
-    requests_per_second: float = 50.0
-    connections: int = MAX_CONNECTIONS
-    idle_seconds: float = protocol.IDLE_SECONDS
-
-
 class Route(NamedTuple):
     """Where a request came from: the authenticated key, the connection that answers go to, and its number."""
 
@@ -78,87 +63,97 @@ class Route(NamedTuple):
 class Broker:
     """Serves `store` to the keys that `peers` gives, which is asked again twice a second.
 
-    `secret` is the relay's own transport key. Call `bind`, then `run`; `stop` ends `run` from a signal handler.
+    `secret` is the relay's own transport key. Call `bind`, then `run`, at last `close`.
     """
 
     def __init__(
         self, store: Store, secret: bytes, peers: Peers, *, limits: Limits | None = None, log: Log | None = None
     ) -> None:
-        self._store: Final = store
         self._limits: Final = limits or Limits()
+        self._desk: Final = Desk(store, self._limits)
         self._log: Final = log or (lambda _event, _fields: None)
         self._read_peers: Final = peers
         self._peers: Mapping[bytes, Peer] = peers()
         self._budget: Final = Budget()
         self._transfers: dict[Route, Receiving | Sending] = {}
-        self._hungry: deque[Route] = deque()
+        self._hungry: dict[Route, None] = {}
         self._draining: list[Sending] = []
         self._paces: dict[bytes, Pace] = {}
         self._ticked_at = 0.0
+        self._tolerated_bytes = self._limits.memory_bytes
         self._denials = Pace(rate=2, burst=20, tokens=20, at=time.monotonic())
 
         self._stopping = False
         self._work: Final = Work[Route]()
-        _allow_open_files(2 * self._limits.connections)
+        allow_open_files(2 * self._limits.connections)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 64)
         self._gate: Final = Gate(self._context, lambda: self._peers, self._limits.connections)
-        self._router: Final = server_socket(self._context, secret)
-        self._connections: Final = Connections(self._router)
         self._poller: Final = zmq.Poller()
-        for ready in (self._router, self._gate.socket, self._connections.socket, self._work.bell):
-            self._poller.register(ready, zmq.POLLIN)
+        self._poller.register(self._gate.socket, zmq.POLLIN)
+        self._poller.register(self._work.bell, zmq.POLLIN)
+        self._entrance: Final = Entrance(self._context, secret, self._poller)
 
     def bind(self, address: str) -> str:
         """Listens at `tcp://HOST:PORT` (port 0: any) and returns the address with the port that it is."""
-        self._router.ipv6 = "[" in address  # where it is set, IPv4 addresses are shown in IPv6's clothes
         try:
-            self._router.bind(address)
+            return self._entrance.bind(address)
         except zmq.ZMQError as error:
             raise RelayError(
                 f"{address}: {error.strerror}", hint="--bind tcp://HOST:PORT, an address of this machine"
             ) from None
-        return bytes(self._router.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
 
     def run(self) -> None:
-        """Serves until `stop`; then lets files that are complete reach the disk, and closes everything."""
-        try:
-            while not self._stopping:
-                starved = self._feed()
-                self._poller.poll(_STARVED_MS if starved else _TICK_MS)
-                self._connections.update()
-                self._admit()
-                self._work.collect(self._fail)
-                self._read()
-                self._tick(time.monotonic())
-        finally:
-            self._close()
+        """Serves until `stop`."""
+        while not self._stopping:
+            starved = self._feed()
+            self._poller.poll(_STARVED_MS if starved else _TICK_MS)
+            self._admit()
+            self._work.collect(self._fail)
+            self._read()
+            self._tick(time.monotonic())
 
     def stop(self) -> None:
         """Makes `run` return soon. Safe in a signal handler and from other threads."""
         self._stopping = True
         self._work.ring()
 
+    def close(self) -> None:
+        """Lets files that are complete reach the disk and last answers leave, and closes everything."""
+        self._work.finish()
+        self._work.collect(self._fail)
+        for route in list(self._transfers):
+            self._drop(route)
+        self._entrance.close(linger=_LINGER_MS)
+        self._context.destroy(linger=_LINGER_MS)
+        self._work.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     # what comes in
 
     def _admit(self) -> None:
-        while (answer := self._gate.answer(len(self._connections))) is not None:
-            admitted, address = answer
-            if not admitted and self._denials.allows(time.monotonic()):
+        for address in self._gate.answer_all(self._entrance.count()):
+            if self._denials.allows(time.monotonic()):
                 self._log("denied", {"from": address})
 
     def _read(self) -> None:
         for _ in range(_MESSAGES_A_TURN):
             try:
-                connection = self._router.recv(zmq.DONTWAIT)
+                connection = self._entrance.router.recv(zmq.DONTWAIT)
             except zmq.Again:
                 return
             frames: list[memoryview] = []
             user = ""
-            while self._router.getsockopt(zmq.RCVMORE):
-                frame = self._router.recv(copy=False)
+            while self._entrance.router.getsockopt(zmq.RCVMORE):
+                frame = self._entrance.router.recv(copy=False)
+                if not frames:
+                    user = str(frame.get("User-Id") or "")
                 if len(frames) <= protocol.MAX_PARTS:  # one too many shows what it is; the rest is not kept
-                    user = str(frame.get("User-Id"))
                     frames.append(frame.buffer)
             self._handle(bytes.fromhex(user), connection, frames)
 
@@ -171,7 +166,7 @@ class Broker:
                 raise RefusalError(Code.UNKNOWN_KEY, "this key is not in the roster any more")
             message = protocol.parse(frames)
             route = Route(key, connection, message.request)
-            if not isinstance(message, Chunk | Want) and not self._pace(key).allows(time.monotonic()):
+            if not isinstance(message, Chunk | Want | Done) and not self._pace(key).allows(time.monotonic()):
                 raise RefusalError(Code.SLOW_DOWN, "too many requests in a second")
             self._answer(route, peer, message)
         except RefusalError as refusal:
@@ -183,24 +178,26 @@ class Broker:
             case Hello(), _:
                 self._send(route, Welcome(route.request, peer.name, peer.coordinator, self._limits.file_bytes))
             case List(), _:
-                self._begin(route, lambda: self._page(message), lambda page: self._send(route, page))
+                self._begin(route, lambda: self._desk.page(message), lambda page: self._send(route, page))
             case Put(), None:
-                self._check_put(peer, message)
+                self._desk.check(peer, message)
                 self._drop_older(route, message.name)
-                self._begin(route, lambda: self._receive(peer, message), lambda got: self._begin_put(route, got))
+                self._begin(route, lambda: self._desk.receive(peer, message), lambda got: self._begin_put(route, got))
             case Get(), None:
-                self._begin(route, lambda: self._open(message.name), lambda got: self._begin_get(route, *got))
+                self._begin(route, lambda: self._desk.open(message.name), lambda got: self._begin_get(route, *got))
             case Chunk(), Receiving():
                 transfer.accept(message, time.monotonic())
                 self._advance(route, transfer)
             case Want(), Sending():
                 transfer.want(message, time.monotonic())
-                self._hungry.append(route)
+                self._hungry[route] = None
             case Done(), Sending():
                 self._log("sent", {"peer": peer.name, "name": transfer.name, "size": transfer.size})
                 self._drop(route)
             case Done(), None:
                 pass  # it was dropped as idle, but had all been sent
+            case Chunk(), None if self._work.count(lambda other: other == route):
+                pass  # all has arrived and is being published; this is a chunk once more
             case ((Chunk() | Want()), None):
                 raise RefusalError(Code.GONE, "no such transfer is under way: begin it again")
             case _:
@@ -224,41 +221,19 @@ class Broker:
 
     # files that come
 
-    def _check_put(self, peer: Peer, put: Put) -> None:
-        if not protocol.is_name(put.name):
-            raise RefusalError(Code.MALFORMED, "not a name of the exchange directory's layout")
-        if not peer.may_put(put.name):
-            raise RefusalError(Code.FORBIDDEN, f"{put.name} is not a file of {peer.name}")
-        if put.size > self._limits.file_bytes:
-            raise RefusalError(Code.TOO_LARGE, f"{put.size:,} bytes; at most {self._limits.file_bytes:,} here")
-
-    def _receive(self, peer: Peer, put: Put) -> tuple[Put, Incoming | None]:
-        """Begins to receive a file. Runs in a thread."""
-        folder, _, place = put.name.partition("/")
-        if folder == "rounds" and self._store.find(put.name) is None:
-            folder = f"rounds/{place[:4]}"
-            names = self._store.names(folder)
-            if not peer.coordinator and f"{folder}/plan.json" not in names:
-                raise RefusalError(Code.FORBIDDEN, f"{folder} is not open here: it has no plan.json")
-            if sum(peer.may_put(name) for name in names) >= self._limits.files_per_round:
-                raise RefusalError(Code.TOO_MANY, f"{peer.name} has {self._limits.files_per_round} files in {folder}")
-        return put, self._store.receive(put.name, put.size, put.digest)
-
-    def _begin_put(self, route: Route, got: tuple[Put, Incoming | None]) -> None:
-        put, incoming = got
+    def _begin_put(self, route: Route, incoming: Incoming | None) -> None:
         if incoming is None:
             self._send(route, Done(route.request))
             return
         self._drop(route)
         transfer = self._transfers[route] = Receiving(route.request, incoming, self._budget, time.monotonic())
-        self._log(
-            "receiving", {"peer": self._name(route), "name": put.name, "size": put.size, "from": incoming.received}
-        )
+        event = {"peer": self._name(route), "name": incoming.name, "size": incoming.size, "from": incoming.received}
+        self._log("receiving", event)
         self._advance(route, transfer)
 
     def _advance(self, route: Route, transfer: Receiving) -> None:
         if not transfer.is_complete:
-            self._hungry.append(route)
+            self._hungry[route] = None
             return
         del self._transfers[route]
         incoming = transfer.incoming
@@ -270,20 +245,6 @@ class Broker:
 
     # files that go
 
-    def _page(self, wanted: List) -> Entries:
-        """A page of the list. Runs in a thread."""
-        names = [name for name in self._store.names(wanted.prefix) if name > wanted.after]
-        page = [entry for name in names[: protocol.MAX_PAGE] if (entry := self._store.find(name)) is not None]
-        data = protocol.encode_entries([(entry.name, entry.size, entry.digest) for entry in page])
-        return Entries(wanted.request, len(names) > protocol.MAX_PAGE, data)
-
-    def _open(self, name: str) -> tuple[Entry, int]:
-        """A file to send. Runs in a thread."""
-        entry = self._store.find(name)
-        if entry is None:
-            raise RefusalError(Code.MISSING, f"there is no {name}")
-        return entry, self._store.open(name)
-
     def _begin_get(self, route: Route, entry: Entry, handle: int) -> None:
         self._drop(route)
         self._transfers[route] = Sending(route.request, entry.name, handle, self._budget, time.monotonic())
@@ -294,35 +255,38 @@ class Broker:
     def _feed(self) -> bool:
         """Asks for and sends chunks, in turn, while the budget lasts; whether a transfer is left waiting."""
         share = self._budget.share(len(self._transfers))
-        starved: deque[Route] = deque()
+        starved: dict[Route, None] = {}
         while self._hungry:
-            route = self._hungry.popleft()
+            route = next(iter(self._hungry))
+            del self._hungry[route]
             transfer = self._transfers.get(route)
-            if transfer is None:
-                continue
             try:
                 if isinstance(transfer, Receiving):
                     want = transfer.next_want(share)
                     fed, hungry = want is not None, transfer.is_hungry(share)
                     if want is not None:
                         self._send(route, want)
-                else:
+                elif isinstance(transfer, Sending):
                     chunk = transfer.next_chunk(share)
                     fed, hungry = chunk is not None, transfer.is_hungry()
                     if chunk is not None:
                         self._send_chunk(route, transfer, chunk)
+                else:
+                    continue
             except RefusalError as refusal:
                 self._refuse(route, refusal)
                 continue
             if hungry:
-                (self._hungry if fed else starved).append(route)
+                (self._hungry if fed else starved)[route] = None
         self._hungry = starved
         return bool(starved)
 
     def _tick(self, now: float) -> None:
-        """What is done twice a second: a new roster, idle transfers."""
+        """What is done twice a second: a new roster, idle transfers, a look at the memory."""
         if 1000 * (now - self._ticked_at) < _TICK_MS:
             return
+        if resident_bytes() > self._tolerated_bytes:
+            self._shake_off()
         self._ticked_at = now
         self._peers = self._read_peers()
         for route, transfer in list(self._transfers.items()):
@@ -332,6 +296,19 @@ class Broker:
                 self._refuse(route, RefusalError(Code.IDLE, "nothing came for too long; it can be continued"))
         self._draining = [transfer for transfer in self._draining if not transfer.is_drained()]
         self._paces = {key: pace for key, pace in self._paces.items() if now - pace.at < 60}
+
+    def _shake_off(self) -> None:
+        """Ends all connections, because a peer fills the memory with a message that has no end of parts.
+
+        libzmq limits a part's size but not their number, and keeps them until the last. Honest peers come
+        back and go on where they were.
+        """
+        for route in list(self._transfers):
+            self._drop(route)
+        self._entrance.reopen()
+        return_memory()
+        self._log("connections ended", {"why": "memory", "limit": self._tolerated_bytes})
+        self._tolerated_bytes = max(self._limits.memory_bytes, resident_bytes() + self._limits.memory_bytes // 2)
 
     def _drop(self, route: Route) -> None:
         transfer = self._transfers.pop(route, None)
@@ -351,15 +328,15 @@ class Broker:
     def _send(self, route: Route, message: Message) -> None:
         """Sends, or drops the transfer if its peer has gone or does not read: the peer will begin again."""
         try:
-            self._router.send_multipart([route.connection, *protocol.encode(message)], zmq.DONTWAIT)
+            self._entrance.router.send_multipart([route.connection, *protocol.encode(message)], zmq.DONTWAIT)
         except zmq.ZMQError as error:
             self._on_send_error(route, error)
 
     def _send_chunk(self, route: Route, transfer: Sending, chunk: Chunk) -> None:
         *head, data = protocol.encode(chunk)
         try:
-            self._router.send_multipart([route.connection, *head], zmq.DONTWAIT | zmq.SNDMORE)
-            tracker = self._router.send(data, zmq.DONTWAIT, copy=False, track=True)
+            self._entrance.router.send_multipart([route.connection, *head], zmq.DONTWAIT | zmq.SNDMORE)
+            tracker = self._entrance.router.send(data, zmq.DONTWAIT, copy=False, track=True)
         except zmq.ZMQError as error:
             self._budget.give(len(data))
             self._on_send_error(route, error)
@@ -380,20 +357,3 @@ class Broker:
     def _name(self, route: Route) -> str:
         peer = self._peers.get(route.key)
         return peer.name if peer else route.key.hex()[:8]
-
-    def _close(self) -> None:
-        self._work.finish()
-        self._work.collect(self._fail)
-        for route in list(self._transfers):
-            self._drop(route)
-        self._connections.close()
-        self._context.destroy(linger=_LINGER_MS)
-        self._work.close()
-
-
-def _allow_open_files(count: int) -> None:
-    """Raises the soft limit of open files as far as allowed: at the limit, libzmq can accept nobody."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

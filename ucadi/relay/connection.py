@@ -12,6 +12,7 @@ from zmq.utils.monitor import recv_monitor_message
 from ucadi.errors import RelayError, UsageError
 from ucadi.identity import SecretKeys
 from ucadi.relay import protocol
+from ucadi.relay.admission import FULL
 from ucadi.relay.protocol import Message, RefusalError
 from ucadi.relay.sockets import client_socket
 
@@ -84,7 +85,10 @@ class Connection:
 
     def _notice(self) -> bool:
         """Takes notice of one event of the monitor; whether it was that the handshake succeeded."""
-        event = zmq.Event(recv_monitor_message(self._monitor)["event"])
+        told = recv_monitor_message(self._monitor)
+        event = zmq.Event(told["event"])
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and told["value"] == int(FULL):
+            raise LostError(f"the relay at {self.address} has too many connections")
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             raise RelayError(
                 f"the relay at {self.address} does not know this key of {self._name}",

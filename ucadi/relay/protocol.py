@@ -118,10 +118,10 @@ class Hello:
 
 @dataclass(frozen=True)
 class Welcome:
-    """Relay: you are `name`; files have at most `limit` bytes here."""
+    """Relay: you are `peer`; files have at most `limit` bytes here."""
 
     request: int
-    name: str
+    peer: str
     coordinator: bool
     limit: int
 
@@ -233,13 +233,15 @@ _RULES: dict[str, Callable[[Any], bool]] = {
     "length": lambda value: _whole(value, 1, CHUNK),
     "digest": lambda value: _text(value, _DIGEST.fullmatch),
     "prefix": lambda value: _text(value, lambda text: is_folder(text) or is_name(text)),
+    "name": lambda value: _text(value, is_name),
+    "peer": lambda value: _text(value, re.compile(_SITE).fullmatch),
     "after": lambda value: _text(value, lambda text: text == "" or is_name(text)),
     "code": lambda value: _text(value, lambda text: text in set(Code)),
     "text": lambda value: _text(value, lambda text: len(text) <= 300 and text.isprintable()),
     "coordinator": lambda value: type(value) is bool,
     "more": lambda value: type(value) is bool,
 }
-"""What a header's field may be, by its name. `name` is a file's, but for `Welcome`, where it is a peer's."""
+"""What a header's field may be, by its name."""
 
 
 def encode(message: Message) -> list[bytes | memoryview]:
@@ -269,7 +271,7 @@ def parse(frames: Sequence[memoryview]) -> Message:
     if not isinstance(header, dict) or sorted(header) != sorted(_HEADER_FIELDS[kind]):
         raise RefusalError(Code.MALFORMED, f"a {kind.__name__} of other fields")
     for field, value in header.items():
-        if not (_text(value, _is_any_name) if field == "name" else _RULES[field](value)):
+        if not _RULES[field](value):
             raise RefusalError(Code.MALFORMED, f"a {kind.__name__} with a wrong {field}")
     if has_data:
         if len(frames[2]) > CHUNK:
@@ -301,7 +303,3 @@ def parse_entries(data: bytes | memoryview) -> list[tuple[str, int, str]]:
         ):
             raise RefusalError(Code.MALFORMED, "a list with something else than files")
     return [(name, size, digest) for name, size, digest in values]
-
-
-def _is_any_name(text: str) -> bool:
-    return is_name(text) or re.fullmatch(_SITE, text) is not None

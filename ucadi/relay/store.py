@@ -90,6 +90,8 @@ class Store:
 
         Raises a RefusalError if another file has the name, somebody else is sending this one, or the disk has no room.
         """
+        if not is_name(name):
+            raise RefusalError(Code.MALFORMED, "not a name of the exchange directory's layout")
         here = self.find(name)
         if here is not None:
             if here.digest != digest:

@@ -1,0 +1,65 @@
+"""What a request begins on the disk: checks of names and limits, lists, files opened. Runs in the relay's threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ucadi.relay import protocol
+from ucadi.relay.admission import MAX_CONNECTIONS
+from ucadi.relay.protocol import Code, Entries, List, Peer, Put, RefusalError
+from ucadi.relay.store import Entry, Incoming, Store
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the relay bears from its peers, all of whom it knows."""
+
+    file_bytes: int = protocol.MAX_FILE
+    files_per_round: int = 32
+    transfers_per_peer: int = 16
+    requests_per_second: float = 200.0
+    connections: int = MAX_CONNECTIONS
+    idle_seconds: float = protocol.IDLE_SECONDS
+    memory_bytes: int = 400_000_000
+
+
+class Desk:
+    """Takes requests for a store. What cannot be granted raises a RefusalError for the peer."""
+
+    def __init__(self, store: Store, limits: Limits) -> None:
+        self._store: Final = store
+        self._limits: Final = limits
+
+    def check(self, peer: Peer, put: Put) -> None:
+        """Whether the peer may put this file at all, which takes no look at the disk."""
+        if not peer.may_put(put.name):
+            raise RefusalError(Code.FORBIDDEN, f"{put.name} is not a file of {peer.name}")
+        if put.size > self._limits.file_bytes:
+            raise RefusalError(Code.TOO_LARGE, f"{put.size:,} bytes; at most {self._limits.file_bytes:,} here")
+
+    def receive(self, peer: Peer, put: Put) -> Incoming | None:
+        """Begins or continues to receive a file that was checked; None if it is here already."""
+        folder, _, place = put.name.partition("/")
+        if folder == "rounds" and self._store.find(put.name) is None:
+            folder = f"rounds/{place[:4]}"
+            names = self._store.names(folder)
+            if not peer.coordinator and f"{folder}/plan.json" not in names:
+                raise RefusalError(Code.FORBIDDEN, f"{folder} is not open here: it has no plan.json")
+            if sum(peer.may_put(name) for name in names) >= self._limits.files_per_round:
+                raise RefusalError(Code.TOO_MANY, f"{peer.name} has {self._limits.files_per_round} files in {folder}")
+        return self._store.receive(put.name, put.size, put.digest)
+
+    def page(self, wanted: List) -> Entries:
+        """One page of the list."""
+        names = [name for name in self._store.names(wanted.prefix) if name > wanted.after]
+        page = [entry for name in names[: protocol.MAX_PAGE] if (entry := self._store.find(name)) is not None]
+        data = protocol.encode_entries([(entry.name, entry.size, entry.digest) for entry in page])
+        return Entries(wanted.request, len(names) > protocol.MAX_PAGE, data)
+
+    def open(self, name: str) -> tuple[Entry, int]:
+        """A file to send, with a descriptor that the caller closes."""
+        entry = self._store.find(name)
+        if entry is None:
+            raise RefusalError(Code.MISSING, f"there is no {name}")
+        return entry, self._store.open(name)

@@ -29,6 +29,7 @@ def page() -> str:
 | 5 | series: a CT series that cannot be used |
 | 6 | capacity: a number out of its range |
 | 7 | output: it exists already, or the disk is full or read-only |
+| 8 | relay: unreachable, or it refuses |
 """
     return "<!-- made by docs/make_cli.py from the code -->\n\n" + text.rstrip("\n") + "\n" + exits
 

@@ -18,15 +18,15 @@ if [ ! -e "$stamp" ]; then
   [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
   if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
     torch="${UCADI_TORCH:-torch==2.13.0}"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --dry-run --report "$venv/torch.json" "$torch" 2>/dev/null
+    "$venv/bin/pip" install --quiet --quiet --disable-pip-version-check --dry-run --report "$venv/torch.json" "$torch" 2>/dev/null
     if grep -q '"name": "nvidia-' "$venv/torch.json"; then
       echo "$torch is a CUDA build here, several gigabytes; ucadi's examples and tests need the CPU build:" >&2
       echo "install it into $venv (see PyTorch's 'Get started', CPU), or set UCADI_TORCH, and run again" >&2
       exit 2
     fi
-    "$venv/bin/pip" install --quiet --disable-pip-version-check "$torch"
+    "$venv/bin/pip" install --quiet --quiet --disable-pip-version-check "$torch"
   fi
-  "$venv/bin/pip" install --quiet --disable-pip-version-check --editable ".[$extras]"
+  "$venv/bin/pip" install --quiet --quiet --disable-pip-version-check --editable ".[$extras]"
   touch "$stamp"
 fi
 

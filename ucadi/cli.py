@@ -31,10 +31,14 @@ from ucadi.commands.partial_decrypt import partial_decrypt
 from ucadi.commands.phantom import phantom
 from ucadi.commands.predict import predict
 from ucadi.commands.preprocess import preprocess
+from ucadi.commands.pull import pull
+from ucadi.commands.push import push
+from ucadi.commands.relay_serve import relay_serve
 from ucadi.commands.roster import roster_add, roster_create, roster_remove, roster_rotate, roster_show
 from ucadi.commands.round_open import round_open
 from ucadi.commands.train import train
 from ucadi.commands.verify import verify
+from ucadi.commands.watch import watch
 from ucadi.errors import UcadiError, UsageError
 from ucadi.progress import show_with
 
@@ -97,11 +101,18 @@ def _root(
 
 
 def as_command(function: Callable[..., Any]) -> Callable[..., None]:
-    """The function as a command: with `--json`, its result printed, its errors reported with their exit code."""
+    """The function as a command: with `--json`, its result printed, its errors reported with their exit code.
+
+    A function with a parameter `as_json` of its own is told, as it reports while it runs.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    own = {name: parameter for name, parameter in signature.parameters.items() if name != "as_json"}
 
     @functools.wraps(function)
     def command(*args: Any, as_json: bool, **options: Any) -> None:
         try:
+            if "as_json" in signature.parameters:
+                options["as_json"] = as_json
             with show_with(_progress_bar):
                 result = function(*args, **options)
         except UcadiError as error:
@@ -116,7 +127,6 @@ def as_command(function: Callable[..., Any]) -> Callable[..., None]:
         if result is not None:
             typer.echo(json.dumps(dataclasses.asdict(result), default=_plain) if as_json else str(result))
 
-    signature = inspect.signature(function, eval_str=True)
     as_json = inspect.Parameter(
         "as_json",
         inspect.Parameter.KEYWORD_ONLY,
@@ -124,7 +134,7 @@ def as_command(function: Callable[..., Any]) -> Callable[..., None]:
         annotation=Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")],
     )
     command.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*signature.parameters.values(), as_json], return_annotation=None
+        parameters=[*own.values(), as_json], return_annotation=None
     )
     command.__annotations__ = {p.name: p.annotation for p in command.__signature__.parameters.values()}  # type: ignore[attr-defined]
     return command
@@ -192,6 +202,9 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     apply,
     verify,
     inspect_file,
+    push,
+    pull,
+    watch,
 )
 """In the order of `ucadi --help`."""
 
@@ -202,6 +215,7 @@ GROUPS: tuple[tuple[str, str, tuple[Callable[..., Any], ...]], ...] = (
         (roster_create, roster_add, roster_remove, roster_rotate, roster_show),
     ),
     ("round", "The rounds of a federation.", (round_open,)),
+    ("relay", "The relay, which moves a federation's files.", (relay_serve,)),
 )
 """Commands of two words, with the help of the first."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.fed.fixedpoint import Layout, TensorRange
-from ucadi.fed.plan import Plan, Schedule
+from ucadi.fed.plan import Plan, Precision, Schedule
 from ucadi.formats.container import GET_AGAIN, file_digest
 from ucadi.formats.roster import Roster
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
@@ -86,5 +86,17 @@ def _schedule(fields: Fields) -> Schedule:
         batch_size=fields.number("batch_size"),
         drop_rate=fields.real("drop_rate"),
         seed=fields.number("seed"),
-        precision="bfloat16" if fields.text("precision") == "bfloat16" else "float32",
+        precision=_precision(fields),
     )
+
+
+def _precision(fields: Fields) -> Precision:
+    match fields.text("precision"):
+        case "float32":
+            return "float32"
+        case "bfloat16":
+            return "bfloat16"
+        case other:
+            raise FormatError(
+                f"a schedule of unknown precision {other!r}", hint="use the same release of ucadi at every site"
+            )

@@ -276,3 +276,12 @@ def test_thirty_sites_at_once_within_bounded_memory(tmp_path: Path) -> None:
         assert (relayed.exchange / upload(site)).read_bytes() == files[site].read_bytes()
     assert relayed.process.peak_memory - before < 100_000_000
     relayed.process.kill()
+
+
+def test_an_empty_file_goes_both_ways(relayed: Relayed, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert push([tmp_path / "empty"], names=[upload("site-a")], **line(relayed, "site-a")).sent == (upload("site-a"),)
+    here = tmp_path / "here"
+    here.mkdir()
+    assert upload("site-a") in pull(exchange=here, **line(relayed, "site-b")).fetched
+    assert (here / upload("site-a")).read_bytes() == b""

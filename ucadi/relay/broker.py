@@ -156,6 +156,7 @@ class Broker:
                 if len(frames) <= protocol.MAX_PARTS:  # one too many shows what it is; the rest is not kept
                     frames.append(frame.buffer)
             self._handle(bytes.fromhex(user), connection, frames)
+            self._feed()  # at once, so that the peer has something to do meanwhile
 
     def _handle(self, key: bytes, connection: bytes, frames: list[memoryview]) -> None:
         """Understands and answers one message of an admitted key."""
@@ -253,33 +254,26 @@ class Broker:
     # turns of the loop
 
     def _feed(self) -> bool:
-        """Asks for and sends chunks, in turn, while the budget lasts; whether a transfer is left waiting."""
+        """Asks for and sends chunks, in turn, while there is room; whether to look again soon if there is more."""
         share = self._budget.share(len(self._transfers))
-        starved: dict[Route, None] = {}
-        while self._hungry:
+        waiting: dict[Route, None] = {}
+        while self._hungry and self._budget.has_room():
             route = next(iter(self._hungry))
             del self._hungry[route]
-            transfer = self._transfers.get(route)
             try:
-                if isinstance(transfer, Receiving):
-                    want = transfer.next_want(share)
-                    fed, hungry = want is not None, transfer.is_hungry(share)
-                    if want is not None:
+                match self._transfers.get(route):
+                    case Receiving() as transfer if (want := transfer.next_want(share)) is not None:
+                        self._hungry[route] = None
                         self._send(route, want)
-                elif isinstance(transfer, Sending):
-                    chunk = transfer.next_chunk(share)
-                    fed, hungry = chunk is not None, transfer.is_hungry()
-                    if chunk is not None:
+                    case Sending() as transfer if (chunk := transfer.next_chunk(share)) is not None:
+                        self._hungry[route] = None
                         self._send_chunk(route, transfer, chunk)
-                else:
-                    continue
+                    case Sending() as transfer if transfer.is_waiting():
+                        waiting[route] = None
             except RefusalError as refusal:
                 self._refuse(route, refusal)
-                continue
-            if hungry:
-                (self._hungry if fed else starved)[route] = None
-        self._hungry = starved
-        return bool(starved)
+        self._hungry |= waiting
+        return bool(self._hungry)
 
     def _tick(self, now: float) -> None:
         """What is done twice a second: a new roster, idle transfers, a look at the memory."""

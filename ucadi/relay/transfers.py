@@ -24,12 +24,13 @@ class Budget:
         self._limit: Final = limit
         self._taken = 0
 
-    def take(self, size: int) -> bool:
-        """Takes `size` bytes if they are left."""
-        if self._taken + size > self._limit:
-            return False
+    def has_room(self) -> bool:
+        """Whether a whole chunk is left."""
+        return self._taken + CHUNK <= self._limit
+
+    def take(self, size: int) -> None:
+        """Takes `size` bytes, at most a chunk, of the room that there is."""
         self._taken += size
-        return True
 
     def give(self, size: int) -> None:
         """Gives back bytes that were taken."""
@@ -57,18 +58,15 @@ class Receiving:
         return self.incoming.received == self.incoming.size
 
     def next_want(self, share: int) -> Want | None:
-        """What to ask the peer for now, if it has fewer than `share` chunks on their way and the budget allows."""
+        """What to ask the peer for now, if anything, and if fewer than `share` chunks are on their way."""
         length = min(CHUNK, self.incoming.size - self._asked)
-        if not length or len(self._on_way) >= share or not self._budget.take(length):
+        if not length or len(self._on_way) >= share:
             return None
+        self._budget.take(length)
         want = Want(self._request, self._asked, length)
         self._on_way[want.offset] = length
         self._asked += length
         return want
-
-    def is_hungry(self, share: int) -> bool:
-        """Whether it would ask for more if the budget allowed."""
-        return self._asked < self.incoming.size and len(self._on_way) < share
 
     def accept(self, chunk: Chunk, now: float) -> None:
         """Adds a chunk that was asked for; one that was not, or was asked for twice, changes nothing.
@@ -118,11 +116,12 @@ class Sending:
         self.active_at = now
 
     def next_chunk(self, share: int) -> Chunk | None:
-        """What to send now, if anything is asked for, `share` chunks are not exceeded and the budget allows."""
+        """What to send now, if anything was asked for, and if fewer than `share` chunks are on their way."""
         self._let_go()
-        if not self._wanted or len(self._on_way) >= share or not self._budget.take(self._wanted[0].length):
+        if not self._wanted or len(self._on_way) >= share:
             return None
         want = self._wanted.popleft()
+        self._budget.take(want.length)
         data = os.pread(self._handle, want.length, want.offset)
         if len(data) != want.length:
             self._budget.give(want.length)
@@ -133,8 +132,8 @@ class Sending:
         """Notes that a chunk of `size` bytes was handed to libzmq, whose `tracker` tells when it has let go."""
         self._on_way.append((tracker, size))
 
-    def is_hungry(self) -> bool:
-        """Whether it would send more if the budget allowed."""
+    def is_waiting(self) -> bool:
+        """Whether more was asked for than its share lets it send now."""
         return bool(self._wanted)
 
     def close(self) -> None:

@@ -1,0 +1,156 @@
+"""The exchange directory: where each file of a federation lies, and which names there are at all.
+
+Every file in it is immutable and has one place, which follows from what it is, its round and its site. The
+relay, a shared folder and a courier's file move the same names. A name that `Place.parse` does not know is
+not part of the exchange. `docs/formats/exchange.md` is the normative text.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from ucadi.errors import FormatError
+
+MAX_ROUND = 9999
+
+
+class Kind(StrEnum):
+    """What a file is. The first five are the coordinator's to make, the others each site's own."""
+
+    ROSTER = "roster"
+    PLAN = "plan"
+    AGGREGATE = "aggregate"
+    RECEIPT = "receipt"
+    MODEL = "model"
+    UPLOAD = "upload"
+    PARTIAL = "partial"
+    METRICS = "metrics"
+    OPENED = "opened"
+
+
+BY_SITES = (Kind.UPLOAD, Kind.PARTIAL, Kind.METRICS, Kind.OPENED)
+"""The kinds that sites make; there is one of each for every site and round."""
+
+_NAMES = {
+    Kind.ROSTER: "federation-{number:04}.json",
+    Kind.PLAN: "rounds/{number:04}/plan.json",
+    Kind.AGGREGATE: "rounds/{number:04}/aggregate.enc",
+    Kind.RECEIPT: "rounds/{number:04}/receipt.json",
+    Kind.MODEL: "models/{number:04}.weights",
+    Kind.UPLOAD: "rounds/{number:04}/uploads/{site}.enc",
+    Kind.PARTIAL: "rounds/{number:04}/partials/{site}.partial",
+    Kind.METRICS: "rounds/{number:04}/metrics/{site}.json",
+    Kind.OPENED: "rounds/{number:04}/opened/{site}.aggregate",
+}
+
+_FIRST_ROSTER = "federation.json"
+
+_NUMBER = "(?P<number>[0-9]{4})"
+_SITE = "(?P<site>[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?)"
+_PATTERNS = {
+    kind: re.compile(re.escape(name).replace(r"\{number:04\}", _NUMBER).replace(r"\{site\}", _SITE))
+    for kind, name in _NAMES.items()
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file lies: its kind, its round, and its site if sites make it.
+
+    A roster's number is the first round that it holds for; that of the first roster is 0. A model's is the
+    round that begins with it.
+    """
+
+    kind: Kind
+    number: int
+    site: str = ""
+
+    @property
+    def name(self) -> str:
+        """The file's path within the exchange directory."""
+        if self.kind is Kind.ROSTER and self.number == 0:
+            return _FIRST_ROSTER
+        return _NAMES[self.kind].format(number=self.number, site=self.site)
+
+    @classmethod
+    def parse(cls, name: str) -> Place | None:
+        """The place of that name; None if the exchange directory has no such file."""
+        if name == _FIRST_ROSTER:
+            return cls(Kind.ROSTER, 0)
+        for kind, pattern in _PATTERNS.items():
+            match = pattern.fullmatch(name)
+            if match and int(match["number"]) >= 1:
+                return cls(kind, int(match["number"]), match.groupdict().get("site", ""))
+        return None
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """An exchange directory."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        if not self.root.is_dir():
+            raise FormatError(f"{self.root}: no exchange directory", hint="is the path right?")
+
+    def path(self, kind: Kind, number: int, site: str = "") -> Path:
+        """Where a file lies, whether it is there or not."""
+        return self.root / Place(kind, number, site).name
+
+    def plan(self, number: int) -> Path:
+        """The signed plan of a round."""
+        return self.path(Kind.PLAN, number)
+
+    def aggregate(self, number: int) -> Path:
+        """The sum of a round's uploads."""
+        return self.path(Kind.AGGREGATE, number)
+
+    def receipt(self, number: int) -> Path:
+        """The signed receipt of a round."""
+        return self.path(Kind.RECEIPT, number)
+
+    def model(self, number: int) -> Path:
+        """The weights that a round begins with."""
+        return self.path(Kind.MODEL, number)
+
+    def uploads(self, number: int) -> Path:
+        """The folder of a round's uploads."""
+        return self.path(Kind.UPLOAD, number, "-").parent
+
+    def roster(self, number: int) -> Path:
+        """The roster that holds for a round: the latest that was made for it or for a round before it."""
+        held = [place for place in self.places(Kind.ROSTER) if place.number <= number]
+        return self.root / max(held, key=lambda place: place.number, default=Place(Kind.ROSTER, 0)).name
+
+    def places(self, kind: Kind | None = None, number: int | None = None) -> list[Place]:
+        """The files that are here, in order of name; of one kind or round only, where given.
+
+        Links, and files whose name is not of the layout, are not part of the exchange and never seen.
+        """
+        found = (Place.parse(name) for name in sorted(_regular_files(self.root)))
+        return [
+            place
+            for place in found
+            if place is not None and kind in (None, place.kind) and number in (None, place.number)
+        ]
+
+    def rounds(self) -> list[int]:
+        """The rounds that have been opened, in order."""
+        return sorted(place.number for place in self.places(Kind.PLAN))
+
+
+def _regular_files(root: Path, below: str = "") -> Iterator[str]:
+    """Paths of the regular files under `root`. Layout is shallow, and hidden folders hold what is unfinished."""
+    with os.scandir(root / below) as entries:
+        for entry in entries:
+            name = f"{below}{entry.name}"
+            if entry.is_file(follow_symlinks=False):
+                yield name
+            elif entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".") and name.count("/") < 3:
+                yield from _regular_files(root, f"{name}/")

@@ -1,0 +1,257 @@
+"""Closing a round: its uploads judged one by one, the good ones added, and the outcome signed for good.
+
+All state is in the exchange directory, so whoever closes may be killed at any moment and run again. The sum
+is written first and the receipt last: a sum without a receipt may have been seen by others, so it stands,
+and closing goes on with the uploads that it lists.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ucadi.errors import MismatchError, OutputError, UcadiError
+from ucadi.formats import ciphertext as ciphertext_format
+from ucadi.formats import container
+from ucadi.formats import partial as partial_format
+from ucadi.formats import receipt as receipt_format
+from ucadi.formats.ciphertext import Ciphertext, CiphertextSum
+from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.receipt import Receipt
+from ucadi.identity import SecretKeys
+from ucadi.lwe.parameters import DEGREE
+from ucadi.progress import track
+from ucadi.rounds.collection import check_contribution, check_quorum, write_sum
+from ucadi.rounds.opening import check_sum
+from ucadi.rounds.round import Round
+from ucadi.rounds.threshold import check_answer, contributions_digest
+from ucadi.rounds.verification import check_addition
+
+_MAX_REASON = 300
+"""Characters: with a thousand sites, all refused, the receipt can still be read back."""
+
+
+@dataclass(frozen=True)
+class Uploads:
+    """What lies in a round's folder of uploads.
+
+    `good` gives the SHA-256 of the files that can be added by their site, `refused` the reason by the name of
+    the file. `strays` are files that the layout has no place for, or of nobody in the roster: they are
+    shown, but enter no receipt, so that nobody can fill one.
+    """
+
+    good: dict[str, str]
+    refused: dict[str, str]
+    strays: tuple[str, ...]
+
+
+def read_round(exchange: Exchange, number: int) -> Round:
+    """The plan of a round with the roster that holds for it, both verified."""
+    this = Round.read(exchange.plan(number), exchange.roster(number))
+    if this.plan.round != number:
+        raise MismatchError(
+            f"{exchange.plan(number)}: the plan of round {this.plan.round}", hint="each plan lies in its round's folder"
+        )
+    return this
+
+
+def read_upload(path: Path, this: Round, site: str) -> Ciphertext:
+    """A site's upload: who signed it is checked first, then its size, and only then is its content read."""
+    held = container.read(path, ciphertext_format.CIPHERTEXT_FORMAT)
+    contribution = ciphertext_format.parse_contribution(held.metadata, path.name)
+    check_contribution(contribution, this, path.name)
+    if contribution.site != site:
+        raise MismatchError(f"{path.name}: the upload of {contribution.site}", hint="each site uploads its own")
+    shapes = {name: tensor.shape for name, tensor in held.tensors.items()}
+    if shapes != {"ciphertext": (this.polynomials, DEGREE), "sealed": this.seals}:
+        raise MismatchError(f"{path.name}: of another size than this round's uploads", hint=f"ask {site} to encrypt")
+    return ciphertext_format.parse_ciphertext(held, path.name)
+
+
+def judge_uploads(exchange: Exchange, number: int, this: Round) -> Uploads:
+    """Checks each upload by itself: a bad one is refused with its reason and never stops the others."""
+    good: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    places = {place.name: place for place in exchange.places(Kind.UPLOAD, number)}
+    strays = []
+    for path in track(_visible(exchange.uploads(number)), "checking uploads"):
+        place = places.get(path.relative_to(exchange.root).as_posix())
+        if place is None or place.site not in this.roster.names:
+            strays.append(path.name if path.name.isprintable() else ascii(path.name))
+            continue
+        _check_readable(path)
+        try:
+            read_upload(path, this, place.site)
+        except UcadiError as error:
+            refused[path.name] = _reason(error)
+        else:
+            good[place.site] = container.file_digest(path)
+    return Uploads(good, refused, tuple(strays))
+
+
+def holders(exchange: Exchange, number: int, this: Round) -> tuple[list[str], dict[str, str]]:
+    """The holders whose answer for the round's sum is here, and why others' answers do not count, by file name."""
+    answered: list[str] = []
+    refused: dict[str, str] = {}
+    places = exchange.places(Kind.PARTIAL, number)
+    total = read_total(exchange, number, this) if places and exchange.aggregate(number).exists() else None
+    for place in places:
+        path = exchange.root / place.name
+        try:
+            answer = partial_format.read(path)
+            check_answer(answer, this, path.name)
+            if answer.holder != place.site:
+                raise MismatchError(f"{path.name}: the answer of {answer.holder}")
+            if total is None or answer.contributions != contributions_digest(total):
+                raise MismatchError(f"{path.name}: for another sum")
+        except UcadiError as error:
+            refused[path.name] = _reason(error)
+        else:
+            answered.append(place.site)
+    return answered, refused
+
+
+def read_total(exchange: Exchange, number: int, this: Round) -> CiphertextSum:
+    """The round's sum, signed by the coordinator and of signed contributions."""
+    path = exchange.aggregate(number)
+    total = ciphertext_format.read_sum(path)
+    check_sum(total, this, path.name)
+    return total
+
+
+def read_receipt(exchange: Exchange, number: int, this: Round) -> tuple[Receipt, str] | None:
+    """The round's receipt and its digest, or None; checked against the plan."""
+    path = exchange.receipt(number)
+    if not path.exists():
+        return None
+    receipt, digest = receipt_format.read(path, this.roster)
+    if (receipt.round, receipt.plan, receipt.base) != (number, this.plan_digest, this.plan.base):
+        raise MismatchError(f"{path.name}: of another round than its plan", hint="do not use it, ask the coordinator")
+    if sorted([*receipt.contributions, *receipt.missing]) != list(this.plan.sites):
+        raise MismatchError(
+            f"{path.name}: does not say of each site whether it contributed", hint="do not use it, ask the coordinator"
+        )
+    return receipt, digest
+
+
+def close(exchange: Exchange, number: int, this: Round, keys: SecretKeys) -> Receipt:
+    """Closes the round, or finds it closed; returns its receipt, which is on the disk then.
+
+    Below the quorum the round is void, for good.
+    """
+    if keys.public != this.roster.coordinator:
+        raise MismatchError(
+            f"{keys.name} is not the coordinator of {this.plan.federation}",
+            hint=f"it is {this.roster.coordinator.name}",
+        )
+    with _alone(exchange.plan(number).parent):
+        found = read_receipt(exchange, number, this)
+        if found is not None:
+            return found[0]
+        _sweep(exchange, number)
+        previous = _last_receipt(exchange, number)
+        uploads = judge_uploads(exchange, number, this)
+        summed = _sum(exchange, number, this, keys, uploads)
+        contributions = uploads.good if summed is None else {site: uploads.good[site] for site in summed}
+        receipt = Receipt(
+            federation=this.plan.federation,
+            round=number,
+            plan=this.plan_digest,
+            base=this.plan.base,
+            status="void" if summed is None else "closed",
+            contributions=contributions,
+            refused=uploads.refused,
+            missing=tuple(site for site in this.plan.sites if site not in contributions),
+            aggregate=None if summed is None else container.file_digest(exchange.aggregate(number)),
+            previous=previous,
+        )
+        receipt_format.write(exchange.receipt(number), receipt, keys)
+        return receipt
+
+
+def _sum(exchange: Exchange, number: int, this: Round, keys: SecretKeys, uploads: Uploads) -> tuple[str, ...] | None:
+    """Adds the good uploads, unless that was done before; returns the sites in the sum, or None below the quorum."""
+    path = exchange.aggregate(number)
+    if path.exists():
+        return _check_standing(exchange, number, this, uploads)
+    try:
+        check_quorum(sorted(uploads.good), this)
+    except MismatchError:
+        return None
+    return write_sum(path, [exchange.path(Kind.UPLOAD, number, site) for site in uploads.good], this, keys)
+
+
+def _check_standing(exchange: Exchange, number: int, this: Round, uploads: Uploads) -> tuple[str, ...]:
+    """The sites in a sum that was written before its receipt; MismatchError unless it is that of uploads here."""
+    total = read_total(exchange, number, this)
+    present = [site for site in total.sites if site in uploads.good]
+    read = [read_upload(exchange.path(Kind.UPLOAD, number, site), this, site) for site in present]
+    if [upload.contribution for upload in read] != list(total.contributions):
+        raise MismatchError(
+            f"{exchange.aggregate(number)}: lists uploads that are not here",
+            hint="uploads must stay as they were: bring them back, and close again",
+        )
+    check_addition(total, read, exchange.aggregate(number).name)
+    return total.sites
+
+
+def _last_receipt(exchange: Exchange, number: int) -> str | None:
+    """Digest of the receipt that the next one is chained to; None for the first round."""
+    rounds = sorted({number, *exchange.rounds()})
+    for later in rounds[rounds.index(number) + 1 :]:
+        if exchange.receipt(later).exists():
+            raise MismatchError(f"round {later} is closed already, round {number} is not", hint="close rounds in order")
+    if rounds[0] == number:
+        return None
+    before = rounds[rounds.index(number) - 1]
+    found = read_receipt(exchange, before, read_round(exchange, before))
+    if found is None:
+        raise MismatchError(f"round {before} is not closed yet", hint=f"ucadi round close --number {before}")
+    return found[1]
+
+
+def _sweep(exchange: Exchange, number: int) -> None:
+    """Removes what a closer that was killed left half-written; whoever holds the round is the only one."""
+    for path in (exchange.aggregate(number), exchange.receipt(number)):
+        for part in path.parent.glob(f".{path.name}.*.part"):
+            part.unlink(missing_ok=True)
+
+
+def _reason(error: UcadiError) -> str:
+    """Why a file is refused, fit for a receipt: it may quote the file, whose maker must not choose its length."""
+    text = error.message if error.message.isprintable() else ascii(error.message)
+    return text if len(text) <= _MAX_REASON else f"{text[: _MAX_REASON - 1]}…"
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What lies in a folder, but for temporary files on their way in."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _check_readable(path: Path) -> None:
+    """Raises OutputError for a file that this machine cannot read: no fault of its site, so no refusal."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror}", hint="mend that, and run again") from None
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the round's folder, so that two closers cannot write two sums; the system lets go of it on any end."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"{folder}: another process is closing this round", hint="wait for it") from None
+        yield
+    finally:
+        os.close(handle)

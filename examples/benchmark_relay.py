@@ -1,4 +1,4 @@
-"""Measures the relay on this machine: one stream beside plain TCP and bare ZeroMQ, then many sites at once.
+"""Measures the relay on this machine: many sites at once, then one stream beside plain TCP and bare ZeroMQ.
 
     python examples/benchmark_relay.py [--sites 200] [--megabytes 250] [--folder DIR]
 
@@ -58,8 +58,8 @@ def main() -> None:
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     print(f"{machine}; Python {platform.python_version()}, libzmq {zmq.zmq_version()}")
     with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
-        one_stream(Path(name), size)
         many_sites(Path(name), chosen.sites)
+        one_stream(Path(name), size)
 
 
 def one_stream(folder: Path, size: int) -> None:

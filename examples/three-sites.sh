@@ -13,11 +13,11 @@ extras=learn . examples/environment.sh
 
 seeds="1 2 3"
 sites="north south east"
-rounds=8
-local_epochs=2
+rounds=10
+local_epochs=5
 total_epochs=$((rounds * local_epochs))
-size=32 # pixels a side, and a network of width 4: small enough for two cores in minutes
-schedule=(--total-epochs "$total_epochs" --warmup-epochs 1 --learning-rate 0.2 --batch-size 6 --drop-rate 0)
+size=24 # pixels a side, and a network of width 4: small enough for two cores in minutes
+schedule=(--total-epochs "$total_epochs" --warmup-epochs 1 --learning-rate 0.1 --batch-size 8 --drop-rate 0)
 # twice as fast on processors that multiply such numbers in hardware
 if grep -qs amx_bf16 /proc/cpuinfo; then schedule+=(--precision bfloat16); fi
 
@@ -28,6 +28,9 @@ cd "$out"
 started=$SECONDS
 export OMP_NUM_THREADS=1 # a process a core is faster here than a thread a core
 processes=$(nproc)
+
+# What the coordinator's commands print goes to a log, errors to the terminal.
+coordinator() { ucadi "$@" >>log-coordinator.txt; }
 
 say() { printf '%4d s  %s\n' $((SECONDS - started)) "$*" >&2; }
 
@@ -49,11 +52,11 @@ each_site() {
 
 # What scanner it has, whom it sees (healthy, covid, other viral, bacterial), and who gets a contrast agent.
 declare -A scanner=([north]=ge [south]=siemens [east]=philips)
-declare -A sees=([north]=8,6,4,10 [south]=12,6,0,10 [east]=10,6,12,0)
+declare -A sees=([north]=8,8,4,8 [south]=10,8,0,10 [east]=10,8,10,0)
 declare -A contrast=([north]=0 [south]=0 [east]=0.8)
 
 acquire() {
-  local site=$1 common=(--scanner "${scanner[$1]}" --contrast "${contrast[$1]}" --burden 0.14 --matrix 128 --slices 40 --workers 1)
+  local site=$1 common=(--scanner "${scanner[$1]}" --contrast "${contrast[$1]}" --burden 0.16 --matrix 128 --slices 40 --workers 1)
   mkdir -p "$site"
   ucadi phantom "$site/train" --site "$site" --patients 28 --prevalence "${sees[$site]}" "${common[@]}"
   ucadi phantom "$site/test" --site "$site-test" --patients 24 --prevalence 1,1,1,1 "${common[@]}"
@@ -69,8 +72,8 @@ each_site acquire
 # --- one federation of them ------------------------------------------------------------------------
 
 say "keys and roster"
-ucadi keygen coordinator
-ucadi roster create north/north.card south/south.card east/east.card \
+coordinator keygen coordinator
+coordinator roster create north/north.card south/south.card east/east.card \
   --federation three-sites --key coordinator.key -o federation.json
 
 train_alone() {
@@ -105,7 +108,7 @@ predict_all() {
 for seed in $seeds; do
   run=seed-$seed
   mkdir -p "$run"
-  ucadi init --seed "$seed" --width 4 --size "$size" -o "$run/global-0.weights"
+  coordinator init --seed "$seed" --width 4 --size "$size" -o "$run/global-0.weights"
 
   say "seed $seed: each site alone, $total_epochs epochs"
   each_site train_alone
@@ -114,10 +117,10 @@ for seed in $seeds; do
     base=$run/global-$((number - 1)).weights
     round=$run/round-$number
     mkdir -p "$round"
-    ucadi round open --number "$number" --base "$base" --roster federation.json --key coordinator.key \
+    coordinator round open --number "$number" --base "$base" --roster federation.json --key coordinator.key \
       --local-epochs "$local_epochs" --seed "$seed" "${schedule[@]}" -o "$round/plan.json"
     each_site contribute
-    ucadi aggregate "$round"/*.enc --plan "$round/plan.json" --roster federation.json --key coordinator.key \
+    coordinator aggregate "$round"/*.enc --plan "$round/plan.json" --roster federation.json --key coordinator.key \
       -o "$round/aggregate.enc"
     each_site open_sum
     # every site has computed the next model for itself: they are the same to the last bit
@@ -138,7 +141,7 @@ done
 
 say "where the federated model sees COVID-19 in a patient of east"
 case=$(ucadi inspect east/test-east.h5 --json | python -c 'import json, sys; print(json.load(sys.stdin)["facts"]["for_example"]["covid"])')
-ucadi gradcam east/test-east.h5 --model seed-1/federated.weights --case "$case" --diagnosis covid -o heatmap
+coordinator gradcam east/test-east.h5 --model seed-1/federated.weights --case "$case" --diagnosis covid -o heatmap
 
 say "done"
 python ../../three_sites_table.py seed-1/table.json seed-2/table.json seed-3/table.json

@@ -1,0 +1,74 @@
+"""ucadi courier pack, unpack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ucadi.commands import Force, Output, RosterFile
+from ucadi.formats import courier as courier_format
+from ucadi.formats import roster as roster_format
+from ucadi.formats.exchange import Exchange
+from ucadi.rounds.delivery import let_in, needed
+
+
+@dataclass(frozen=True)
+class CourierPackResult:
+    """The file made, and the names of what is in it."""
+
+    output: Path
+    receiver: str
+    files: tuple[str, ...]
+    bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.output}: {len(self.files)} files for {self.receiver}, {self.bytes:,} bytes"
+
+
+@dataclass(frozen=True)
+class CourierUnpackResult:
+    """Names of the files that are new here, and how many were here already."""
+
+    exchange: Path
+    receiver: str
+    unpacked: tuple[str, ...]
+    present: int
+
+    def __str__(self) -> str:
+        last = f"{self.exchange}: {len(self.unpacked)} unpacked, {self.present} here already"
+        return "\n".join([*self.unpacked, last])
+
+
+def courier_pack(
+    exchange: Annotated[Path, typer.Argument(help="The exchange directory.")],
+    *,
+    receiver: Annotated[str, typer.Option("--for", help="Who gets it: a site, or the coordinator.")],
+    output: Output,
+    force: Force = False,
+) -> CourierPackResult:
+    """Pack what a site needs into one file, to carry it by hand; for the coordinator, what the site made.
+
+    A site's file holds rosters, plans, models, sums, others' answers and receipts, and nobody's upload.
+    """
+    items = courier_format.write(output, exchange, needed(Exchange(exchange), receiver), receiver, force=force)
+    return CourierPackResult(output, receiver, tuple(item.name for item in items), output.stat().st_size)
+
+
+def courier_unpack(
+    file: Annotated[Path, typer.Argument(help="The file that courier pack made.")],
+    exchange: Annotated[Path, typer.Argument(help="One's own exchange directory.")],
+    *,
+    roster: RosterFile,
+) -> CourierUnpackResult:
+    """Unpack a courier's file into one's exchange directory, once all of it has been checked.
+
+    Nothing is replaced: a file that is here with other content is an error, and then nothing is unpacked. A
+    file brought twice does nothing.
+    """
+    folder, trusted = Exchange(exchange), roster_format.read(roster)
+    with courier_format.opened(file) as parcel:
+        unpacked = let_in(parcel, folder, trusted)
+        return CourierUnpackResult(exchange, parcel.receiver, unpacked, len(parcel.items) - len(unpacked))

@@ -1,0 +1,168 @@
+"""Files brought by hand: which ones a receiver needs, and what must be true of them before any is let in.
+
+What the coordinator made is let in only if a signed document names it: a model its plan, a sum its receipt.
+Answers bear their holder's signature. Uploads are judged when the round is closed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ucadi.errors import FormatError, MismatchError, OutputError
+from ucadi.formats import partial as partial_format
+from ucadi.formats import roster as roster_format
+from ucadi.formats.container import MAX_HEADER, file_digest
+from ucadi.formats.courier import Item, Parcel
+from ucadi.formats.exchange import BY_SITES, Exchange, Kind, Place
+from ucadi.formats.output import new_file
+from ucadi.formats.roster import Roster
+from ucadi.progress import track
+from ucadi.rounds.closing import read_receipt, read_round
+from ucadi.rounds.round import Round
+from ucadi.rounds.threshold import check_answer
+
+_DOCUMENTS = (Kind.ROSTER, Kind.PLAN, Kind.RECEIPT)
+_MAX_PARTIAL = 1 << 23
+"""Bytes; an answer sealed to the most members that a roster can have is a quarter of that."""
+
+
+def needed(exchange: Exchange, receiver: str) -> list[str]:
+    """Names of the files here that the receiver needs: for the coordinator what sites made, for a site the rest.
+
+    Never an upload for a site: in members mode any member could open it. Nor a sum without a receipt, which
+    may not be for good yet.
+    """
+    roster = roster_format.read(exchange.roster(max(exchange.rounds(), default=0)))
+    places = exchange.places()
+    if receiver == roster.coordinator.name:
+        return [place.name for place in places if place.kind in BY_SITES]
+    roster.member(receiver)
+    opened = set(exchange.rounds())
+    over = {place.number for place in places if place.kind is Kind.RECEIPT}
+
+    def is_needed(place: Place) -> bool:
+        match place.kind:
+            case Kind.ROSTER | Kind.PLAN | Kind.RECEIPT:
+                return True
+            case Kind.MODEL:
+                return place.number in opened
+            case Kind.AGGREGATE:
+                return place.number in over
+            case Kind.PARTIAL:
+                return place.number in over and place.site != receiver
+            case _:
+                return False
+
+    return [place.name for place in places if is_needed(place)]
+
+
+def let_in(parcel: Parcel, exchange: Exchange, trusted: Roster) -> tuple[str, ...]:
+    """Brings the files that are not here yet into the exchange; returns their names.
+
+    Everything is checked before the first is written. Each then lands whole; interrupted, it is done again.
+    """
+    items = [item for item in parcel.items if not _is_here(exchange, item)]
+    _check_room(exchange, items)
+    for item in track(parcel.items, "checking"):
+        for _ in parcel.pieces(item):
+            pass
+    _check_signed(parcel, items, exchange, trusted)
+    for item in track(items, "unpacking"):
+        target = exchange.root / item.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(target) as part:
+            parcel.copy(item, part)
+    return tuple(item.name for item in items)
+
+
+def _is_here(exchange: Exchange, item: Item) -> bool:
+    """Whether the file is here already; MismatchError if its place is taken by anything else."""
+    path = exchange.root / item.name
+    for folder in list(path.relative_to(exchange.root).parents)[:-1]:
+        if (here := exchange.root / folder).is_symlink() or (here.exists() and not here.is_dir()):
+            raise MismatchError(f"{here}: not a folder, and {item.name} belongs there", hint="move it away")
+    if not (path.is_symlink() or path.exists()):
+        return False
+    if path.is_symlink() or not path.is_file():
+        raise MismatchError(f"{path}: not a file, and {item.name} belongs there", hint="move it away")
+    if path.stat().st_size != item.size or file_digest(path) != item.sha256:
+        raise MismatchError(
+            f"{item.name} is here already, with other content",
+            hint="nothing was unpacked: ask the coordinator which of the two is right",
+        )
+    return True
+
+
+def _check_room(exchange: Exchange, items: Sequence[Item]) -> None:
+    wanted = sum(item.size for item in items)
+    if shutil.disk_usage(exchange.root).free < wanted:
+        raise OutputError(f"{exchange.root}: no room for {wanted:,} bytes", hint="make room, and unpack again")
+
+
+def _check_signed(parcel: Parcel, items: Sequence[Item], exchange: Exchange, trusted: Roster) -> None:
+    """Raises unless all that is new belongs to the trusted roster's federation and is vouched for."""
+    with tempfile.TemporaryDirectory(prefix="ucadi-") as folder:
+        staged = _stage(parcel, items, exchange, Path(folder))
+        places = [(place, item) for item in items if (place := Place.parse(item.name)) is not None]
+        for place, _ in places:
+            if place.kind is Kind.ROSTER:
+                _check_same_federation(roster_format.read(staged.root / place.name), trusted, place.name)
+        for number in sorted({place.number for place, _ in places if place.kind is not Kind.ROSTER}):
+            if not staged.plan(number).exists():
+                raise MismatchError(f"round {number}: no plan, neither here nor brought", hint="bring all of it")
+            this = read_round(staged, number)
+            _check_same_federation(this.roster, trusted, staged.roster(number).name)
+            read_receipt(staged, number, this)
+            for place, item in places:
+                if place.number == number and place.kind is not Kind.ROSTER:
+                    _check_vouched(place, item, staged, this)
+
+
+def _stage(parcel: Parcel, items: Sequence[Item], exchange: Exchange, folder: Path) -> Exchange:
+    """What must be read to be judged, in a folder outside the exchange, with the documents that are here."""
+    for here in exchange.places():
+        if here.kind in _DOCUMENTS:
+            target = folder / here.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(exchange.root / here.name, target)
+    for item in items:
+        place = Place.parse(item.name)
+        if place is None or place.kind not in (*_DOCUMENTS, Kind.PARTIAL):
+            continue
+        if item.size > (_MAX_PARTIAL if place.kind is Kind.PARTIAL else MAX_HEADER):
+            raise FormatError(f"{item.name}: {item.size} bytes are more than such a file can have")
+        target = folder / item.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        parcel.copy(item, target)
+    return Exchange(folder)
+
+
+def _check_same_federation(roster: Roster, trusted: Roster, name: str) -> None:
+    if (roster.federation, roster.coordinator) != (trusted.federation, trusted.coordinator):
+        raise MismatchError(
+            f"{name}: of {roster.federation}, led by {roster.coordinator.name} {roster.coordinator.fingerprint}; "
+            f"your roster is of {trusted.federation}, {trusted.coordinator.name} {trusted.coordinator.fingerprint}",
+            hint="this was not packed by your federation: do not use it",
+        )
+
+
+def _check_vouched(place: Place, item: Item, staged: Exchange, this: Round) -> None:
+    if place.site and place.site not in this.roster.names:
+        raise MismatchError(f"{place.name}: {place.site} is no member", hint="members: " + ", ".join(this.roster.names))
+    match place.kind:
+        case Kind.MODEL if item.sha256 != this.plan.base:
+            raise MismatchError(f"{place.name}: not the weights that the plan of round {place.number} names")
+        case Kind.AGGREGATE:
+            found = read_receipt(staged, place.number, this)
+            if found is None or item.sha256 != found[0].aggregate:
+                raise MismatchError(f"{place.name}: not the sum that a receipt of round {place.number} names")
+        case Kind.PARTIAL:
+            answer = partial_format.read(staged.root / place.name)
+            check_answer(answer, this, place.name)
+            if answer.holder != place.site:
+                raise MismatchError(f"{place.name}: the answer of {answer.holder}")
+        case _:
+            pass

@@ -48,15 +48,13 @@ def apply(
     match held.metadata.get("format"):
         case update_format.UPDATE_FORMAT:
             update = update_format.parse_update(held, change.name)
-            made_from = update.base
-            _check_base(made_from, weights, change)
+            _check_base(update.base, weights, change)
             following = apply_update(weights.arrays, update)
         case update_format.AGGREGATE_FORMAT:
             if plan is None or roster is None:
                 raise UsageError("an aggregate is applied under its round's plan", hint="--plan and --roster")
             aggregate = update_format.parse_aggregate(held, change.name)
-            made_from = aggregate.base
-            _check_base(made_from, weights, change)
+            _check_base(aggregate.base, weights, change)
             this = Round.read(plan, roster)
             check_aggregate(aggregate, this, change.name)
             following = apply_mean(

@@ -45,10 +45,7 @@ def encrypt(
     Each run draws a new secret and gives another ciphertext. Upload one only.
     """
     this = Round.read(plan, roster)
-    clipped = write_contribution(
-        output, update_format.read_update(update), this, key_format.read_key(key), clip=clip, force=force
-    )
+    keys = key_format.read_key(key)
+    clipped = write_contribution(output, update_format.read_update(update), this, keys, clip=clip, force=force)
     size = output.stat().st_size
-    return EncryptResult(
-        output, update_format.read_update(update).site, size, size / (4 * this.plan.layout.size), clipped
-    )
+    return EncryptResult(output, keys.name, size, size / (4 * this.plan.layout.size), clipped)

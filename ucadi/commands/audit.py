@@ -1,0 +1,54 @@
+"""ucadi audit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ucadi.errors import SignatureError
+from ucadi.formats import roster as roster_format
+from ucadi.formats.exchange import Exchange
+from ucadi.rounds.auditing import AuditedRound, audit_rounds
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """What was found to be true of each round, and the coordinator whose signatures that rests on."""
+
+    federation: str
+    coordinator: str
+    fingerprint: str
+    rounds: tuple[AuditedRound, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.federation}: signed by {self.coordinator}, fingerprint {self.fingerprint}"]
+        for one in self.rounds:
+            lines.append(f"round {one.number}: {one.status}" + (f", of {', '.join(one.sites)}" if one.sites else ""))
+            lines += [f"  base: {one.base}", f"  sum:  {one.sum}"]
+        return "\n".join(lines)
+
+
+def audit(
+    exchange: Annotated[Path, typer.Argument(help="The exchange directory.")],
+    *,
+    coordinator: Annotated[
+        str | None, typer.Option(help="Fingerprint that the coordinator told: fail if it is another's.")
+    ] = None,
+) -> AuditResult:
+    """Check a federation's rounds from the first to the last, as far as their files are at hand.
+
+    Signatures, the chain of receipts, uploads and sums, and that each round begins with the model that the one
+    before leads to. Needs no key.
+    """
+    folder = Exchange(exchange)
+    roster = roster_format.read(folder.roster(min(folder.rounds(), default=0)))
+    fingerprint = roster.coordinator.fingerprint
+    if coordinator is not None and coordinator.replace(" ", "") != fingerprint.replace(" ", ""):
+        raise SignatureError(
+            f"{exchange}: signed by {roster.coordinator.name} with fingerprint {fingerprint}",
+            hint="this is not your coordinator's: do not use it",
+        )
+    return AuditResult(roster.federation, roster.coordinator.name, fingerprint, audit_rounds(folder))

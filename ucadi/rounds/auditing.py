@@ -1,0 +1,188 @@
+"""Auditing a federation: round after round, does each file follow from those before, as far as they are at hand?
+
+Needs no key. A break is an error that names its round; what could not be looked at is said, not passed over.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ucadi.errors import CapacityError, FormatError, MismatchError
+from ucadi.fed.averaging import apply_mean
+from ucadi.formats import update as update_format
+from ucadi.formats import weights as weights_format
+from ucadi.formats.container import file_digest
+from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.receipt import Receipt
+from ucadi.formats.roster import Roster
+from ucadi.formats.weights import Weights
+from ucadi.rounds.closing import read_receipt, read_round, read_total, read_upload
+from ucadi.rounds.opening import check_aggregate
+from ucadi.rounds.round import Round
+from ucadi.rounds.verification import check_addition
+
+_ASK = "do not go on from here, and ask the coordinator"
+
+
+@dataclass(frozen=True)
+class AuditedRound:
+    """What was found to be true of a round. `base` and `sum` say what was compared, or why it could not be."""
+
+    number: int
+    status: str
+    sites: tuple[str, ...]
+    base: str
+    sum: str
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """A round that was audited; `receipt` and its digest are None while it is open."""
+
+    number: int
+    this: Round
+    receipt: Receipt | None
+    digest: str | None
+
+
+def audit_rounds(exchange: Exchange) -> tuple[AuditedRound, ...]:
+    """Audits all rounds in order; MismatchError names the first that does not follow from what was before."""
+    numbers = exchange.rounds()
+    _check_plans(exchange, numbers)
+    audited = []
+    before: _Ended | None = None
+    for number in numbers:
+        with _naming(number):
+            if before is not None and before.receipt is None:
+                raise MismatchError(f"opened though round {before.number} has no receipt", hint=_ASK)
+            this = read_round(exchange, number)
+            if before is not None:
+                _check_same_coordinator(this.roster, before.this.roster)
+            base = _check_base(exchange, number, this.plan.base, before)
+            found = read_receipt(exchange, number, this)
+            ended = _Ended(number, this, *(found or (None, None)))
+            if ended.receipt is not None:
+                _check_chain(ended.receipt, before, number)
+            audited.append(_audit_end(exchange, ended, base))
+            before = ended
+    if before is not None and (following := exchange.model(before.number + 1)).exists():
+        with _naming(before.number + 1):
+            _check_base(exchange, before.number + 1, file_digest(following), before)
+    return tuple(audited)
+
+
+def _check_plans(exchange: Exchange, numbers: list[int]) -> None:
+    """A round without its plan cannot be audited, and must not be passed over."""
+    for place in exchange.places():
+        if place.kind not in (Kind.ROSTER, Kind.MODEL) and place.number not in numbers:
+            raise MismatchError(f"round {place.number}: {place.name}, but no plan", hint="bring the plan, or " + _ASK)
+
+
+def _check_same_coordinator(roster: Roster, before: Roster) -> None:
+    if (roster.federation, roster.coordinator) != (before.federation, before.coordinator):
+        raise MismatchError("the roster is another federation's or coordinator's than the round's before", hint=_ASK)
+
+
+def _check_chain(receipt: Receipt, before: _Ended | None, number: int) -> None:
+    # of a chain whose beginning is not at hand, the first receipt here cannot be compared
+    if before is None and number > 1:
+        return
+    if receipt.previous != (None if before is None else before.digest):
+        raise MismatchError("its receipt does not follow the receipt of the round before", hint=_ASK)
+
+
+def _check_base(exchange: Exchange, number: int, base: str, before: _Ended | None) -> str:
+    """Says how the digest `base`, which a round begins with, follows from the round before."""
+    model = exchange.model(number)
+    if model.exists() and file_digest(model) != base:
+        raise MismatchError(f"{model.name}: not the weights that the plan names", hint=_ASK)
+    if before is None:
+        return "the first" if number == 1 else "not recomputed: the round before is not at hand"
+    if before.receipt is None:
+        return "not recomputed: the round before is open"
+    if before.receipt.status == "void":
+        if base != before.this.plan.base:
+            raise MismatchError(f"begins with other weights than round {before.number}, which is void", hint=_ASK)
+        return "that of the round before, which is void"
+    opened = exchange.places(Kind.OPENED, before.number)
+    if not opened:
+        return "not recomputed: the opened sum is not at hand"
+    if not exchange.model(before.number).exists():
+        return "not recomputed: the weights before are not at hand"
+    wrong: list[str] = []
+    for place in opened:
+        try:
+            led_to = _recompute(exchange, before, before.receipt, exchange.root / place.name)
+        except (FormatError, MismatchError):
+            led_to = None
+        if led_to != base:
+            wrong.append(place.site)
+    if len(wrong) == len(opened):
+        raise MismatchError(
+            f"its base is not the model that round {before.number} leads to, by the sum that {', '.join(wrong)} opened",
+            hint=_ASK,
+        )
+    return "recomputed" + (f"; but what {', '.join(wrong)} opened leads elsewhere" if wrong else "")
+
+
+def _recompute(exchange: Exchange, before: _Ended, receipt: Receipt, opened: Path) -> str:
+    """Digest of the weights that a round leads to: what `ucadi apply` writes."""
+    this, aggregate = before.this, update_format.read_aggregate(opened)
+    check_aggregate(aggregate, this, opened.name)
+    if list(aggregate.sites) != sorted(receipt.contributions):
+        raise MismatchError(f"{opened.name}: the sum of other sites than the receipt names")
+    base = weights_format.read(exchange.model(before.number))
+    following = apply_mean(base.arrays, aggregate, this.plan.layout, cap=this.plan.weight_cap, bits=this.bits)
+    origin = {"base": base.digest, "change": file_digest(opened)}
+    with tempfile.TemporaryDirectory(prefix="ucadi-") as folder:
+        written = Path(folder) / "following.weights"
+        weights_format.write(written, Weights(following, base.architecture, origin))
+        return file_digest(written)
+
+
+def _audit_end(exchange: Exchange, ended: _Ended, base: str) -> AuditedRound:
+    """What the receipt says, compared with the uploads and the sum that are at hand."""
+    number, this, receipt = ended.number, ended.this, ended.receipt
+    there = exchange.aggregate(number).exists()
+    if receipt is None:
+        if there:
+            read_total(exchange, number, this)
+        return AuditedRound(number, "open", (), base, "signed; no receipt yet" if there else "none yet")
+    sites = tuple(sorted(receipt.contributions))
+    at_hand = [site for site in sites if exchange.path(Kind.UPLOAD, number, site).exists()]
+    for site in at_hand:
+        if file_digest(exchange.path(Kind.UPLOAD, number, site)) != receipt.contributions[site]:
+            raise MismatchError(f"the upload of {site} is not the one that the receipt names", hint=_ASK)
+    if receipt.status == "void":
+        if there:
+            raise MismatchError("the receipt says void, and yet there is a sum", hint=_ASK)
+        return AuditedRound(number, "void", sites, base, "none")
+    return AuditedRound(number, "closed", sites, base, _check_sum(exchange, ended, receipt, at_hand))
+
+
+def _check_sum(exchange: Exchange, ended: _Ended, receipt: Receipt, at_hand: list[str]) -> str:
+    number, path = ended.number, exchange.aggregate(ended.number)
+    if not path.exists():
+        return "not at hand"
+    if file_digest(path) != receipt.aggregate:
+        raise MismatchError("the sum is not the one that the receipt names", hint=_ASK)
+    total = read_total(exchange, number, ended.this)
+    if list(total.sites) != sorted(receipt.contributions):
+        raise MismatchError("the sum is of other sites than the receipt names", hint=_ASK)
+    uploads = [read_upload(exchange.path(Kind.UPLOAD, number, site), ended.this, site) for site in at_hand]
+    if check_addition(total, uploads, path.name):
+        return "adding again gives the same"
+    return f"signed; not added again: {len(at_hand)} of {len(total.sites)} uploads at hand"
+
+
+@contextmanager
+def _naming(number: int) -> Iterator[None]:
+    """Whatever is wrong with a file of a round breaks the round, and says which."""
+    try:
+        yield
+    except (FormatError, MismatchError, CapacityError) as error:
+        raise MismatchError(f"round {number}: {error.message}", hint=error.hint) from None

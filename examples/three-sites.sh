@@ -26,8 +26,8 @@ rm -rf "$out"
 mkdir -p "$out"
 cd "$out"
 started=$SECONDS
+processes=$(nproc)       # asked first: nproc heeds the next line
 export OMP_NUM_THREADS=1 # a process a core is faster here than a thread a core
-processes=$(nproc)
 
 # What the coordinator's commands print goes to a log, errors to the terminal.
 coordinator() { ucadi "$@" >>log-coordinator.txt; }

@@ -21,6 +21,8 @@ from exchanges import Rounds
 from federation import make_federation
 
 from ucadi.commands.courier import courier_pack, courier_unpack
+from ucadi.commands.keygen import keygen
+from ucadi.commands.roster import roster_add
 from ucadi.errors import FormatError, MismatchError, OutputError, SignatureError, UcadiError
 from ucadi.formats.container import canonical_json
 from ucadi.formats.exchange import Exchange
@@ -30,9 +32,9 @@ SITES = ("site-a", "site-b", "site-c")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Rounds:
-    """Threshold mode; round 1 is closed and answered by two holders. Not to be changed."""
+    """Threshold mode, three of three; round 1 is closed and two holders have answered. Not to be changed."""
     folder = tmp_path_factory.mktemp("federation")
-    rounds = Rounds.begin(make_federation(folder, SITES, minimum_sites=3, threshold=2), folder / "exchange")
+    rounds = Rounds.begin(make_federation(folder, SITES, minimum_sites=3, threshold=3), folder / "exchange")
     rounds.open(1)
     for site in SITES:
         rounds.upload(1, site)
@@ -88,6 +90,7 @@ def test_air_gapped_a_site_opens_the_sum_and_the_coordinator_gets_what_it_made(
 ) -> None:
     unpack(made, stick, site)
     away = Rounds(made.federation, Exchange(site))
+    away.answer(1, "site-c")
     away.lead_on(1, "site-c")
     back = tmp_path / "back.tar"
     packed = courier_pack(site, receiver="coordinator", output=back)
@@ -95,9 +98,13 @@ def test_air_gapped_a_site_opens_the_sum_and_the_coordinator_gets_what_it_made(
         "rounds/0001/opened/site-c.aggregate",
         "rounds/0001/partials/site-a.partial",
         "rounds/0001/partials/site-b.partial",
+        "rounds/0001/partials/site-c.partial",
     )
     own = made.copy(tmp_path / "coordinator")
-    assert unpack(made, back, own.exchange.root) == ("rounds/0001/opened/site-c.aggregate",)
+    assert unpack(made, back, own.exchange.root) == (
+        "rounds/0001/opened/site-c.aggregate",
+        "rounds/0001/partials/site-c.partial",
+    )
 
 
 def test_the_same_files_are_the_same_bytes_and_an_ordinary_tar(made: Rounds, stick: Path, tmp_path: Path) -> None:
@@ -119,6 +126,16 @@ def test_a_sum_without_a_receipt_and_a_model_without_a_plan_stay(made: Rounds, t
     shutil.copy(own.exchange.model(1), own.exchange.model(2))
     packed = courier_pack(own.exchange.root, receiver="site-c", output=tmp_path / "x.tar")
     assert packed.files == ("federation.json", "models/0001.weights", "rounds/0001/plan.json")
+
+
+def test_a_site_that_has_just_joined(made: Rounds, tmp_path: Path) -> None:
+    own = made.copy(tmp_path / "copy")
+    keygen("site-d", output=tmp_path)
+    joined, key = own.exchange.root / "federation-0002.json", made.federation.key("coordinator")
+    roster_add([tmp_path / "site-d.card"], roster=own.exchange.roster(1), key=key, output=joined)
+    packed = courier_pack(own.exchange.root, receiver="site-d", output=tmp_path / "x.tar")
+    (tmp_path / "site-d").mkdir()
+    assert courier_unpack(tmp_path / "x.tar", tmp_path / "site-d", roster=joined).unpacked == packed.files
 
 
 def test_packing_for_a_stranger(made: Rounds, tmp_path: Path) -> None:
@@ -276,7 +293,7 @@ def test_anothers_answer_and_a_strangers_upload_are_refused(
 
 
 def test_the_stick_of_another_federation_with_the_same_names(stick: Path, site: Path, tmp_path: Path) -> None:
-    other = make_federation(tmp_path, SITES, minimum_sites=3, threshold=2)
+    other = make_federation(tmp_path, SITES, minimum_sites=3, threshold=3)
     with pytest.raises(MismatchError, match="your roster is of test, coordinator"):
         courier_unpack(stick, site, roster=other.roster)
     assert not files(site)

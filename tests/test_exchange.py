@@ -115,6 +115,7 @@ def test_a_round_is_closed_once_and_its_receipt_names_what_was_in(own: Rounds) -
     assert receipt.contributions == {site: container.file_digest(upload(own, site)) for site in result.sites}
     assert receipt.aggregate == container.file_digest(own.exchange.aggregate(1))
     assert (receipt.previous, receipt.missing, receipt.refused) == (None, (), {})
+    assert own.exchange.receipt(1).stat().st_mode & 0o777 == own.exchange.aggregate(1).stat().st_mode & 0o777 == 0o644
     assert own.close(1) == result
     assert container.file_digest(own.exchange.receipt(1)) == digest
     assert status(own).state == "closed"
@@ -221,11 +222,10 @@ def test_only_the_coordinator_closes_and_only_its_receipt_counts(own: Rounds, tm
 
 
 def test_two_closers_at_once_are_one(own: Rounds) -> None:
-    handle = os.open(own.exchange.plan(1).parent, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(OutputError, match="another process is closing"):
-        own.close(1)
-    os.close(handle)
+    with (own.exchange.plan(1).parent / ".closing").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(OutputError, match="another process is closing"):
+            own.close(1)
     own.close(1)
 
 
@@ -282,7 +282,7 @@ def test_killed_at_any_moment_closing_continues_to_the_same_receipt(own: Rounds,
             assert not path.exists() or path.read_bytes() == content
         rounds.close(1)
         assert (rounds.exchange.aggregate(1).read_bytes(), rounds.exchange.receipt(1).read_bytes()) == expected
-        assert not list(rounds.exchange.root.rglob(".*"))
+        assert [path.name for path in rounds.exchange.root.rglob(".*")] == [".closing"]
 
 
 def test_a_sum_without_a_receipt_stands_though_more_uploads_have_come(own: Rounds) -> None:
@@ -297,6 +297,19 @@ def test_a_sum_without_a_receipt_stands_though_more_uploads_have_come(own: Round
     assert own.exchange.receipt(1).read_bytes() == receipt
     assert status(own).late == ("site-c",)
     assert not list(own.exchange.root.rglob(".*.part"))
+
+
+def test_closers_that_race_make_one_sum_and_one_receipt(own: Rounds) -> None:
+    processes = [start_closing(own) for _ in range(3)]
+    for process in processes:
+        go(process)
+    # who comes while another closes is told so; who comes after finds it closed
+    said = [process.communicate()[0] for process in processes]
+    assert "closed\n" in said
+    receipt = own.exchange.receipt(1).read_bytes()
+    own.close(1)
+    assert own.exchange.receipt(1).read_bytes() == receipt
+    assert json.loads(receipt)["aggregate"] == container.file_digest(own.exchange.aggregate(1))
 
 
 def test_a_sum_without_a_receipt_must_be_that_of_the_uploads(own: Rounds) -> None:

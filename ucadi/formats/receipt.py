@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from ucadi.errors import FormatError, MismatchError
-from ucadi.formats.container import GET_AGAIN, canonical_json, file_digest
-from ucadi.formats.output import claim_file
+from ucadi.formats.container import GET_AGAIN, file_digest
 from ucadi.formats.roster import Roster
-from ucadi.formats.signed import Fields, read_document, sign, verify
+from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
 from ucadi.identity import SecretKeys
 
 FORMAT = "ucadi-receipt"
@@ -43,8 +42,8 @@ class Receipt:
     previous: str | None
 
 
-def write(path: Path, receipt: Receipt, keys: SecretKeys) -> bool:
-    """Writes the receipt, signed by the coordinator's `keys`; False, and no change, if there is one already."""
+def write(path: Path, receipt: Receipt, keys: SecretKeys) -> None:
+    """Writes the receipt, signed by the coordinator's `keys`; one that exists is never replaced."""
     document = {
         "format": FORMAT,
         "version": 1,
@@ -59,7 +58,7 @@ def write(path: Path, receipt: Receipt, keys: SecretKeys) -> bool:
         "aggregate": receipt.aggregate,
         "previous": receipt.previous,
     }
-    return claim_file(path, canonical_json(sign(document, keys)).encode("ascii") + b"\n")
+    write_document(path, sign(document, keys))
 
 
 def read(path: Path, roster: Roster) -> tuple[Receipt, str]:

@@ -7,8 +7,6 @@ and closing goes on with the uploads that it lists.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -245,13 +243,18 @@ def _check_readable(path: Path) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Holds the round's folder, so that two closers cannot write two sums; the system lets go of it on any end."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    """Holds the round, so that two closers cannot write two sums; the system lets go of it however the process ends.
+
+    A file of its own is locked, since network drives lock nothing that is not open for writing. It stays.
+    """
     try:
+        import fcntl
+    except ModuleNotFoundError:  # not on Windows: there, closing once at a time is up to the coordinator
+        yield
+        return
+    with (folder / ".closing").open("ab") as file:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OutputError(f"{folder}: another process is closing this round", hint="wait for it") from None
         yield
-    finally:
-        os.close(handle)

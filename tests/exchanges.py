@@ -49,7 +49,7 @@ class Rounds:
         round_open(
             number=number,
             base=self.exchange.model(number),
-            roster=self.exchange.roster(number),
+            roster=self.exchange.rosters()[-1],
             key=self.federation.key("coordinator"),
             output=self.file(Kind.PLAN, number),
             quorum=quorum,

@@ -19,7 +19,9 @@ from exchanges import Rounds
 from federation import make_federation
 
 from ucadi.commands.keygen import keygen
+from ucadi.commands.roster import roster_create, roster_remove
 from ucadi.commands.round_close import round_close
+from ucadi.commands.round_open import round_open
 from ucadi.commands.round_status import RoundStatusResult, round_status
 from ucadi.errors import FormatError, MismatchError, OutputError, SignatureError
 from ucadi.formats import container
@@ -97,10 +99,26 @@ def test_other_names_have_no_place(name: str) -> None:
     assert Place.parse(name) is None
 
 
-def test_a_later_roster_holds_from_its_round_on(own: Rounds) -> None:
-    shutil.copy(own.exchange.roster(1), own.exchange.root / "federation-0003.json")
-    held = [own.exchange.roster(number).name for number in (1, 2, 3, 9)]
-    assert held == ["federation.json", "federation.json", "federation-0003.json", "federation-0003.json"]
+def test_the_roster_of_a_round_is_the_one_that_its_plan_names(own: Rounds) -> None:
+    later = own.exchange.root / "federation-0002.json"
+    key = own.federation.key("coordinator")
+    roster_remove(["site-c"], roster=own.exchange.roster(1), key=key, output=later)
+    shutil.copy(own.exchange.model(1), own.exchange.model(7))
+    own.open(7)
+    assert [own.exchange.roster(number).name for number in (1, 7)] == ["federation.json", "federation-0002.json"]
+    later.unlink()
+    with pytest.raises(MismatchError, match="which is not here"):
+        status(own, 7)
+
+
+def test_nobody_takes_a_federation_over_by_a_roster_of_his_own(own: Rounds, tmp_path: Path) -> None:
+    keygen("coordinator", output=tmp_path)
+    cards = [own.federation.folder / f"{site}.card" for site in own.federation.sites]
+    theirs, key = own.exchange.root / "federation-0002.json", tmp_path / "coordinator.key"
+    roster_create(cards, federation="test", key=key, output=theirs)
+    round_open(number=2, base=own.exchange.model(1), roster=theirs, key=key, output=own.file(Kind.PLAN, 2))
+    with pytest.raises(MismatchError, match="than the first roster"):
+        round_close(own.exchange.root, number=2, key=key)
 
 
 # --- closing ----------------------------------------------------------------------------------------
@@ -239,6 +257,7 @@ def test_the_folder_that_is_no_exchange(tmp_path: Path) -> None:
 CLOSE = """
 import sys
 from pathlib import Path
+from ucadi.commands.roster import roster_create, roster_remove
 from ucadi.commands.round_close import round_close
 print("ready", flush=True)
 sys.stdin.readline()

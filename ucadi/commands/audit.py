@@ -10,7 +10,7 @@ import typer
 
 from ucadi.errors import SignatureError
 from ucadi.formats import roster as roster_format
-from ucadi.formats.exchange import Exchange
+from ucadi.formats.exchange import Exchange, Kind
 from ucadi.rounds.auditing import AuditedRound, audit_rounds
 
 
@@ -44,7 +44,7 @@ def audit(
     before leads to. Needs no key.
     """
     folder = Exchange(exchange)
-    roster = roster_format.read(folder.roster(min(folder.rounds(), default=0)))
+    roster = roster_format.read(folder.path(Kind.ROSTER, 0))
     fingerprint = roster.coordinator.fingerprint
     if coordinator is not None and coordinator.replace(" ", "") != fingerprint.replace(" ", ""):
         raise SignatureError(

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from ucadi.errors import FormatError
-
-MAX_ROUND = 9999
+from ucadi.errors import FormatError, MismatchError
+from ucadi.formats.container import file_digest
+from ucadi.formats.plan import FORMAT as PLAN_FORMAT
+from ucadi.formats.signed import Fields, read_document
 
 
 class Kind(StrEnum):
@@ -62,8 +63,7 @@ _PATTERNS = {
 class Place:
     """Where a file lies: its kind, its round, and its site if sites make it.
 
-    A roster's number is the first round that it holds for; that of the first roster is 0. A model's is the
-    round that begins with it.
+    Rosters are numbered in their order, the first with 0. A model's number is that of the round that begins with it.
     """
 
     kind: Kind
@@ -123,10 +123,20 @@ class Exchange:
         """The folder of a round's uploads."""
         return self.path(Kind.UPLOAD, number, "-").parent
 
+    def rosters(self) -> list[Path]:
+        """The rosters, from the first to the newest."""
+        return [self.root / place.name for place in sorted(self.places(Kind.ROSTER), key=lambda place: place.number)]
+
     def roster(self, number: int) -> Path:
-        """The roster that holds for a round: the latest that was made for it or for a round before it."""
-        held = [place for place in self.places(Kind.ROSTER) if place.number <= number]
-        return self.root / max(held, key=lambda place: place.number, default=Place(Kind.ROSTER, 0)).name
+        """The roster of a round: the one that its plan names by digest. Signatures are not looked at here."""
+        plan = self.plan(number)
+        digest = Fields(read_document(plan, PLAN_FORMAT), plan.name).digest("roster")
+        for path in self.rosters():
+            if file_digest(path) == digest:
+                return path
+        raise MismatchError(
+            f"{plan}: made for roster {digest[:8]}…, which is not here", hint="bring all rosters of the federation"
+        )
 
     def places(self, kind: Kind | None = None, number: int | None = None) -> list[Place]:
         """The files that are here, in order of name; of one kind or round only, where given.

@@ -18,7 +18,6 @@ from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
 from ucadi.formats.exchange import Exchange, Kind
 from ucadi.formats.receipt import Receipt
-from ucadi.formats.roster import Roster
 from ucadi.formats.weights import Weights
 from ucadi.rounds.closing import read_receipt, read_round, read_total, read_upload
 from ucadi.rounds.opening import check_aggregate
@@ -60,8 +59,6 @@ def audit_rounds(exchange: Exchange) -> tuple[AuditedRound, ...]:
             if before is not None and before.receipt is None:
                 raise MismatchError(f"opened though round {before.number} has no receipt", hint=_ASK)
             this = read_round(exchange, number)
-            if before is not None:
-                _check_same_coordinator(this.roster, before.this.roster)
             base = _check_base(exchange, number, this.plan.base, before)
             found = read_receipt(exchange, number, this)
             ended = _Ended(number, this, *(found or (None, None)))
@@ -80,11 +77,6 @@ def _check_plans(exchange: Exchange, numbers: list[int]) -> None:
     for place in exchange.places():
         if place.kind not in (Kind.ROSTER, Kind.MODEL) and place.number not in numbers:
             raise MismatchError(f"round {place.number}: {place.name}, but no plan", hint="bring the plan, or " + _ASK)
-
-
-def _check_same_coordinator(roster: Roster, before: Roster) -> None:
-    if (roster.federation, roster.coordinator) != (before.federation, before.coordinator):
-        raise MismatchError("the roster is another federation's or coordinator's than the round's before", hint=_ASK)
 
 
 def _check_chain(receipt: Receipt, before: _Ended | None, number: int) -> None:

@@ -17,9 +17,11 @@ from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container
 from ucadi.formats import partial as partial_format
 from ucadi.formats import receipt as receipt_format
+from ucadi.formats import roster as roster_format
 from ucadi.formats.ciphertext import Ciphertext, CiphertextSum
 from ucadi.formats.exchange import Exchange, Kind
 from ucadi.formats.receipt import Receipt
+from ucadi.formats.roster import Roster
 from ucadi.identity import SecretKeys
 from ucadi.lwe.parameters import DEGREE
 from ucadi.progress import track
@@ -47,9 +49,24 @@ class Uploads:
     strays: tuple[str, ...]
 
 
+def read_roster(exchange: Exchange, path: Path) -> Roster:
+    """A roster of the exchange; MismatchError if its federation or coordinator is not that of the first.
+
+    A roster names its own signer, so who could put a file here could otherwise take the federation over.
+    """
+    roster, first = roster_format.read(path), roster_format.read(exchange.path(Kind.ROSTER, 0))
+    if (roster.federation, roster.coordinator) != (first.federation, first.coordinator):
+        raise MismatchError(
+            f"{path.name}: another federation's or coordinator's than the first roster", hint="do not use it"
+        )
+    return roster
+
+
 def read_round(exchange: Exchange, number: int) -> Round:
-    """The plan of a round with the roster that holds for it, both verified."""
-    this = Round.read(exchange.plan(number), exchange.roster(number))
+    """The plan of a round with its roster, both verified."""
+    path = exchange.roster(number)
+    read_roster(exchange, path)
+    this = Round.read(exchange.plan(number), path)
     if this.plan.round != number:
         raise MismatchError(
             f"{exchange.plan(number)}: the plan of round {this.plan.round}", hint="each plan lies in its round's folder"

@@ -16,11 +16,11 @@ from ucadi.formats import partial as partial_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats.container import MAX_HEADER, file_digest
 from ucadi.formats.courier import Item, Parcel
-from ucadi.formats.exchange import BY_SITES, MAX_ROUND, Exchange, Kind, Place
+from ucadi.formats.exchange import BY_SITES, Exchange, Kind, Place
 from ucadi.formats.output import new_file
 from ucadi.formats.roster import Roster
 from ucadi.progress import track
-from ucadi.rounds.closing import read_receipt, read_round
+from ucadi.rounds.closing import read_receipt, read_roster, read_round
 from ucadi.rounds.round import Round
 from ucadi.rounds.threshold import check_answer
 
@@ -35,7 +35,8 @@ def needed(exchange: Exchange, receiver: str) -> list[str]:
     Never an upload for a site: in members mode any member could open it. Nor a sum without a receipt, which
     may not be for good yet.
     """
-    roster = roster_format.read(exchange.roster(MAX_ROUND))
+    rosters = exchange.rosters() or [exchange.path(Kind.ROSTER, 0)]
+    roster = read_roster(exchange, rosters[-1])
     places = exchange.places()
     if receiver == roster.coordinator.name:
         return [place.name for place in places if place.kind in BY_SITES]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -264,6 +265,28 @@ sys.stdin.readline()
 round_close(Path(sys.argv[1]), number=1, key=Path(sys.argv[2]))
 print("closed", flush=True)
 """
+
+
+def test_on_a_full_disk_nothing_is_left_and_nobody_is_refused(own: Rounds) -> None:
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n{CLOSE}"
+    command = [sys.executable, "-c", code, str(own.exchange.root), str(own.federation.key("coordinator"))]
+    run = subprocess.run(command, input="\n", capture_output=True, text=True)
+    assert "not written: File too large" in run.stderr
+    assert not own.exchange.aggregate(1).exists()
+    assert not own.exchange.receipt(1).exists()
+    assert own.close(1).sites == own.federation.sites
+
+
+def test_an_upload_that_this_machine_cannot_read_is_not_refused(own: Rounds, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with monkeypatch.context() as context:
+        context.setattr("ucadi.rounds.closing.mmap.mmap", fail)
+        with pytest.raises(OutputError, match=r"site-a.enc: cannot be read"):
+            own.close(1)
+    assert not own.exchange.receipt(1).exists()
+    assert own.close(1).sites == own.federation.sites
 
 
 def start_closing(rounds: Rounds) -> subprocess.Popen[str]:

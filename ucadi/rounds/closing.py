@@ -7,6 +7,8 @@ and closing goes on with the uploads that it lists.
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -250,10 +252,11 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _check_readable(path: Path) -> None:
-    """Raises OutputError for a file that this machine cannot read: no fault of its site, so no refusal."""
+    """Raises OutputError for a file that this machine cannot read or map: no fault of its site, so no refusal."""
     try:
         with path.open("rb") as file:
-            file.read(1)
+            if os.fstat(file.fileno()).st_size:
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ).close()
     except OSError as error:
         raise OutputError(f"{path}: cannot be read: {error.strerror}", hint="mend that, and run again") from None
 

@@ -48,18 +48,32 @@ def test_the_transport_key_is_the_one_that_curve_derives() -> None:
     assert z85.decode(zmq.curve_public(z85.encode(keys.transport))) == keys.public.transport
 
 
-def test_files_go_from_site_to_site(relayed: Relayed, tmp_path: Path) -> None:
+def test_a_site_s_upload_reaches_the_coordinator(relayed: Relayed, tmp_path: Path) -> None:
     file = random_file(tmp_path / "a.enc", 2_600_001)
     sent = push([file], names=[upload("site-a")], **line(relayed, "site-a"))
     assert sent.sent == (upload("site-a"),)
     assert (relayed.exchange / upload("site-a")).read_bytes() == file.read_bytes()
     here = tmp_path / "here"
     here.mkdir()
-    result = pull(exchange=here, **line(relayed, "site-b"))
+    result = pull(exchange=here, **line(relayed, "coordinator"))
     assert result.fetched == ("federation.json", "rounds/0001/plan.json", upload("site-a"))
     assert (here / upload("site-a")).read_bytes() == file.read_bytes()
     assert sorted(path.name for path in here.iterdir()) == ["federation.json", "rounds"]
-    assert pull(exchange=here, **line(relayed, "site-b")).present == 3
+    assert pull(exchange=here, **line(relayed, "coordinator")).present == 3
+
+
+def test_a_site_s_upload_is_not_for_other_sites(relayed: Relayed, tmp_path: Path) -> None:
+    """In members mode a member could open it."""
+    push([random_file(tmp_path / "a.enc", 1000)], names=[upload("site-a")], **line(relayed, "site-a"))
+    (tmp_path / "b").mkdir()
+    assert upload("site-a") not in pull(exchange=tmp_path / "b", **line(relayed, "site-b")).fetched
+    with relayed.client("site-a") as client:
+        (entry,) = client.entries("rounds/0001/uploads")  # its own it may have back
+    with relayed.client("site-b") as client:
+        assert client.entries("rounds/0001/uploads") == []
+        with pytest.raises(RelayError, match="is not for site-b"):
+            client.get([entry], Store(tmp_path / "b"))
+    assert not (tmp_path / "b" / upload("site-a")).exists()
 
 
 def test_a_directory_is_pushed_and_parts_of_it_pulled(relayed: Relayed, tmp_path: Path) -> None:
@@ -283,5 +297,5 @@ def test_an_empty_file_goes_both_ways(relayed: Relayed, tmp_path: Path) -> None:
     assert push([tmp_path / "empty"], names=[upload("site-a")], **line(relayed, "site-a")).sent == (upload("site-a"),)
     here = tmp_path / "here"
     here.mkdir()
-    assert upload("site-a") in pull(exchange=here, **line(relayed, "site-b")).fetched
+    assert upload("site-a") in pull(exchange=here, **line(relayed, "coordinator")).fetched
     assert (here / upload("site-a")).read_bytes() == b""

@@ -131,7 +131,7 @@ def test_a_line_that_is_cut_again_and_again(relayed: Relayed, tmp_path: Path, se
     with Proxy(relayed.process.port, cut) as proxy:
         with relayed.client("site-a", proxy.address) as client:
             client.put({upload("site-a"): file})
-        with relayed.client("site-b", proxy.address) as client:
+        with relayed.client("coordinator", proxy.address) as client:
             client.get(client.entries(), Store(here))
     assert proxy.connections >= 8 - len(cuts)
     assert not cuts

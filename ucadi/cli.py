@@ -20,6 +20,8 @@ import typer
 from ucadi import __version__
 from ucadi.commands.aggregate import aggregate
 from ucadi.commands.apply import apply
+from ucadi.commands.audit import audit
+from ucadi.commands.courier import courier_pack, courier_unpack
 from ucadi.commands.decrypt import decrypt
 from ucadi.commands.encrypt import encrypt
 from ucadi.commands.evaluate import evaluate
@@ -35,7 +37,9 @@ from ucadi.commands.pull import pull
 from ucadi.commands.push import push
 from ucadi.commands.relay_serve import relay_serve
 from ucadi.commands.roster import roster_add, roster_create, roster_remove, roster_rotate, roster_show
+from ucadi.commands.round_close import round_close
 from ucadi.commands.round_open import round_open
+from ucadi.commands.round_status import round_status
 from ucadi.commands.train import train
 from ucadi.commands.verify import verify
 from ucadi.commands.watch import watch
@@ -201,6 +205,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     decrypt,
     apply,
     verify,
+    audit,
     inspect_file,
     push,
     pull,
@@ -214,7 +219,8 @@ GROUPS: tuple[tuple[str, str, tuple[Callable[..., Any], ...]], ...] = (
         "Who belongs to a federation.",
         (roster_create, roster_add, roster_remove, roster_rotate, roster_show),
     ),
-    ("round", "The rounds of a federation.", (round_open,)),
+    ("round", "The rounds of a federation.", (round_open, round_status, round_close)),
+    ("courier", "Rounds carried by hand.", (courier_pack, courier_unpack)),
     ("relay", "The relay, which moves a federation's files.", (relay_serve,)),
 )
 """Commands of two words, with the help of the first."""

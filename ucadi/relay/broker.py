@@ -179,13 +179,13 @@ class Broker:
             case Hello(), _:
                 self._send(route, Welcome(route.request, peer.name, peer.coordinator, self._limits.file_bytes))
             case List(), _:
-                self._begin(route, lambda: self._desk.page(message), lambda page: self._send(route, page))
+                self._begin(route, lambda: self._desk.page(peer, message), lambda page: self._send(route, page))
             case Put(), None:
                 self._desk.check(peer, message)
                 self._drop_older(route, message.name)
                 self._begin(route, lambda: self._desk.receive(peer, message), lambda got: self._begin_put(route, got))
             case Get(), None:
-                self._begin(route, lambda: self._desk.open(message.name), lambda got: self._begin_get(route, *got))
+                self._begin(route, lambda: self._desk.open(peer, message.name), lambda got: self._begin_get(route, *got))
             case Chunk(), Receiving():
                 transfer.accept(message, time.monotonic())
                 self._advance(route, transfer)

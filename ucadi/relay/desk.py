@@ -50,15 +50,17 @@ class Desk:
                 raise RefusalError(Code.TOO_MANY, f"{peer.name} has {self._limits.files_per_round} files in {folder}")
         return self._store.receive(put.name, put.size, put.digest)
 
-    def page(self, wanted: List) -> Entries:
-        """One page of the list."""
-        names = [name for name in self._store.names(wanted.prefix) if name > wanted.after]
+    def page(self, peer: Peer, wanted: List) -> Entries:
+        """One page of the list of what the peer may get."""
+        names = [name for name in self._store.names(wanted.prefix) if name > wanted.after and peer.may_get(name)]
         page = [entry for name in names[: protocol.MAX_PAGE] if (entry := self._store.find(name)) is not None]
         data = protocol.encode_entries([(entry.name, entry.size, entry.digest) for entry in page])
         return Entries(wanted.request, len(names) > protocol.MAX_PAGE, data)
 
-    def open(self, name: str) -> tuple[Entry, int]:
+    def open(self, peer: Peer, name: str) -> tuple[Entry, int]:
         """A file to send, with a descriptor that the caller closes."""
+        if not peer.may_get(name):
+            raise RefusalError(Code.FORBIDDEN, f"{name} is not for {peer.name}: sites' uploads go to the coordinator")
         entry = self._store.find(name)
         if entry is None:
             raise RefusalError(Code.MISSING, f"there is no {name}")

@@ -91,6 +91,10 @@ class Peer:
         owner = owner_of(name)
         return self.coordinator if owner is None else owner == self.name and not self.coordinator
 
+    def may_get(self, name: str) -> bool:
+        """Whether files of this name are for this peer: all but other sites' uploads, which a member could open."""
+        return self.coordinator or "/uploads/" not in name or owner_of(name) == self.name
+
 
 def is_name(name: str) -> bool:
     """Whether a file in an exchange directory may be called so: an allow-list, of bounded length and depth."""

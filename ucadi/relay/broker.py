@@ -185,7 +185,8 @@ class Broker:
                 self._drop_older(route, message.name)
                 self._begin(route, lambda: self._desk.receive(peer, message), lambda got: self._begin_put(route, got))
             case Get(), None:
-                self._begin(route, lambda: self._desk.open(peer, message.name), lambda got: self._begin_get(route, *got))
+                name = message.name
+                self._begin(route, lambda: self._desk.open(peer, name), lambda got: self._begin_get(route, *got))
             case Chunk(), Receiving():
                 transfer.accept(message, time.monotonic())
                 self._advance(route, transfer)

@@ -176,11 +176,20 @@ class Relayed:
             dealer = client_socket(context, keys.transport, keys.public.transport, self.relay_keys.transport)
             if routing_id is not None:
                 dealer.setsockopt(zmq.ROUTING_ID, routing_id)
+            events = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
             dealer.connect(address or self.address)
+            # A handshake that a busy machine cuts short is begun anew, and takes along what was sent before.
+            events.poll(HANDSHAKE_MS)
+            dealer.disable_monitor()
+            events.close()
             try:
                 yield RawPeer(dealer)
             finally:
                 dealer.close(linger=0)
+
+
+HANDSHAKE_MS = 10_000
+"""How long a raw peer waits to be let in before it speaks all the same."""
 
 
 @dataclass

@@ -106,8 +106,9 @@ for seed in $seeds; do
   mkdir -p "$run"
   coordinator init --seed "$seed" --width 4 --size "$size" -o "$run/global-0.weights"
 
-  say "seed $seed: each site alone, $total_epochs epochs"
-  each_site train_alone
+  say "seed $seed: each site alone, $total_epochs epochs, while the rounds go on"
+  each_site train_alone &
+  alone=$!
 
   for number in $(seq "$rounds"); do
     base=$run/global-$((number - 1)).weights
@@ -127,6 +128,7 @@ for seed in $seeds; do
   cmp "$round/north.weights" "$round/south.weights"
   cmp "$round/north.weights" "$round/east.weights"
   cp "$round/north.weights" "$run/federated.weights"
+  wait "$alone"
 
   say "seed $seed: every model on every site's test set"
   each_site predict_all

@@ -101,6 +101,13 @@ predict_all() {
     --model "$run/north.weights" --model "$run/south.weights" --model "$run/east.weights" --model "$run/federated.weights"
 }
 
+evaluate_all() {
+  each_site predict_all
+  ucadi evaluate "$run"/predictions/*/*.predictions >"$run/table.txt"
+  ucadi evaluate "$run"/predictions/*/*.predictions --json >"$run/table.json"
+}
+
+evaluations=()
 for seed in $seeds; do
   run=seed-$seed
   mkdir -p "$run"
@@ -130,11 +137,11 @@ for seed in $seeds; do
   cp "$round/north.weights" "$run/federated.weights"
   wait "$alone"
 
-  say "seed $seed: every model on every site's test set"
-  each_site predict_all
-  ucadi evaluate "$run"/predictions/*/*.predictions >"$run/table.txt"
-  ucadi evaluate "$run"/predictions/*/*.predictions --json >"$run/table.json"
+  say "seed $seed: every model on every site's test set, while the next seed begins"
+  evaluate_all &
+  evaluations+=($!)
 done
+for pid in "${evaluations[@]}"; do wait "$pid"; done
 
 # --- what came of it -------------------------------------------------------------------------------
 

@@ -455,7 +455,7 @@ def test_idle_transfers_are_dropped_and_can_be_continued(tmp_path: Path) -> None
     peers = {relayed.keys("site-a").public.transport: Peer("site-a", coordinator=False)}
     file = random_file(tmp_path / "file", 3 * CHUNK)
     data = file.read_bytes()
-    secret, limits = relayed.keys("relay").transport, Limits(idle_seconds=0.2)
+    secret, limits = relayed.keys("relay").transport, Limits(idle_seconds=3.0)
     with Broker(Store(relayed.exchange), secret, lambda: peers, limits=limits) as broker:
         address = broker.bind("tcp://127.0.0.1:0")
         serving = in_thread(broker.run)

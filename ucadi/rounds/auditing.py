@@ -19,7 +19,7 @@ from ucadi.formats.container import file_digest
 from ucadi.formats.exchange import Exchange, Kind
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.weights import Weights
-from ucadi.rounds.closing import read_receipt, read_round, read_total, read_upload
+from ucadi.rounds.closing import read_own_upload, read_receipt, read_round, read_total
 from ucadi.rounds.opening import check_aggregate
 from ucadi.rounds.round import Round
 from ucadi.rounds.verification import check_addition
@@ -165,7 +165,7 @@ def _check_sum(exchange: Exchange, ended: _Ended, receipt: Receipt, at_hand: lis
     total = read_total(exchange, number, ended.this)
     if list(total.sites) != sorted(receipt.contributions):
         raise MismatchError("the sum is of other sites than the receipt names", hint=_ASK)
-    uploads = [read_upload(exchange.path(Kind.UPLOAD, number, site), ended.this, site) for site in at_hand]
+    uploads = [read_own_upload(exchange.path(Kind.UPLOAD, number, site), ended.this, site) for site in at_hand]
     if check_addition(total, uploads, path.name):
         return "adding again gives the same"
     return f"signed; not added again: {len(at_hand)} of {len(total.sites)} uploads at hand"

@@ -25,9 +25,8 @@ from ucadi.formats.exchange import Exchange, Kind
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.roster import Roster
 from ucadi.identity import SecretKeys
-from ucadi.lwe.parameters import DEGREE
 from ucadi.progress import track
-from ucadi.rounds.collection import check_contribution, check_quorum, write_sum
+from ucadi.rounds.collection import check_quorum, read_upload, write_sum
 from ucadi.rounds.opening import check_sum
 from ucadi.rounds.round import Round
 from ucadi.rounds.threshold import check_answer, contributions_digest
@@ -76,17 +75,12 @@ def read_round(exchange: Exchange, number: int) -> Round:
     return this
 
 
-def read_upload(path: Path, this: Round, site: str) -> Ciphertext:
-    """A site's upload: who signed it is checked first, then its size, and only then is its content read."""
-    held = container.read(path, ciphertext_format.CIPHERTEXT_FORMAT)
-    contribution = ciphertext_format.parse_contribution(held.metadata, path.name)
-    check_contribution(contribution, this, path.name)
-    if contribution.site != site:
-        raise MismatchError(f"{path.name}: the upload of {contribution.site}", hint="each site uploads its own")
-    shapes = {name: tensor.shape for name, tensor in held.tensors.items()}
-    if shapes != {"ciphertext": (this.polynomials, DEGREE), "sealed": this.seals}:
-        raise MismatchError(f"{path.name}: of another size than this round's uploads", hint=f"ask {site} to encrypt")
-    return ciphertext_format.parse_ciphertext(held, path.name)
+def read_own_upload(path: Path, this: Round, site: str) -> Ciphertext:
+    """The upload that lies in a site's place, which must be that site's."""
+    upload = read_upload(path, this)
+    if upload.contribution.site != site:
+        raise MismatchError(f"{path.name}: the upload of {upload.contribution.site}", hint="each site uploads its own")
+    return upload
 
 
 def judge_uploads(exchange: Exchange, number: int, this: Round) -> Uploads:
@@ -102,7 +96,7 @@ def judge_uploads(exchange: Exchange, number: int, this: Round) -> Uploads:
             continue
         _check_readable(path)
         try:
-            read_upload(path, this, place.site)
+            read_own_upload(path, this, place.site)
         except UcadiError as error:
             refused[path.name] = _reason(error)
         else:
@@ -206,7 +200,7 @@ def _check_standing(exchange: Exchange, number: int, this: Round, uploads: Uploa
     """The sites in a sum that was written before its receipt; MismatchError unless it is that of uploads here."""
     total = read_total(exchange, number, this)
     present = [site for site in total.sites if site in uploads.good]
-    read = [read_upload(exchange.path(Kind.UPLOAD, number, site), this, site) for site in present]
+    read = [read_own_upload(exchange.path(Kind.UPLOAD, number, site), this, site) for site in present]
     if [upload.contribution for upload in read] != list(total.contributions):
         raise MismatchError(
             f"{exchange.aggregate(number)}: lists uploads that are not here",

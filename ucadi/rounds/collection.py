@@ -55,7 +55,7 @@ def write_sum(
             f"{keys.name} is not the coordinator of {this.plan.federation}",
             hint=f"it is {this.roster.coordinator.name}",
         )
-    checked = [_read(path, this) for path in track(uploads, "checking uploads")]
+    checked = [read_upload(path, this) for path in track(uploads, "checking uploads")]
     checked.sort(key=lambda upload: upload.contribution.site)
     sites = tuple(upload.contribution.site for upload in checked)
     check_quorum(sites, this)
@@ -77,7 +77,7 @@ def write_sum(
     return sites
 
 
-def _read(path: Path, this: Round) -> Ciphertext:
+def read_upload(path: Path, this: Round) -> Ciphertext:
     """A site's ciphertext: who signed it is checked first, then its size, and only then is its content read."""
     held = container.read(path, ciphertext_format.CIPHERTEXT_FORMAT)
     contribution = ciphertext_format.parse_contribution(held.metadata, path.name)

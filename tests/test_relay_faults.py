@@ -450,6 +450,26 @@ def test_beyond_so_many_connections_members_wait(tmp_path: Path) -> None:
             serving.join()
 
 
+def test_a_relay_within_a_large_process_counts_only_its_own_memory(tmp_path: Path) -> None:
+    relayed = make_relayed(tmp_path)
+    peers = {relayed.keys("site-a").public.transport: Peer("site-a", coordinator=False)}
+    secret, events = relayed.keys("relay").transport, list[str]()
+    others = b"\1" * (Limits().memory_bytes + 50_000_000)
+    with Broker(
+        Store(relayed.exchange), secret, lambda: peers, log=lambda event, _fields: events.append(event)
+    ) as broker:
+        address = broker.bind("tcp://127.0.0.1:0")
+        serving = in_thread(broker.run)
+        try:
+            with relayed.client("site-a", address) as client:
+                client.put({upload("site-a"): random_file(tmp_path / "file", 3 * CHUNK)})
+        finally:
+            broker.stop()
+            serving.join()
+    assert len(others) > Limits().memory_bytes
+    assert events == ["receiving", "received"]
+
+
 def test_idle_transfers_are_dropped_and_can_be_continued(tmp_path: Path) -> None:
     relayed = make_relayed(tmp_path)
     peers = {relayed.keys("site-a").public.transport: Peer("site-a", coordinator=False)}

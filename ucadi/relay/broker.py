@@ -80,7 +80,7 @@ class Broker:
         self._draining: list[Sending] = []
         self._paces: dict[bytes, Pace] = {}
         self._ticked_at = 0.0
-        self._tolerated_bytes = self._limits.memory_bytes
+        self._tolerated_bytes = resident_bytes() + self._limits.memory_bytes
         self._denials = Pace(rate=2, burst=20, tokens=20, at=time.monotonic())
 
         self._stopping = False
@@ -303,7 +303,7 @@ class Broker:
         self._entrance.reopen()
         return_memory()
         self._log("connections ended", {"why": "memory", "limit": self._tolerated_bytes})
-        self._tolerated_bytes = max(self._limits.memory_bytes, resident_bytes() + self._limits.memory_bytes // 2)
+        self._tolerated_bytes = max(self._tolerated_bytes, resident_bytes() + self._limits.memory_bytes // 2)
 
     def _drop(self, route: Route) -> None:
         transfer = self._transfers.pop(route, None)

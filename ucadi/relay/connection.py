@@ -53,10 +53,15 @@ class Connection:
             raise UsageError(f"{address}: {error.strerror}", hint="an address looks like tcp://HOST:PORT") from None
 
     def send(self, message: Message) -> None:
-        """Sends, without waiting; whether it arrives is known by the answer."""
+        """Sends, without waiting; whether it arrives is known by the answer.
+
+        Raises what `receive` would if the connection has failed meanwhile, LostError if it is full.
+        """
         try:
             self._socket.send_multipart(protocol.encode(message), zmq.DONTWAIT)
         except zmq.Again:
+            while self._monitor.poll(0):
+                self._notice()
             raise LostError(f"the relay at {self.address} takes nothing any more") from None
 
     def receive(self, seconds: float) -> Message:

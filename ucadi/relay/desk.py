@@ -13,7 +13,10 @@ from ucadi.relay.store import Entry, Incoming, Store
 
 @dataclass(frozen=True)
 class Limits:
-    """What the relay bears from its peers, all of whom it knows."""
+    """What the relay bears from its peers, all of whom it knows.
+
+    `memory_bytes` counts beyond what the process holds when its relay is made.
+    """
 
     file_bytes: int = protocol.MAX_FILE
     files_per_round: int = 32

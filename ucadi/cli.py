@@ -44,6 +44,8 @@ from ucadi.commands.train import train
 from ucadi.commands.verify import verify
 from ucadi.commands.watch import watch
 from ucadi.errors import UcadiError, UsageError
+from ucadi.loops.coordinate import coordinate
+from ucadi.loops.site import site_run
 from ucadi.progress import show_with
 
 T = TypeVar("T")
@@ -207,6 +209,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     verify,
     audit,
     inspect_file,
+    coordinate,
     push,
     pull,
     watch,
@@ -219,6 +222,7 @@ GROUPS: tuple[tuple[str, str, tuple[Callable[..., Any], ...]], ...] = (
         "Who belongs to a federation.",
         (roster_create, roster_add, roster_remove, roster_rotate, roster_show),
     ),
+    ("site", "A site's part in the rounds.", (site_run,)),
     ("round", "The rounds of a federation.", (round_open, round_status, round_close)),
     ("courier", "Rounds carried by hand.", (courier_pack, courier_unpack)),
     ("relay", "The relay, which moves a federation's files.", (relay_serve,)),

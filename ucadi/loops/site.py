@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ from ucadi.formats import statement as statement_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
 from ucadi.formats.exchange import Exchange, Kind
-from ucadi.formats.output import new_file
+from ucadi.formats.output import new_file, write_file
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.roster import Roster
 from ucadi.formats.statement import Statement
@@ -147,7 +148,6 @@ class Site:
     newest: Path | None = None
     awaited: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
-    _seconds: dict[str, dict[str, float]] = field(default_factory=dict)
     _ended: int = 0
     _last: Round | None = None
 
@@ -214,7 +214,6 @@ class Site:
         if base is None:
             self.awaited = f"the model that round {number} begins with"
             return False
-        seconds = self._seconds.setdefault(this.plan_digest, {})
         plan, roster = self._documents(number)
         update = self._of_round(this, "update")
         if not update.exists():
@@ -227,7 +226,7 @@ class Site:
                 site=self.keys.name,
                 output=update,
             )
-            seconds["training"] = result.seconds
+            self._note_seconds(this, training=result.seconds)
             self.tell("trained", {"round": number, "loss": result.loss[-1], "seconds": result.seconds})
         began = time.perf_counter()
         encrypted = encrypt(
@@ -238,7 +237,7 @@ class Site:
             output=_parent(upload),
             clip=self.options.clip,
         )
-        seconds["encryption"] = time.perf_counter() - began
+        self._note_seconds(this, encryption=time.perf_counter() - began)
         self.tell("encrypted", {"round": number, "bytes": encrypted.bytes, "clipped": encrypted.clipped})
         return True
 
@@ -302,7 +301,7 @@ class Site:
         made = self._of_round(this, "weights")
         digest = apply(base, opened, output=made, plan=plan, roster=roster, force=True).digest
         model = made.replace(self._model(digest))
-        seconds = {**self._seconds.get(this.plan_digest, {}), "decryption": time.perf_counter() - began}
+        self._note_seconds(this, decryption=time.perf_counter() - began)
         self.metrics = self._evaluate(this, model)
         self.tell("opened", {"round": number, "model": digest, **self.metrics})
         statement = Statement(
@@ -310,7 +309,7 @@ class Site:
             this.plan_digest,
             digest,
             magnitude_exponents(weights_format.read(model).arrays),
-            {name: round(value, 3) for name, value in seconds.items()},
+            self._seconds(this),
             self.metrics if self.options.publish_metrics else {},
         )
         statement_format.write(_parent(self._place(Kind.METRICS, number)), statement, self.keys, force=True)
@@ -362,6 +361,16 @@ class Site:
         write_handover(_parent(handover), model, this, self.keys)
         self.tell("handed over", {"round": number})
         return True
+
+    # durations, kept from one run to the next
+
+    def _seconds(self, this: Round) -> dict[str, float]:
+        noted = self._of_round(this, "seconds")
+        return json.loads(noted.read_text()) if noted.exists() else {}
+
+    def _note_seconds(self, this: Round, **seconds: float) -> None:
+        noted = self._seconds(this) | {name: round(value, 3) for name, value in seconds.items()}
+        write_file(self._of_round(this, "seconds"), json.dumps(noted).encode(), force=True)
 
     # places
 

@@ -168,6 +168,11 @@ def _until_killed(function: Callable[..., object], options: dict[str, Any], coun
         replace(*arguments, **named)
 
     os.replace = deadly
+    run_quietly(function, options)
+
+
+def run_quietly(function: Callable[..., object], options: dict[str, Any]) -> None:
+    """Runs a loop, for a process of its own, without its events."""
     with Path(os.devnull).open("w") as nothing:
         sys.stdout = nothing
         function(**options)

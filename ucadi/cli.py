@@ -40,6 +40,7 @@ from ucadi.commands.roster import roster_add, roster_create, roster_remove, rost
 from ucadi.commands.round_close import round_close
 from ucadi.commands.round_open import round_open
 from ucadi.commands.round_status import round_status
+from ucadi.commands.round_times import round_times
 from ucadi.commands.train import train
 from ucadi.commands.verify import verify
 from ucadi.commands.watch import watch
@@ -223,7 +224,7 @@ GROUPS: tuple[tuple[str, str, tuple[Callable[..., Any], ...]], ...] = (
         (roster_create, roster_add, roster_remove, roster_rotate, roster_show),
     ),
     ("site", "A site's part in the rounds.", (site_run,)),
-    ("round", "The rounds of a federation.", (round_open, round_status, round_close)),
+    ("round", "The rounds of a federation.", (round_open, round_status, round_close, round_times)),
     ("courier", "Rounds carried by hand.", (courier_pack, courier_unpack)),
     ("relay", "The relay, which moves a federation's files.", (relay_serve,)),
 )

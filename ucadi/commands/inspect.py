@@ -179,6 +179,7 @@ def _container(held: Container, name: str) -> dict[str, Any]:
             aggregate = update_format.parse_aggregate(held, name)
             return {
                 "sites": aggregate.sites,
+                "rule": aggregate.rule,
                 "weight": aggregate.weight,
                 "base": aggregate.base,
                 "plan": aggregate.plan,

@@ -17,6 +17,7 @@ from ucadi.formats import partial as partial_format
 from ucadi.formats import plan as plan_format
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import roster as roster_format
+from ucadi.formats import split as split_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import Container, Metadata
@@ -123,6 +124,9 @@ def _document(path: Path) -> tuple[str, dict[str, Any]]:
                 "tensors": len(fields.objects("layout")),
                 "schedule": fields.object("schedule").values,
             }
+        case split_format.FORMAT:
+            split = split_format.read(path)
+            return kind, {"test": len(split.test), "folds": [len(fold) for fold in split.folds]}
         case _:
             raise FormatError(f"{path.name}: a {kind} file, which this program does not know")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -55,6 +56,12 @@ def run(site: Path, **options: Any) -> PreprocessResult:
     return preprocess(site / "scans", **{**arguments, **options})
 
 
+def report_of(site: Path) -> dict[str, Any]:
+    """The report's records by the cases' ids."""
+    document = json.loads((site / "report" / "report.json").read_text())
+    return {record["id"]: record for record in document["cases"]}
+
+
 def test_a_site(site: Path) -> None:
     result = run(site)
     assert (result.cases, result.patients, result.rejected) == (3, 2, {})
@@ -77,7 +84,7 @@ def test_a_site(site: Path) -> None:
         assert (case.volume.affine == expected.volume.affine).all()
         assert (case.patient, case.series_digest) == (pseudonym(SECRET, "patient", "a"), expected.digest)
         assert case.positions_mm == pytest.approx(100 + 2.5 * np.arange(12))
-        assert data.attributes == {"min_slices": 4, "revision": 1}
+        assert data.attributes == {"min_slices": 4, "revision": 2}
 
 
 def test_bytes_depend_on_the_scans_and_the_salt_only(site: Path) -> None:
@@ -101,7 +108,7 @@ def test_a_bad_scan_is_rejected_and_the_rest_goes_on(site: Path) -> None:
     save(site / "scans" / "a", scout)
     with (site / "labels.csv").open("a") as file:
         file.write("empty,,covid\nshort,,covid\nmr,,covid\n")
-    result = run(site, report=site / "report.json")
+    result = run(site, report=site / "report", linkage=site / "linkage.csv")
     assert result.rejected == {
         "empty": "no DICOM image in it",
         "mr": "not CT (Modality or SOP Class)",
@@ -121,19 +128,33 @@ def test_a_bad_scan_is_rejected_and_the_rest_goes_on(site: Path) -> None:
         (ids["mr"], 0, "not-ct", 12),
         (ids["mr"], 1, "not-ct", 12),
     }
-    records = {record["case"]: record for record in json.loads((site / "report.json").read_text())["cases"]}
-    assert records["a"]["used"] is True
-    assert records["a"]["spacing_mm"][0] == 2.5
-    assert records["a"]["not_used"] == [{"series": "1.9", "slices": 2, "reason": "localizer", "detail": ""}]
-    assert records["short"]["reason"] == "too-few-slices"
+    records = report_of(site)
+    assert records[ids["a"]]["used"] is True
+    assert records[ids["a"]]["spacing_mm"][0] == 2.5
+    assert records[ids["a"]]["not_used"] == [{"series": 2, "slices": 2, "reason": "localizer", "detail": ""}]
+    assert records[ids["short"]]["reason"] == "too-few-slices"
+
+    rows = list(csv.DictReader((site / "report" / "report.csv").read_text().splitlines()))
+    by_id = {row["id"]: row for row in rows}
+    assert by_id[ids["a"]]["slice_mm"] == "2.5"
+    assert by_id[ids["a"]]["not_used"] == "2:localizer"
+    assert (by_id[ids["mr"]]["used"], by_id[ids["mr"]]["reason"]) == ("no", "not-ct")
+
+    linked = {
+        (row["id"], row["series"]): row for row in csv.DictReader((site / "linkage.csv").read_text().splitlines())
+    }
+    assert (site / "linkage.csv").stat().st_mode & 0o777 == 0o600
+    assert linked[ids["a"], "2"]["uid"] == "1.9"
+    assert (linked[ids["a"], "1"]["case"], linked[ids["a"], "1"]["used"]) == ("a", "yes")
+    assert linked[ids["empty"], ""]["case"] == "empty"
 
 
 def test_if_all_are_rejected_there_is_a_report_but_no_dataset(site: Path) -> None:
     with pytest.raises(SeriesError, match="no usable scan in 3 cases; a: too few slices") as caught:
-        run(site, min_slices=40, report=site / "report.json")
+        run(site, min_slices=40, report=site / "report")
     assert caught.value.exit_code == 5
     assert list((site / "out").iterdir()) == []
-    assert len(json.loads((site / "report.json").read_text())["cases"]) == 3
+    assert len(report_of(site)) == 3
 
 
 @pytest.mark.parametrize(
@@ -211,10 +232,11 @@ def test_existing_results_are_kept(site: Path) -> None:
     run(site)
     with pytest.raises(OutputError):
         run(site)
-    (site / "report.json").write_text("mine")
-    with pytest.raises(OutputError):
-        run(site, output=site / "b.h5", report=site / "report.json")
-    assert (site / "report.json").read_text() == "mine"
+    (site / "report").write_text("mine")
+    for option in ("report", "linkage"):
+        with pytest.raises(OutputError, match=f"choose another --{option}|exists"):
+            run(site, output=site / "b.h5", **{option: site / "report"})
+    assert (site / "report").read_text() == "mine"
 
 
 def test_scans_of_an_earlier_dataset_are_reused(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,12 +255,14 @@ def test_scans_of_an_earlier_dataset_are_reused(site: Path, monkeypatch: pytest.
         return read_scan(path, **options)
 
     monkeypatch.setattr(parallel, "read_scan", reading)
-    again = run(site, output=site / "out" / "again.h5", reuse=first.dataset, report=site / "report.json")
+    again = run(site, output=site / "out" / "again.h5", reuse=first.dataset, report=site / "report")
     assert read == ["c"]
     assert again.digest == anew.digest
-    records = {record["case"]: record for record in json.loads((site / "report.json").read_text())["cases"]}
-    assert [name for name, record in records.items() if record.get("reused")] != []
-    assert "reused" not in records["c"]
+    records = report_of(site)
+    new = records.pop(pseudonym(SECRET[::-1], "case", "c"))
+    assert (new["interpolated"], new["unreadable"]) == (0, 0)
+    assert {record["interpolated"] for record in records.values()} == {None}  # known only where they were read
+    assert (site / "report" / "report.html").read_text().count("data:image/jpeg") == 4
     replaced = run(site, output=first.dataset, reuse=first.dataset, force=True)
     assert replaced.digest == anew.digest
 
@@ -439,7 +463,7 @@ def test_an_unexpected_error_is_a_refusal(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(parallel, "read_scan", fail)
     (outcome,) = read_scans([Job(tmp_path, None, 1)], workers=1)
     assert isinstance(outcome, RefusedError)
-    assert outcome.detail == "ZeroDivisionError: oops"
+    assert outcome.detail.startswith("ZeroDivisionError in test_preprocess.py:")
 
 
 @needs_real_data

@@ -65,6 +65,7 @@ EXTRAS = {
     "pydicom": "imaging",
     "nibabel": "imaging",
     "scipy": "imaging",
+    "PIL": "imaging",
     "sklearn": "evaluation",
     "matplotlib": "evaluation",
 }

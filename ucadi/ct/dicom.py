@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
+from ucadi.ct import jpeg12
 from ucadi.ct.elements import text
 from ucadi.ct.instance import KEYWORDS, Instance, instances, transfer_syntax
 from ucadi.ct.refusals import Reason, RefusedError
@@ -86,13 +87,18 @@ class PixelReader:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self._open(instance.path)
-                stored = pixel_array(self._dataset, index=instance.frame)
+                stored = self._stored(instance)
         except Exception as error:  # as above; truncated pixel data ends here
             raise RefusedError(Reason.UNREADABLE, type(error).__name__) from error
         if stored.shape != instance.shape:
             raise RefusedError(Reason.UNSUPPORTED_PIXELS, f"shape {stored.shape}")
         hu, flags = _hounsfield(stored, instance)
         return Pixels(hu, self._digest, flags)
+
+    def _stored(self, instance: Instance) -> npt.NDArray[np.integer]:
+        if instance.bits_stored > 8 and self._dataset.file_meta.TransferSyntaxUID in jpeg12.SYNTAXES:
+            return jpeg12.decode(self._dataset, instance.frame)
+        return pixel_array(self._dataset, index=instance.frame)
 
     def _open(self, path: Path) -> None:
         if path == self._path:

@@ -74,6 +74,17 @@ def test_contrast_and_its_tag(tissue_hu: int, agent: str, disagrees: bool) -> No
     assert ("contrast-disagrees" in flags) is disagrees
 
 
+@pytest.mark.parametrize(("slope", "intercept"), [(1, 1024), (1, -400), (2, 0), (0.25, -700), (-1, 0)])
+def test_a_wrong_rescale_is_flagged(slope: float, intercept: float) -> None:
+    noise = np.random.default_rng(0).normal(0, 10, thorax().hu.shape)
+    volume = thorax()
+    hu = np.where(volume.hu == -1024, -1000, volume.hu) + noise
+    right = Volume(clip_hu(hu), volume.affine)
+    wrong = Volume(clip_hu(hu * slope + intercept), volume.affine)
+    assert "units-doubtful" not in observe(right, {})[1]
+    assert "units-doubtful" in observe(wrong, {})[1]
+
+
 def test_nothing_at_all() -> None:
     facts, flags = observe(Volume(np.full((3, 8, 8), -1024, np.int16), np.eye(4)), {})
     assert facts["lung_ml"] == 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 import os
 import signal
 import zipfile
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +17,20 @@ import h5py
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from series import body, save, series
+from traps import enhanced
 
+from ucadi.commands.merge import merge
 from ucadi.commands.preprocess import PreprocessResult, preprocess
+from ucadi.commands.split import split
 from ucadi.ct import nifti, parallel
 from ucadi.ct.parallel import Job, read_scans
 from ucadi.ct.refusals import Reason, RefusedError
 from ucadi.ct.scan import Scan, read_scan
 from ucadi.ct.volume import Volume
 from ucadi.errors import FormatError, MismatchError, OutputError, SeriesError, UsageError
-from ucadi.formats import caselist, dataset
+from ucadi.formats import caselist, dataset, quality
 from ucadi.formats.salt import pseudonym, read_or_make
 from ucadi.labels import Diagnosis
 
@@ -331,11 +338,22 @@ def test_no_trace_of_a_patient_is_left(site: Path) -> None:
     save(site / "scans" / "Jansson 19481107", series(3, **{**PLANTED, "SeriesInstanceUID": "1.3.6.1.4.1.77777.9"}))
     save(site / "scans" / "Ottilie", series(2, **PLANTED))
     with (site / "labels.csv").open("a") as file:
-        file.write("Jansson 19481107,Ottilie Rosenqvist,covid\nOttilie,MRN-5550123,covid\n")
-    result = run(site)
-    assert (result.cases, len(result.rejected)) == (4, 1)
+        file.write("Jansson 19481107,Ottilie Rosenqvist,covid\nOttilie,MRN-5550123,covid\nRosenqvist,,covid\n")
+    zipped = site / "scans" / "Rosenqvist.zip"
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("Rosenqvist_Ottilie.dcm", b"x" * 3000)
+    data = zipped.read_bytes()
+    zipped.write_bytes(data.replace(b"xxx", b"xxy", 1))  # its checksum is wrong now, which zipfile says with the name
+    result = run(site, report=site / "out" / "report", linkage=site / "linkage.csv")
+    assert (result.cases, len(result.rejected)) == (4, 2)
+    split(result.dataset, output=site / "out" / "site.split", folds=2, test=0)
+    merge([result.dataset], output=site / "out" / "merged.h5")
+    outputs = sorted(path for path in (site / "out").rglob("*") if path.is_file())
+    assert [path.name for path in outputs] == [
+        *("merged.h5", "report.csv", "report.html", "report.json", "site.h5", "site.split")
+    ]
 
-    texts = [result.dataset.read_bytes().decode("latin-1")]
+    texts = [path.name + path.read_bytes().decode("latin-1") for path in outputs]
 
     def gather(name: str, item: h5py.HLObject) -> None:
         texts.append(name)
@@ -343,14 +361,90 @@ def test_no_trace_of_a_patient_is_left(site: Path) -> None:
         if isinstance(item, h5py.Dataset) and item.dtype.kind not in "if":
             texts.append(repr(item[()]))
 
-    with h5py.File(result.dataset) as file:
-        file.visititems(gather)
-        texts.extend(f"{key}={value!r}" for key, value in file.attrs.items())
+    for path in (result.dataset, site / "out" / "merged.h5"):
+        with h5py.File(path) as file:
+            file.visititems(gather)
+            texts.extend(f"{key}={value!r}" for key, value in file.attrs.items())
     everything = "\n".join(texts).lower()
     assert "other" in everything
     assert "other_viral" in everything
-    for trace in (*TRACES, str(site).lower(), "scans", "b/first"):
+    for trace in (*TRACES, str(site).lower(), "scans/", "b/first"):
         assert trace not in everything, trace
+    # Only this one names them, and only its owner reads it.
+    assert "Jansson 19481107" in (site / "linkage.csv").read_text()
+
+
+# The quality report
+
+
+class Page(HTMLParser):
+    """What a browser would fetch or run, the pictures, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.outside: list[str] = []
+        self.pictures: list[bytes] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        for name, value in attributes:
+            if name == "src" and (value or "").startswith("data:image/jpeg;base64,"):
+                self.pictures.append(base64.b64decode((value or "").partition(",")[2], validate=True))
+            elif name in ("src", "href", "srcset", "data") or tag in ("script", "link", "iframe") or name[:2] == "on":
+                self.outside.append(f"{tag} {name}={value}")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_shows_every_case_and_fetches_nothing(site: Path) -> None:
+    slices = series(Manufacturer="SIEMENS", ContrastBolusAgent="OMNI")
+    save(site / "scans" / "c", [*slices[:5], *slices[6:]])
+    save(site / "scans" / "d", series(Modality="MR"))
+    with (site / "labels.csv").open("a") as file:
+        file.write("c,,bacterial\nd,,covid\n")
+    run(site, report=site / "report")
+    text = (site / "report" / "report.html").read_text()
+    page = Page(text)
+    assert page.outside == []
+    assert len(page.pictures) == 4
+    for picture in page.pictures:
+        image = Image.open(io.BytesIO(picture))
+        assert (image.format, image.size) == ("JPEG", (1024, 128))
+        assert np.asarray(image)[:, 128:].std() > 20  # something is to be seen
+    for name in ("a", "b/first", "b/second", "c", "d"):
+        assert pseudonym(SECRET, "case", name) in page.text
+    assert {"4 of 5 cases used" in page.text, "interpolated" in page.text, "not-ct" in page.text} == {True}
+    (row,) = (r for r in report_of(site).values() if "interpolated" in r.get("flags", ()))
+    assert (row["interpolated"], row["slices"], row["tags"]["ContrastBolusAgent"]) == (1, 11, "named")
+    assert "url(" not in text
+
+
+def test_equal_scans_give_equal_reports(site: Path) -> None:
+    run(site, report=site / "one")
+    run(site, report=site / "two", force=True, workers=2)
+    for name in ("report.html", "report.csv", "report.json"):
+        assert (site / "one" / name).read_bytes() == (site / "two" / name).read_bytes()
+
+
+def test_text_on_the_page_is_escaped() -> None:
+    record = quality.Record("ab" * 8, "covid", detail="<script>alert(1)</script>", reason='x" onload="y')
+    page = Page(quality._page({"<b>": "</style><img src=x>"}, [record]))
+    assert page.outside == []
+    assert "<script>alert(1)</script>" in page.text
+
+
+def test_a_single_file_of_several_frames_is_a_case(site: Path) -> None:
+    image = enhanced()[0]
+    save(site / "scans", [image], ["whole.dcm"])
+    result = run(site, labels=None, unlabelled=True)
+    assert result.labels == {"unlabelled": 3}
+    for name in ("1.dcm", "2.dcm"):
+        save(site / "loose", [series()[0]], [name])
+    with pytest.raises(SeriesError) as caught:
+        preprocess(site / "loose", output=site / "x.h5", unlabelled=True, workers=1)
+    assert "name the folder above it" in str(caught.value.hint)
 
 
 # NIfTI

@@ -20,10 +20,9 @@ import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from ucadi.ct import jpeg12
-from ucadi.ct.elements import text
 from ucadi.ct.instance import KEYWORDS, Instance, instances, transfer_syntax
 from ucadi.ct.refusals import Reason, RefusedError
 from ucadi.ct.volume import AIR_HU, HounsfieldArray
@@ -52,8 +51,11 @@ def read_headers(path: Path) -> list[Instance]:
             _check_size(path, start)
             file.seek(0)
             dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(KEYWORDS), force=True)
-            if text(dataset, "SOPClassUID") == MediaStorageDirectoryStorage:
+            stored_as = dataset.file_meta.get("MediaStorageSOPClassUID")
+            if stored_as == MediaStorageDirectoryStorage:
                 return []
+            if stored_as == CTImageStorage and "Rows" not in dataset:
+                raise RefusedError(Reason.UNREADABLE, "ends within its header")
             return instances(path, dataset)
     except RefusedError:
         raise

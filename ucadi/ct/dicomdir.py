@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pydicom
 
-from ucadi.ct.elements import text, words
+from ucadi.ct.elements import integer, text, words
 from ucadi.ct.refusals import Reason, RefusedError
 
 NAME = "DICOMDIR"
@@ -41,10 +41,13 @@ def read(path: Path) -> Index:
         dataset = pydicom.dcmread(path, specific_tags=["DirectoryRecordSequence"])
         records = list(dataset.get("DirectoryRecordSequence") or [])
         names = [words(record, "ReferencedFileID") for record in records if _is_image(record)]
+        furthest = max((integer(record, offset) for record in records for offset in _OFFSETS), default=0)
     except Exception as error:  # whatever a parser of broken input raises
         raise RefusedError(Reason.UNREADABLE, f"{NAME}: {type(error).__name__}") from error
     if len(records) > MAX_RECORDS:
         raise RefusedError(Reason.UNREADABLE, f"{NAME}: {len(records)} records")
+    if furthest >= path.stat().st_size:
+        raise RefusedError(Reason.UNREADABLE, f"{NAME}: truncated")
     folder = _Folder(path.parent)
     files: list[Path] = []
     missing: list[Path] = []
@@ -55,6 +58,9 @@ def read(path: Path) -> Index:
         else:
             files.append(found)
     return Index(tuple(files), tuple(missing))
+
+
+_OFFSETS = ("OffsetOfTheNextDirectoryRecord", "OffsetOfReferencedLowerLevelDirectoryEntity")
 
 
 def _is_image(record: pydicom.Dataset) -> bool:

@@ -39,7 +39,15 @@ MAX_TILT_DEGREES = 40
 Triple = tuple[float, float, float]
 
 KEYWORDS = (
-    *("SOPClassUID", "SeriesInstanceUID", "Modality", "ImageType", "ConvolutionKernel", "AcquisitionNumber"),
+    *(
+        "SOPClassUID",
+        "PatientID",
+        "SeriesInstanceUID",
+        "Modality",
+        "ImageType",
+        "ConvolutionKernel",
+        "AcquisitionNumber",
+    ),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "LossyImageCompression"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
@@ -58,12 +66,14 @@ class Instance:
     acquisition: what sets apart images at the same place. position: centre of the first pixel. across, down:
     unit vectors along which the column and the row index grow. spacing_mm: (between rows, between columns).
     rescale: (slope, intercept) from stored values to HU. padding: the least and the greatest stored value that
-    mean padding, as written in the header. facts: what a dataset keeps of the header.
+    mean padding, as written in the header. facts: what a dataset keeps of the header. patient: Patient ID, by which a
+    folder with several is told; it is written nowhere.
     """
 
     path: Path
     frame: int
     reason: Reason | None
+    patient: str
     series_uid: str
     image_type: tuple[str, ...]
     kernel: str
@@ -152,6 +162,7 @@ def _instance(path: Path, frame: int, dataset: Dataset, syntax: UID) -> Instance
         path=path,
         frame=frame,
         reason=_unusable(dataset, syntax) or _geometry_fault(position, orientation, spacing),
+        patient=text(dataset, "PatientID"),
         series_uid=text(dataset, "SeriesInstanceUID"),
         image_type=words(dataset, "ImageType"),
         kernel=text(dataset, "ConvolutionKernel"),

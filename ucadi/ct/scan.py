@@ -125,7 +125,15 @@ def _read_folder(folder: Path, size: int | None, min_slices: int, wanted: Collec
             continue
         del aside[series.ordinal]
         broken = (*scan.unreadable, *(path.name for path in found.unreadable))
-        return replace(scan, uid=series.uid, ordinal=series.ordinal, unreadable=broken, set_aside=tuple(aside.values()))
+        flags = (*scan.flags, "several-patients") if found.patients > 1 else scan.flags
+        return replace(
+            scan,
+            flags=tuple(sorted(flags)),
+            uid=series.uid,
+            ordinal=series.ordinal,
+            unreadable=broken,
+            set_aside=tuple(aside.values()),
+        )
     records = tuple(aside.values())
     main = max(records, key=lambda record: (record.reason is not Reason.NOT_CHOSEN, record.slices))
     raise RefusedError(main.reason, main.detail, records)

@@ -62,6 +62,11 @@ class Folder:
     series: tuple[Series, ...]
     unreadable: tuple[Path, ...]
 
+    @property
+    def patients(self) -> int:
+        """How many patients the series are of, by Patient ID."""
+        return len({i.patient for series in self.series for i in series.instances if i.patient})
+
 
 def list_series(place: Path, *, min_slices: int) -> Folder:
     """Reads the headers of all files at `place` and forms their series.

@@ -67,7 +67,7 @@ def test_the_localizer_inside_is_counted(tmp_path: Path) -> None:
     assert [(s.reason.value, s.slices) for s in scan.set_aside] == [("not-axial", 1)]
 
 
-@pytest.mark.parametrize("name", ["two slices truncated", "two slices in GE's private transfer syntax"])
+@pytest.mark.parametrize("name", ["two slices truncated", "two slices in an unknown private transfer syntax"])
 def test_what_cannot_be_read_is_named_and_interpolated(tmp_path: Path, name: str) -> None:
     (trap,) = (trap for trap in TRAPS if trap.name == name)
     scan = read_one(Job(trap.build(tmp_path), None, 15))

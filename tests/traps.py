@@ -101,7 +101,15 @@ def verdict(trap: Trap, hu: Array, affine: Array) -> str:
 
 
 def _saved(make: Callable[[], list[pydicom.Dataset]]) -> Callable[[Path], Path]:
-    return lambda folder: save(folder / "case", make())
+    """Writes what `make` makes to a folder; who has no instance number gets one in the order of the list."""
+
+    def build(folder: Path) -> Path:
+        datasets = make()
+        for number, dataset in enumerate(datasets, start=1):
+            dataset.setdefault("InstanceNumber", number)
+        return save(folder / "case", datasets)
+
+    return build
 
 
 def whole_study() -> list[pydicom.Dataset]:
@@ -293,19 +301,23 @@ def truncated(folder: Path) -> Path:
     return case
 
 
-def private_syntax(folder: Path) -> Path:
-    """Two slices in GE's private transfer syntax: implicit VR with pixels in big endian."""
-    case = save(folder / "case", stack(even()))
-    for name in ("0020.dcm", "0040.dcm"):
-        dataset = pydicom.dcmread(case / name)
-        dataset.PixelData = np.frombuffer(dataset.PixelData, np.uint16).byteswap().tobytes()
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-        dataset.save_as(case / name, implicit_vr=True, little_endian=True)
-        data = (case / name).read_bytes()
-        old, new = b"1.2.840.10008.1.2\0", b"1.2.840.113619.5.2"
-        assert data.count(old) == 1
-        (case / name).write_bytes(data.replace(old, new))
-    return case
+def private_syntax(uid: bytes, *numbers: int) -> Callable[[Path], Path]:
+    """A series of which some slices are in a private transfer syntax: implicit VR, pixels in big endian, as GE's."""
+
+    def build(folder: Path) -> Path:
+        case = save(folder / "case", stack(even()))
+        for number in numbers:
+            path = case / f"{number:04d}.dcm"
+            dataset = pydicom.dcmread(path)
+            dataset.PixelData = np.frombuffer(dataset.PixelData, np.uint16).byteswap().tobytes()
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            dataset.save_as(path, implicit_vr=True, little_endian=True)
+            data = path.read_bytes()
+            assert data.count(b"1.2.840.10008.1.2\0") == 1
+            path.write_bytes(data.replace(b"1.2.840.10008.1.2\0", uid))
+        return case
+
+    return build
 
 
 def prone() -> list[pydicom.Dataset]:
@@ -404,7 +416,13 @@ TRAPS = (
     Trap("all UIDs empty", empty_uids, _SPAN),
     Trap("no preamble, no extension, stray files", no_preamble, _SPAN),
     Trap("two slices truncated", truncated, _SPAN, "interpolated"),
-    Trap("two slices in GE's private transfer syntax", private_syntax, _SPAN, "interpolated"),
+    Trap("GE's private transfer syntax", private_syntax(b"1.2.840.113619.5.2", *range(60)), _SPAN),
+    Trap(
+        "two slices in an unknown private transfer syntax",
+        private_syntax(b"1.2.840.113619.5.7", 20, 40),
+        _SPAN,
+        "interpolated",
+    ),
     Trap("prone, feet first", _saved(prone), _SPAN),
     Trap("rows from back to front", _saved(flipped), _SPAN),
     Trap("coronal, labelled ORIGINAL AXIAL", _saved(coronal), None, reason="not-axial"),

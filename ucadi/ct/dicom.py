@@ -20,10 +20,15 @@ import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+)
 
 from ucadi.ct import jpeg12
-from ucadi.ct.instance import KEYWORDS, Instance, instances, transfer_syntax
+from ucadi.ct.instance import GE_PRIVATE, KEYWORDS, Instance, instances, transfer_syntax
 from ucadi.ct.refusals import Reason, RefusedError
 from ucadi.ct.volume import AIR_HU, HounsfieldArray
 
@@ -100,6 +105,9 @@ class PixelReader:
     def _stored(self, instance: Instance) -> npt.NDArray[np.integer]:
         if instance.bits_stored > 8 and self._dataset.file_meta.TransferSyntaxUID in jpeg12.SYNTAXES:
             return jpeg12.decode(self._dataset, instance.frame)
+        if self._dataset.file_meta.TransferSyntaxUID == GE_PRIVATE:
+            self._dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            self._dataset.PixelData = np.frombuffer(self._dataset.PixelData, np.uint16).byteswap().tobytes()
         return pixel_array(self._dataset, index=instance.frame)
 
     def _open(self, path: Path) -> None:

@@ -36,6 +36,9 @@ MAX_FRAMES = 10_000
 MAX_TILT_DEGREES = 40
 """From this angle to the horizontal plane on, a slice is not axial. Gantries tilt by 30 degrees at most."""
 
+GE_PRIVATE = "1.2.840.113619.5.2"
+"""A transfer syntax of GE's old archives: implicit VR little endian, but for the pixels, which are big endian."""
+
 Triple = tuple[float, float, float]
 
 KEYWORDS = (
@@ -233,6 +236,8 @@ def _decodable(syntax: UID, bits: int) -> bool:
     """Whether a decoder for so many bits in the transfer syntax is installed."""
     if bits > 8 and syntax in jpeg12.SYNTAXES:
         return jpeg12.is_available()
+    if syntax == GE_PRIVATE:
+        return True
     try:
         return get_decoder(syntax).is_available if syntax.is_encapsulated else True
     except (NotImplementedError, ValueError):
@@ -241,7 +246,7 @@ def _decodable(syntax: UID, bits: int) -> bool:
 
 def _is_encapsulated(syntax: UID) -> bool:
     """Whether the pixels are compressed; makers' own transfer syntaxes count as such, as nothing reads them."""
-    return bool(syntax.is_encapsulated) if syntax.is_transfer_syntax else True
+    return bool(syntax.is_encapsulated) if syntax.is_transfer_syntax else syntax != GE_PRIVATE
 
 
 def _unit(vector: tuple[float, ...]) -> Triple:

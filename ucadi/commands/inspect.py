@@ -19,6 +19,7 @@ from ucadi.formats import plan as plan_format
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import receipt as receipt_format
 from ucadi.formats import roster as roster_format
+from ucadi.formats import split as split_format
 from ucadi.formats import statement as statement_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
@@ -149,6 +150,9 @@ def _document(path: Path) -> tuple[str, dict[str, Any]]:
                 "seconds": fields.object("seconds").values,
                 "metrics": fields.object("metrics").values,
             }
+        case split_format.FORMAT:
+            split = split_format.read(path)
+            return kind, {"test": len(split.test), "folds": [len(fold) for fold in split.folds]}
         case _:
             raise FormatError(f"{path.name}: a {kind} file, which this program does not know")
 

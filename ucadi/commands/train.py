@@ -18,8 +18,10 @@ from ucadi.commands import (
     LearningRate,
     LocalEpochs,
     Output,
+    Part,
     PrecisionOption,
     Seed,
+    SplitFile,
     TotalEpochs,
     WarmupEpochs,
     schedule_of,
@@ -28,10 +30,12 @@ from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.fed.fixedpoint import layout_of
 from ucadi.fed.plan import Schedule
 from ucadi.fed.update import Update, difference
+from ucadi.formats import split as split_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.weights import Weights
 from ucadi.rounds.round import Round
+from ucadi.splitting import TEST
 
 if TYPE_CHECKING:
     from ucadi.formats.dataset import Dataset
@@ -65,6 +69,8 @@ def train(
     site: Annotated[str, typer.Option(help="The site's name in the roster.")],
     plan: Annotated[Path | None, typer.Option(help="The round's signed plan, which sets all that follows.")] = None,
     roster: Annotated[Path | None, typer.Option(help="The federation's signed roster, with a plan.")] = None,
+    split: SplitFile = None,
+    part: Part = None,
     first_epoch: Annotated[int, typer.Option(help="Epoch of the schedule to begin at, from 0.", min=0)] = 0,
     local_epochs: LocalEpochs = None,
     total_epochs: TotalEpochs = None,
@@ -85,6 +91,8 @@ def train(
     from ucadi.learn import training
     from ucadi.learn.network import check_input, restore
 
+    if part == TEST:
+        raise UsageError("the test part is not for training", hint="--part trainval, or train-K for one fold")
     weights = weights_format.read(base)
     chosen = {
         "local_epochs": local_epochs,
@@ -108,7 +116,8 @@ def train(
         schedule = schedule_of(**chosen)
 
     model = restore(weights.architecture, weights.arrays)
-    with dataset_format.open(dataset) as data:
+    with dataset_format.open(dataset) as whole:
+        data = split_format.select(whole, split, part)
         check_input(model, data.size, dataset.name)
         labels = _labels(data)
         records = training.train(

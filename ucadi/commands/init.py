@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -38,12 +38,11 @@ def init(
 
     The same seed gives the same bytes. A smaller --width or --size suits small machines.
     """
-    from ucadi.learn.densenet import Architecture, build
-    from ucadi.learn.network import count_parameters
-    from ucadi.learn.training import state_arrays
+    from ucadi.learn.architecture import Architecture
+    from ucadi.learn.network import build, count_parameters, state_arrays
 
     architecture = Architecture(width=width, size=size)
     model = build(architecture, seed)
-    weights = Weights(state_arrays(model), asdict(architecture), {"seed": seed})
+    weights = Weights(state_arrays(model), architecture.description(), {"seed": seed})
     weights_format.write(output, weights, force=force)
     return InitResult(output, count_parameters(model), container.file_digest(output))

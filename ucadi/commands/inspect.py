@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ucadi.errors import FormatError
+from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container, signed
 from ucadi.formats import keys as key_format
@@ -167,6 +168,11 @@ def _container(held: Container, name: str) -> dict[str, Any]:
         case partial_format.FORMAT:
             answer = partial_format.parse(held, name)
             return {"signed_by": answer.holder, "plan": answer.plan, "contributions": answer.contributions}
+        case checkpoint_format.FORMAT:
+            fields = Fields(held.metadata, name)
+            training = fields.object("training").values
+            epoch, step = fields.number("next_epoch"), fields.number("next_step")
+            return {"base": training.get("base"), "epochs": training.get("epochs"), "goes_on_at": [epoch, step]}
         case predictions_format.FORMAT:
             return _predictions(held.metadata, held)
         case other:

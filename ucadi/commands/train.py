@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import numpy.typing as npt
 import typer
 
 from ucadi.commands import (
@@ -24,18 +23,18 @@ from ucadi.commands import (
     WarmupEpochs,
     schedule_of,
 )
-from ucadi.errors import FormatError, MismatchError, UsageError
-from ucadi.fed.fixedpoint import layout_of
-from ucadi.fed.plan import Schedule
+from ucadi.errors import UsageError
 from ucadi.fed.update import Update, difference
+from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
-from ucadi.formats.weights import Weights
+from ucadi.formats.container import Metadata
+from ucadi.formats.output import refuse_existing
 from ucadi.rounds.round import Round
+from ucadi.rounds.training import Cases, check_round, identity, recipe_of
 
 if TYPE_CHECKING:
-    from ucadi.formats.dataset import Dataset
-    from ucadi.learn.training import Recipe
+    from ucadi.learn.training import Hooks
 
 
 @dataclass(frozen=True)
@@ -74,17 +73,26 @@ def train(
     drop_rate: DropRate = None,
     seed: Seed = None,
     precision: PrecisionOption = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File to keep the training's state in, and to go on from; removed at the end.")
+    ] = None,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(help="How often to write it beside the end of each epoch.", min=0)
+    ] = 10,
     force: Force = False,
 ) -> TrainResult:
     """Train on a site's data and write what changed: the update, for aggregate or encrypt.
 
     In a federation the round's plan sets base and hyper-parameters for everyone. Without one, the options
-    do, and apply makes the site's own model of the update.
+    do, and apply makes the site's own model of the update. With --checkpoint, a training that was stopped
+    goes on from there when the same command is given again, and ends with the same bytes.
     """
     from ucadi.formats import dataset as dataset_format
-    from ucadi.learn import training
-    from ucadi.learn.network import check_input, restore
+    from ucadi.learn.network import check_input, restore, state_arrays
+    from ucadi.learn.training import train as train_network
 
+    for path in (output, checkpoint or output):
+        refuse_existing(path, force=force or path == checkpoint)
     weights = weights_format.read(base)
     chosen = {
         "local_epochs": local_epochs,
@@ -102,26 +110,35 @@ def train(
         if first_epoch or any(value is not None for value in chosen.values()):
             raise UsageError("the plan sets the schedule", hint="leave out the options that the plan decides")
         this = Round.read(plan, roster)
-        _check_round(this, weights, site, base)
+        check_round(this, weights, site, base.name)
         schedule, first_epoch = this.plan.schedule, this.plan.first_epoch
     else:
         schedule = schedule_of(**chosen)
 
+    recipe = recipe_of(schedule)
+    epochs = range(first_epoch, first_epoch + schedule.local_epochs)
     model = restore(weights.architecture, weights.arrays)
     with dataset_format.open(dataset) as data:
         check_input(model, data.size, dataset.name)
-        labels = _labels(data)
-        records = training.train(
+        cases = Cases(data, schedule.seed)
+        training = identity(weights, cases, recipe, epochs)
+        began = perf_counter()
+        records = train_network(
             model,
-            partial(_slab, data, schedule.seed),
-            labels,
-            _recipe(schedule),
-            first_epoch=first_epoch,
-            epochs=schedule.local_epochs,
+            cases.slab,
+            cases.labels,
+            recipe,
+            first_epoch=epochs.start,
+            epochs=len(epochs),
+            resume=checkpoint_format.read(checkpoint, training) if checkpoint else None,
+            hooks=_hooks(checkpoint, checkpoint_minutes, training),
         )
-    deltas = difference(training.state_arrays(model), weights.arrays)
-    update = Update(site, weights.digest, len(labels), schedule.local_epochs, deltas)
+        seconds = perf_counter() - began
+    deltas = difference(state_arrays(model), weights.arrays)
+    update = Update(site, weights.digest, len(cases.labels), len(records), deltas)
     update_format.write_update(output, update, force=force)
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
     return TrainResult(
         output,
         site,
@@ -129,54 +146,14 @@ def train(
         update.epochs,
         [record.loss for record in records],
         [record.accuracy for record in records],
-        sum(record.seconds for record in records),
+        seconds,
     )
 
 
-def _check_round(this: Round, weights: Weights, site: str, base: Path) -> None:
-    if weights.digest != this.plan.base:
-        raise MismatchError(
-            f"{base.name}: digest {weights.digest[:8]}…, the plan begins from {this.plan.base[:8]}…",
-            hint="use the weights that the round before ended with",
-        )
-    if site not in this.plan.sites:
-        raise MismatchError(f"{site} is no site of this round", hint="sites: " + ", ".join(this.plan.sites))
-    # the coordinator chose the ranges; a site trusts only what it computes itself
-    headrooms = {
-        planned.exponent - own.exponent
-        for planned, own in zip(this.plan.layout.tensors, layout_of(weights.arrays, headroom=0).tensors, strict=True)
-    }
-    if len(headrooms) != 1:
-        raise MismatchError("the plan's ranges are not those of its base", hint="ask the coordinator to open it again")
+def _hooks(checkpoint: Path | None, minutes: float, training: Metadata) -> Hooks:
+    from ucadi.learn.training import Hooks
 
-
-def _labels(data: Dataset) -> list[int]:
-    labels = [int(label) for label in data.labels if label is not None]
-    if len(labels) != len(data):
-        raise FormatError(
-            f"{data.path.name}: {len(data) - len(labels)} cases have no label", hint="train needs every case labelled"
-        )
-    return labels
-
-
-def _slab(data: Dataset, seed: int, epoch: int, index: int) -> npt.NDArray[np.float32]:
-    """One random sampling of a case for one epoch (paper, Methods)."""
-    from ucadi.ct import sampling
-
-    volume = data.volume(index).hu
-    indices = sampling.slab_indices(len(volume), sampling.training_rng(seed, epoch, data.ids[index]))
-    return sampling.slab(volume, indices)
-
-
-def _recipe(schedule: Schedule) -> Recipe:
-    from ucadi.learn.training import Recipe
-
-    return Recipe(
-        learning_rate=schedule.learning_rate,
-        batch_size=schedule.batch_size,
-        warmup_epochs=min(schedule.warmup_epochs, schedule.total_epochs),
-        total_epochs=schedule.total_epochs,
-        drop_rate=schedule.drop_rate,
-        seed=schedule.seed,
-        precision=schedule.precision,
+    return Hooks(
+        checkpoint=partial(checkpoint_format.write, checkpoint, training) if checkpoint else None,
+        checkpoint_seconds=60 * minutes,
     )

@@ -17,20 +17,24 @@ from ucadi.commands import (
     LocalEpochs,
     Output,
     PrecisionOption,
+    RecipeOption,
     RosterFile,
     Seed,
     TotalEpochs,
     WarmupEpochs,
+    read_recipe,
     schedule_of,
 )
 from ucadi.errors import MismatchError
 from ucadi.fed.fixedpoint import layout_of
+from ucadi.fed.norms import without_norms
 from ucadi.fed.plan import Plan
 from ucadi.formats import keys as key_format
 from ucadi.formats import plan as plan_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats import weights as weights_format
 from ucadi.rounds.round import Round
+from ucadi.rounds.training import recipe_of
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def round_open(
     drop_rate: DropRate = None,
     seed: Seed = None,
     precision: PrecisionOption = None,
+    recipe: RecipeOption = None,
     force: Force = False,
 ) -> RoundResult:
     """Open a round: a signed plan that fixes base, sites, ranges and hyper-parameters for everyone."""
@@ -79,6 +84,7 @@ def round_open(
             f"{keys.name} is not the coordinator of {members.federation}", hint="use the coordinator's key"
         )
     weights = weights_format.read(base)
+    chosen = read_recipe(recipe)
     plan = Plan(
         federation=members.federation,
         round=number,
@@ -88,8 +94,10 @@ def round_open(
         sites=members.names,
         quorum=len(members.names) if quorum is None else quorum,
         weight_cap=weight_cap,
-        layout=layout_of(weights.arrays, headroom),
+        layout=layout_of(without_norms(weights.arrays) if chosen.local_norms else weights.arrays, headroom),
+        server=chosen.server,
         schedule=schedule_of(
+            chosen,
             local_epochs=local_epochs,
             total_epochs=total_epochs,
             warmup_epochs=warmup_epochs,
@@ -100,6 +108,7 @@ def round_open(
             precision=precision,
         ),
     )
+    recipe_of(plan.schedule)  # what no site could train with is refused here
     bits = Round(plan, "", members).bits
     plan_format.write(output, plan, keys, force=force)
     return RoundResult(output, number, plan.sites, plan.quorum, plan.base, bits)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,18 +18,24 @@ from ucadi.commands import (
     LocalEpochs,
     Output,
     PrecisionOption,
+    RecipeOption,
     Seed,
     TotalEpochs,
     WarmupEpochs,
+    read_recipe,
     schedule_of,
 )
 from ucadi.errors import UsageError
-from ucadi.fed.update import Update, difference
+from ucadi.fed.norms import with_norms
+from ucadi.fed.optimisers import FEDAVG
+from ucadi.fed.plan import Schedule
+from ucadi.fed.update import Arrays, Update, bounded, difference
 from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
-from ucadi.formats.container import Metadata
+from ucadi.formats.container import Metadata, file_digest
 from ucadi.formats.output import refuse_existing
+from ucadi.formats.schedules import RecipeFile
 from ucadi.rounds.round import Round
 from ucadi.rounds.training import Cases, check_round, identity, recipe_of
 
@@ -73,6 +79,10 @@ def train(
     drop_rate: DropRate = None,
     seed: Seed = None,
     precision: PrecisionOption = None,
+    recipe: RecipeOption = None,
+    norms: Annotated[
+        Path | None, typer.Option(help="The site's update of the round before, where norms stay at home.")
+    ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="File to keep the training's state in, and to go on from; removed at the end.")
     ] = None,
@@ -104,30 +114,32 @@ def train(
         "seed": seed,
         "precision": precision,
     }
+    begins: Arrays = weights.arrays
     if plan is not None:
         if roster is None:
             raise UsageError("a plan is checked against its roster", hint="--roster")
-        if first_epoch or any(value is not None for value in chosen.values()):
+        if first_epoch or recipe or any(value is not None for value in chosen.values()):
             raise UsageError("the plan sets the schedule", hint="leave out the options that the plan decides")
         this = Round.read(plan, roster)
         check_round(this, weights, site, base.name)
         schedule, first_epoch = this.plan.schedule, this.plan.first_epoch
+        if norms is not None:
+            begins = with_norms(weights.arrays, weights.arrays, update_format.read_update(norms), this.plan.layout)
     else:
-        schedule = schedule_of(**chosen)
+        schedule = _alone(read_recipe(recipe), norms, chosen)
 
-    recipe = recipe_of(schedule)
     epochs = range(first_epoch, first_epoch + schedule.local_epochs)
-    model = restore(weights.architecture, weights.arrays)
+    model = restore(weights.architecture, begins)
     with dataset_format.open(dataset) as data:
         check_input(model, data.size, dataset.name)
         cases = Cases(data, schedule.seed)
-        training = identity(weights, cases, recipe, epochs)
+        training = identity(weights, cases, schedule, epochs, norms=file_digest(norms) if norms else None)
         began = perf_counter()
         records = train_network(
             model,
             cases.slab,
             cases.labels,
-            recipe,
+            recipe_of(schedule),
             first_epoch=epochs.start,
             epochs=len(epochs),
             resume=checkpoint_format.read(checkpoint, training) if checkpoint else None,
@@ -135,6 +147,8 @@ def train(
         )
         seconds = perf_counter() - began
     deltas = difference(state_arrays(model), weights.arrays)
+    if schedule.update_norm is not None:
+        deltas = bounded(deltas, schedule.update_norm)
     update = Update(site, weights.digest, len(cases.labels), len(records), deltas)
     update_format.write_update(output, update, force=force)
     if checkpoint:
@@ -148,6 +162,13 @@ def train(
         [record.accuracy for record in records],
         seconds,
     )
+
+
+def _alone(recipe: RecipeFile, norms: Path | None, chosen: dict[str, Any]) -> Schedule:
+    """The schedule of a training without a plan, which has no round to share anything in."""
+    if recipe.server != FEDAVG or recipe.local_norms or norms is not None:
+        raise UsageError("without a plan there are no others to share with", hint="leave out server and norms")
+    return schedule_of(recipe, **chosen)
 
 
 def _hooks(checkpoint: Path | None, minutes: float, training: Metadata) -> Hooks:

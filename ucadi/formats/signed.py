@@ -108,6 +108,11 @@ class Fields:
             raise self._error(f"{key} is {value}, outside {least}..{most}")
         return value
 
+    def flag(self, key: str) -> bool:
+        """True or false."""
+        value: bool = self._of(key, bool)
+        return value
+
     def real(self, key: str) -> float:
         """A finite number."""
         value: Any = self._values.get(key)

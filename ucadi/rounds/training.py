@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from ucadi.ct import sampling
 from ucadi.errors import FormatError, MismatchError
 from ucadi.fed.fixedpoint import layout_of
 from ucadi.fed.plan import Schedule
+from ucadi.formats import schedules
 from ucadi.formats.container import Metadata
 from ucadi.formats.weights import Weights
 from ucadi.learn.recipe import Recipe
@@ -32,9 +33,11 @@ def check_round(this: Round, weights: Weights, site: str, base: str) -> None:
     if site not in this.plan.sites:
         raise MismatchError(f"{site} is no site of this round", hint="sites: " + ", ".join(this.plan.sites))
     # the coordinator chose the ranges; a site trusts only what it computes itself
+    layout = this.plan.layout
+    shared = layout.shared(weights.arrays, base)
     headrooms = {
         planned.exponent - own.exponent
-        for planned, own in zip(this.plan.layout.tensors, layout_of(weights.arrays, headroom=0).tensors, strict=True)
+        for planned, own in zip(layout.tensors, layout_of(shared, headroom=0).tensors, strict=True)
     }
     if len(headrooms) != 1:
         raise MismatchError("the plan's ranges are not those of its base", hint="ask the coordinator to open it again")
@@ -42,15 +45,8 @@ def check_round(this: Round, weights: Weights, site: str, base: str) -> None:
 
 def recipe_of(schedule: Schedule) -> Recipe:
     """What a schedule means for training."""
-    return Recipe(
-        learning_rate=schedule.learning_rate,
-        batch_size=schedule.batch_size,
-        warmup_epochs=min(schedule.warmup_epochs, schedule.total_epochs),
-        total_epochs=schedule.total_epochs,
-        drop_rate=schedule.drop_rate,
-        seed=schedule.seed,
-        precision=schedule.precision,
-    )
+    same = {one.name: getattr(schedule, one.name) for one in fields(Recipe)}
+    return Recipe(**{**same, "warmup_epochs": min(schedule.warmup_epochs, schedule.total_epochs)})
 
 
 class Cases:
@@ -77,12 +73,12 @@ class Cases:
         return hashlib.sha256("\n".join([self.data.digest, *self.data.ids]).encode()).hexdigest()
 
 
-def identity(weights: Weights, cases: Cases, recipe: Recipe, epochs: range, **others: object) -> Metadata:
+def identity(weights: Weights, cases: Cases, schedule: Schedule, epochs: range, **others: object) -> Metadata:
     """All that decides a training's result, as JSON: a checkpoint is of this training and no other."""
     return {
         "base": weights.digest,
         "cases": cases.digest,
-        "recipe": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(recipe).items()},
+        "recipe": schedules.to_document(schedule),
         "epochs": [epochs.start, epochs.stop],
         **others,
     }

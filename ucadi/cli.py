@@ -65,6 +65,7 @@ EXTRAS = {
     "scipy": "imaging",
     "sklearn": "evaluation",
     "matplotlib": "evaluation",
+    "dp_accounting": "privacy",
 }
 """The extra of the package that brings each optional module."""
 

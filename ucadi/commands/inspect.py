@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -149,6 +149,7 @@ def _container(held: Container, name: str) -> dict[str, Any]:
                 "examples": update.examples,
                 "epochs": update.epochs,
                 "values": sum(delta.size for delta in update.deltas.values()),
+                **({"privacy": asdict(update.privacy)} if update.privacy else {}),
             }
         case update_format.AGGREGATE_FORMAT:
             aggregate = update_format.parse_aggregate(held, name)

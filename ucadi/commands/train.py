@@ -29,7 +29,7 @@ from ucadi.errors import UsageError
 from ucadi.fed.norms import with_norms
 from ucadi.fed.optimisers import FEDAVG
 from ucadi.fed.plan import Schedule
-from ucadi.fed.update import Arrays, Update, bounded, difference
+from ucadi.fed.update import Arrays, Privacy, Update, bounded, difference
 from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
@@ -54,11 +54,12 @@ class TrainResult:
     loss: list[float]
     accuracy: list[float]
     seconds: float
+    privacy: Privacy | None = None
 
     def __str__(self) -> str:
         return (
             f"{self.update}: {self.examples} examples x {self.epochs} epochs in {self.seconds:.1f} s, "
-            f"loss {self.loss[0]:.3f} to {self.loss[-1]:.3f}, accuracy {self.accuracy[-1]:.2f}"
+            f"loss {self.loss[0]:.3f} to {self.loss[-1]:.3f}, accuracy {self.accuracy[-1]:.2f}" + _spent(self.privacy)
         )
 
 
@@ -149,7 +150,8 @@ def train(
     deltas = difference(state_arrays(model), weights.arrays)
     if schedule.update_norm is not None:
         deltas = bounded(deltas, schedule.update_norm)
-    update = Update(site, weights.digest, len(cases.labels), len(records), deltas)
+    privacy = _privacy(schedule, len(cases.labels), epochs.stop)
+    update = Update(site, weights.digest, len(cases.labels), len(records), deltas, privacy)
     update_format.write_update(output, update, force=force)
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
@@ -161,7 +163,24 @@ def train(
         [record.loss for record in records],
         [record.accuracy for record in records],
         seconds,
+        privacy,
     )
+
+
+def _privacy(schedule: Schedule, cases: int, epochs: int) -> Privacy | None:
+    """What all epochs up to these have spent: a site is taken to have been in every round."""
+    if not schedule.noise or schedule.clip_norm is None:
+        return None
+    from ucadi.learn.privacy import epsilon
+
+    spent = epsilon(recipe_of(schedule), cases, epochs, schedule.delta)
+    return Privacy(spent, schedule.delta, schedule.noise, schedule.clip_norm)
+
+
+def _spent(privacy: Privacy | None) -> str:
+    if privacy is None:
+        return ""
+    return f"\nprivacy spent so far: epsilon {privacy.epsilon:.3g} at delta {privacy.delta:g}, for one scan"
 
 
 def _alone(recipe: RecipeFile, norms: Path | None, chosen: dict[str, Any]) -> Schedule:

@@ -20,6 +20,17 @@ PIECE = 1 << 18
 
 
 @dataclass(frozen=True)
+class Privacy:
+    """What a differentially private training has spent of a site's cases since the federation's first epoch:
+    (epsilon, delta), for one scan more or less."""
+
+    epsilon: float
+    delta: float
+    noise: float
+    clip_norm: float
+
+
+@dataclass(frozen=True)
 class Update:
     """One site's contribution to a round.
 
@@ -33,6 +44,7 @@ class Update:
     examples: int
     epochs: int
     deltas: Arrays
+    privacy: Privacy | None = None
 
     @property
     def weight(self) -> int:

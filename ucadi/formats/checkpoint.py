@@ -1,4 +1,5 @@
-"""Checkpoints: where a training stands, for itself to go on from. They stay on the machine that trains."""
+"""Checkpoints: where a training stands, for itself to go on from. They stay on the machine that trains,
+readable by their owner only: that of a private training holds its secret seed."""
 
 from __future__ import annotations
 
@@ -34,8 +35,10 @@ def write(path: Path, training: Metadata, state: TrainingState) -> None:
         "losses": list(state.losses),
         "records": [asdict(record) for record in state.records],
     }
+    if state.secret_seed is not None:
+        metadata["secret_seed"] = f"{state.secret_seed:032x}"
     tensors = {f"{part}/{name}": array for part in _PARTS for name, array in getattr(state, part).items()}
-    container.write(path, {**tensors, "probabilities": state.probabilities}, metadata, force=True)
+    container.write(path, {**tensors, "probabilities": state.probabilities}, metadata, force=True, mode=0o600)
 
 
 def read(path: Path, training: Metadata) -> TrainingState | None:
@@ -70,6 +73,7 @@ def _state(held: Container, name: str) -> TrainingState:
         losses=tuple(fields.reals("losses")),
         probabilities=tensors["probabilities"],
         records=tuple(_record(record) for record in fields.objects("records")),
+        secret_seed=int.from_bytes(fields.octets("secret_seed")) if "secret_seed" in fields.values else None,
         arrays=_part(tensors, "arrays"),
         momentum=_part(tensors, "momentum"),
         anchor=_part(tensors, "anchor"),

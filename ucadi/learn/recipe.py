@@ -23,9 +23,9 @@ class Recipe:
     Epochs count over the whole of a training, also when a federation spreads it over rounds.
     `drop_rate` is DropBlock's at the end, reached linearly from zero. `proximal` is FedProx's mu (Li et al.
     2020), the pull to the weights at the start; `clip_norm` bounds the gradient's norm. `balanced` draws
-    each diagnosis equally often. `precision` may be "bfloat16": two to three times as fast where the
-    processor multiplies such numbers in hardware (AMX, AVX-512 BF16, GPUs), slower elsewhere; weights and
-    their updates stay float32.
+    each diagnosis equally often. With `noise` the training is differentially private (see `privacy`).
+    `precision` may be "bfloat16": two to three times as fast where the processor multiplies such numbers in
+    hardware (AMX, AVX-512 BF16, GPUs), slower elsewhere; weights and their updates stay float32.
     """
 
     learning_rate: float = 0.01
@@ -39,6 +39,7 @@ class Recipe:
     clip_norm: float | None = None
     proximal: float = 0.0
     balanced: bool = False
+    noise: float = 0.0
     precision: str = "float32"
     seed: int = 0
 
@@ -55,6 +56,7 @@ class Recipe:
             ("drop_rate", self.drop_rate, 0 <= self.drop_rate < 1, "from 0 to below 1"),
             ("clip_norm", self.clip_norm, self.clip_norm is None or self.clip_norm > 0, "above zero, or none"),
             ("proximal", self.proximal, 0 <= self.proximal < math.inf, "zero or more"),
+            ("noise", self.noise, 0 <= self.noise < math.inf, "zero or more"),
             ("precision", self.precision, self.precision in ("float32", "bfloat16"), "float32 or bfloat16"),
             ("seed", self.seed, self.seed >= 0, "zero or more"),
         ):
@@ -94,16 +96,26 @@ def steps(recipe: Recipe, epoch: int, labels: Sequence[int]) -> list[Step]:
 
     Cut at every `batch_size`, 17 cases would be 16 and 1, and the lone one would weigh as much as the
     sixteen and set the batch norm by itself. Even parts are 9 and 8, in as many steps; only where they
-    would come down to single cases are there fewer and larger ones.
+    would come down to single cases are there fewer and larger ones. With `noise`, each step takes each case with
+    the same probability instead, so that its batch may be of any size.
     """
-    cases = len(labels)
-    count = math.ceil(cases / recipe.batch_size)
-    if recipe.batch_size > 1:
-        count = min(count, max(1, cases // 2))
+    count = steps_an_epoch(recipe, len(labels))
     rng = np.random.default_rng((recipe.seed, epoch))
-    order = _balanced(rng, np.asarray(labels)) if recipe.balanced else rng.permutation(cases)
-    parts = enumerate(np.array_split(order, count))
-    return [Step(epoch, number, part, epoch + (number + 0.5) / count, number == count - 1) for number, part in parts]
+    if recipe.noise:
+        parts = [np.flatnonzero(rng.random(len(labels)) < 1 / count) for _ in range(count)]
+    else:
+        order = _balanced(rng, np.asarray(labels)) if recipe.balanced else rng.permutation(len(labels))
+        parts = np.array_split(order, count)
+    return [
+        Step(epoch, number, part, epoch + (number + 0.5) / count, number == count - 1)
+        for number, part in enumerate(parts)
+    ]
+
+
+def steps_an_epoch(recipe: Recipe, cases: int) -> int:
+    """How many steps an epoch with that many cases has."""
+    count = math.ceil(cases / recipe.batch_size)
+    return count if recipe.batch_size == 1 else min(count, max(1, cases // 2))
 
 
 def _balanced(rng: np.random.Generator, labels: NDArray[np.integer]) -> NDArray[np.intp]:

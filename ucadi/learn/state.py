@@ -50,3 +50,5 @@ class TrainingState:
     """(cases of those steps in their order, classes): what the model said of them."""
     records: tuple[EpochRecord, ...] = ()
     """Of the epochs before."""
+    secret_seed: int | None = None
+    """What order and noise of a private training come from, instead of the recipe's seed, which others know."""

@@ -15,15 +15,17 @@ from torch.nn import functional
 from ucadi.errors import CapacityError
 from ucadi.learn.densenet import DenseNet3D
 from ucadi.learn.network import copies, fill, load_arrays, state_arrays
-from ucadi.learn.recipe import Recipe, Step, drop_rate, learning_rate
+from ucadi.learn.privacy import private_gradient
+from ucadi.learn.recipe import Recipe, Step, drop_rate, learning_rate, steps_an_epoch
 from ucadi.learn.state import Arrays, TrainingState
 
 
 class Trainer:
-    """Trains `model` in place, step by step, from a state if one is given."""
+    """Trains `model` in place, step by step, on so many cases, from a state if one is given."""
 
-    def __init__(self, model: DenseNet3D, recipe: Recipe, resume: TrainingState | None) -> None:
+    def __init__(self, model: DenseNet3D, recipe: Recipe, cases: int, resume: TrainingState | None) -> None:
         self.model, self.recipe = model, recipe
+        self.expected = cases / steps_an_epoch(recipe, cases)
         self.device = next(model.parameters()).device
         self.half = recipe.precision == "bfloat16"
         # Channels last is the faster layout (on two cores by a quarter at float32, by half at the full width
@@ -57,23 +59,31 @@ class Trainer:
         """
         x, y = x.to(self.device).to(memory_format=self.layout), y.to(self.device)
         self.model.drop(drop_rate(self.recipe, step.position), _generator(self.recipe.seed, step))
+        self.optimiser.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            logits = self.model(x).float()  # (N, 4)
-        loss = functional.cross_entropy(logits, y, self.class_weights)
+            logits = self._private(step, x, y) if self.recipe.noise else self.model(x).float()  # (N, 4)
+        loss = functional.cross_entropy(logits, y, self.class_weights) if len(y) else torch.zeros(())
         if not math.isfinite(loss.item()):
             cases = ", ".join(str(case) for case in step.cases)
             raise _diverged(f"the loss is {loss.item()} in epoch {step.epoch} at cases {cases}")
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        if not self.recipe.noise:
+            loss.backward()  # type: ignore[no-untyped-call]
         for name, anchor in self.anchor.items():
             parameter = self.parameters[name]
             parameter.grad = _present(parameter.grad) + self.recipe.proximal * (parameter.detach() - anchor)
-        if self.recipe.clip_norm is not None:
+        if self.recipe.clip_norm is not None and not self.recipe.noise:  # else each case's gradient is bounded
             nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.clip_norm)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.recipe, step.position)
         self.optimiser.step()
         return loss.item(), logits.detach().softmax(dim=1).cpu().numpy()
+
+    def _private(self, step: Step, x: Tensor, y: Tensor) -> Tensor:
+        """Sets the gradients that a private step takes, and gives the logits."""
+        gradients, logits = private_gradient(self.model, x, y, self.class_weights, self.recipe, step, self.expected)
+        for name, gradient in gradients.items():
+            self.parameters[name].grad = gradient
+        return logits
 
     def require_finite(self, epoch: int) -> None:
         """The loss is looked at before each step; this looks at what the last step has done."""

@@ -8,10 +8,11 @@ one number of threads.
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from ucadi.learn.densenet import DenseNet3D
 from ucadi.learn.inference import predict
 from ucadi.learn.loading import made_ahead
 from ucadi.learn.network import checked_slab, load_arrays, state_arrays
+from ucadi.learn.privacy import check_private
 from ucadi.learn.recipe import Recipe, Step, learning_rate, steps
 from ucadi.learn.state import Arrays, EpochRecord, TrainingState
 from ucadi.learn.trainer import Trainer
@@ -108,9 +110,15 @@ class _Run:
         resume: TrainingState | None,
     ) -> None:
         state = resume or TrainingState(0, {})
+        self.secret_seed = state.secret_seed
+        if recipe.noise:
+            check_private(model.architecture.norm, recipe)
+            if self.secret_seed is None:
+                self.secret_seed = secrets.randbits(128)
+            recipe = replace(recipe, seed=self.secret_seed)
         self.model, self.slab, self.labels, self.recipe = model, slab, labels, recipe
         self.validation, self.hooks = validation, hooks
-        self.trainer = Trainer(model, recipe, resume)
+        self.trainer = Trainer(model, recipe, len(labels), resume)
         self.records = list(state.records)
         self.best: Arrays = state.best
         self.losses = list(state.losses)
@@ -142,22 +150,23 @@ class _Run:
     def _load(self, step: Step) -> tuple[Tensor, Tensor]:
         """The batch of a step: slabs (N, 1, 16, H, W) and diagnoses (N)."""
         architecture = self.model.architecture
-        x = np.stack([checked_slab(self.slab(step.epoch, int(i)), int(i), architecture) for i in step.cases])
-        y = torch.tensor([self.labels[i] for i in step.cases])
-        return torch.from_numpy(x), y
+        x = np.empty((len(step.cases), 1, architecture.slices, architecture.size, architecture.size), np.float32)
+        for place, case in zip(x, map(int, step.cases), strict=True):
+            place[:] = checked_slab(self.slab(step.epoch, case), case, architecture)
+        return torch.from_numpy(x), torch.tensor([self.labels[i] for i in step.cases], dtype=torch.int64)
 
     def _end_epoch(self, step: Step) -> None:
         self.trainer.require_finite(step.epoch)
         epoch_steps = steps(self.recipe, step.epoch, self.labels)
         labels = [self.labels[i] for one in epoch_steps for i in one.cases]
         weights = [sum(self.recipe.loss_weights[self.labels[i]] for i in one.cases) for one in epoch_steps]
-        probabilities = np.stack(self.probabilities)  # (cases, classes)
+        probabilities = np.array(self.probabilities, np.float32).reshape(len(labels), -1)  # (cases, classes)
         validation_loss, validation_auc = self._validate(step.epoch)
         record = EpochRecord(
             epoch=step.epoch,
-            loss=float(np.average(self.losses, weights=weights)),
-            accuracy=float((probabilities.argmax(axis=1) == labels).mean()),
-            auc=self._score(labels, probabilities),
+            loss=float(np.average(self.losses, weights=weights)) if labels else 0.0,
+            accuracy=float((probabilities.argmax(axis=1) == labels).mean()) if labels else 0.0,
+            auc=self._score(labels, probabilities) if labels else None,
             learning_rate=learning_rate(self.recipe, step.position),
             validation_loss=validation_loss,
             validation_auc=validation_auc,
@@ -213,6 +222,7 @@ class _Run:
             losses=tuple(self.losses),
             probabilities=np.array(self.probabilities, np.float32).reshape(-1, classes),
             records=tuple(self.records),
+            secret_seed=self.secret_seed,
         )
         self.hooks.checkpoint(state)
 

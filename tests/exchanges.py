@@ -45,7 +45,7 @@ class Rounds:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def open(self, number: int, quorum: int | None = None) -> None:
+    def open(self, number: int, quorum: int | None = None, recipe: Path | None = None) -> None:
         round_open(
             number=number,
             base=self.exchange.model(number),
@@ -53,6 +53,7 @@ class Rounds:
             key=self.federation.key("coordinator"),
             output=self.file(Kind.PLAN, number),
             quorum=quorum,
+            recipe=recipe,
         )
 
     def upload(self, number: int, site: str) -> Path:
@@ -96,9 +97,9 @@ class Rounds:
         apply(self.exchange.model(number), opened, output=following, **signed)
         return following
 
-    def play(self, number: int, sites: tuple[str, ...] | None = None) -> None:
+    def play(self, number: int, sites: tuple[str, ...] | None = None, recipe: Path | None = None) -> None:
         """A whole round, from plan to next model."""
-        self.open(number, quorum=2)
+        self.open(number, quorum=2, recipe=recipe)
         for site in sites or self.federation.sites:
             self.upload(number, site)
         self.close(number)

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from ucadi.errors import FormatError
-from ucadi.learn.densenet import Architecture, DenseBlock, DenseNet3D, TransmitBlock, build
-from ucadi.learn.training import state_arrays
+from ucadi.learn.architecture import Architecture
+from ucadi.learn.densenet import DenseBlock, DenseNet3D, TransmitBlock
+from ucadi.learn.network import build, state_arrays
 
 TINY = Architecture(width=4, slices=8, size=16)
 
@@ -114,4 +115,4 @@ def test_impossible_architectures(change: dict[str, object]) -> None:
 
 def test_unknown_architecture() -> None:
     with pytest.raises(FormatError, match="resnet9"):
-        build(Architecture(name="resnet9"), 0)
+        Architecture(name="resnet9")

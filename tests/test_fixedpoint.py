@@ -28,7 +28,7 @@ def test_a_mean_worked_out_by_hand() -> None:
     # x: 4/8 * (0.5, -1, 4) = (2, -4, 2) quanta; y: 2/8 * (1.5, 0, -8) = (3, 0, -2) quanta
     np.testing.assert_array_equal(total, [6, 5, -4, 0])
     base = {"a": np.array([1, 1], np.float32), "b": np.array(1, np.float32)}
-    following = apply_mean(base, Aggregate(BASE, BASE, ("x", "y"), total), LAYOUT, cap=8, bits=4)
+    following, _ = apply_mean(base, Aggregate(BASE, BASE, ("x", "y"), total), LAYOUT, cap=8, bits=4)
     # quanta times quantum times cap over weight
     np.testing.assert_allclose(following["a"], [1 + 5 / 8 * 8 / 6, 1 - 4 / 8 * 8 / 6], rtol=1e-7)
     assert following["b"] == 1
@@ -59,7 +59,7 @@ def test_the_mean_is_that_of_floating_point_within_its_quantum(data: st.DataObje
     total = add(updates, layout, cap=cap, bits=bits)
     assert total[0] == sum(u.weight for u in updates)
     np.testing.assert_array_equal(total, add(updates[::-1], layout, cap=cap, bits=bits))
-    following = apply_mean(base, Aggregate(BASE, BASE, (), total), layout, cap=cap, bits=bits)
+    following, _ = apply_mean(base, Aggregate(BASE, BASE, (), total), layout, cap=cap, bits=bits)
     for tensor in layout.tensors:
         weights = [u.weight for u in updates]
         mean = np.average([u.deltas[tensor.name].astype(np.float64) for u in updates], axis=0, weights=weights)

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ucadi.errors import FormatError, MismatchError
-from ucadi.learn.densenet import Architecture, DenseNet3D, build
+from ucadi.learn.architecture import Architecture
+from ucadi.learn.densenet import DenseNet3D
 from ucadi.learn.gradcam import activation_maps, gradcam, place
-from ucadi.learn.training import Recipe, train
+from ucadi.learn.network import build
+from ucadi.learn.recipe import Recipe
+from ucadi.learn.training import train
 
 TINY = Architecture(width=4, slices=8, size=16)
 

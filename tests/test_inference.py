@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from ucadi.errors import FormatError, MismatchError
-from ucadi.learn.densenet import Architecture, build
+from ucadi.learn.architecture import Architecture
 from ucadi.learn.inference import predict
-from ucadi.learn.training import state_arrays
+from ucadi.learn.network import build, state_arrays
 
 TINY = Architecture(width=4, slices=8, size=16)
 

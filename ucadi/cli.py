@@ -71,6 +71,7 @@ EXTRAS = {
     "PIL": "imaging",
     "sklearn": "evaluation",
     "matplotlib": "evaluation",
+    "dp_accounting": "privacy",
 }
 """The extra of the package that brings each optional module."""
 

@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from ucadi.fed.plan import Schedule
+from ucadi.formats import schedules
+from ucadi.formats.schedules import RecipeFile
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
@@ -36,6 +38,17 @@ Headroom = Annotated[int, typer.Option(help="Ranges are 2^HEADROOM times the bas
 PrecisionOption = Annotated[str | None, typer.Option("--precision", help="float32 or bfloat16 [default: float32].")]
 
 
-def schedule_of(**chosen: float | str | None) -> Schedule:
-    """The paper's schedule, but for what was chosen on the command line."""
-    return Schedule(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
+RecipeOption = Annotated[
+    Path | None, typer.Option("--recipe", help="TOML file of hyper-parameters; options given beside it come first.")
+]
+
+
+def schedule_of(recipe: RecipeFile | None = None, **chosen: float | str | None) -> Schedule:
+    """The paper's schedule, but for what the recipe says, but for what was chosen on the command line."""
+    given = {name: value for name, value in chosen.items() if value is not None}
+    return Schedule(**{**(recipe or RecipeFile()).schedule, **given})
+
+
+def read_recipe(path: Path | None) -> RecipeFile:
+    """The recipe file, or one that says nothing."""
+    return RecipeFile() if path is None else schedules.read_recipe(path)

@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from ucadi.commands import Force, Output
-from ucadi.errors import FormatError, MismatchError, UsageError
-from ucadi.fed.averaging import apply_mean, apply_update
+from ucadi.errors import FormatError, UsageError
+from ucadi.fed.averaging import apply_update
+from ucadi.fed.norms import with_norms
 from ucadi.formats import container
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.weights import Weights
-from ucadi.rounds.opening import check_aggregate
+from ucadi.rounds.following import check_base, next_weights
 from ucadi.rounds.round import Round
 
 
@@ -37,6 +38,9 @@ def apply(
     output: Output,
     plan: Annotated[Path | None, typer.Option(help="The round's signed plan; an aggregate needs it.")] = None,
     roster: Annotated[Path | None, typer.Option(help="The federation's signed roster; an aggregate needs it.")] = None,
+    norms: Annotated[
+        Path | None, typer.Option(help="A site's own update, for its own model, where norms stay at home.")
+    ] = None,
     force: Force = False,
 ) -> ApplyResult:
     """Add a change to the weights that it was made from: the next global model, or one site's own.
@@ -45,33 +49,29 @@ def apply(
     """
     weights = weights_format.read(base)
     held = container.read(change)
+    digest = container.file_digest(change)
     match held.metadata.get("format"):
         case update_format.UPDATE_FORMAT:
             update = update_format.parse_update(held, change.name)
-            _check_base(update.base, weights, change)
-            following = apply_update(weights.arrays, update)
+            check_base(update.base, weights, change.name)
+            origin = {"base": weights.digest, "change": digest}
+            following = Weights(apply_update(weights.arrays, update), weights.architecture, origin)
         case update_format.AGGREGATE_FORMAT:
             if plan is None or roster is None:
                 raise UsageError("an aggregate is applied under its round's plan", hint="--plan and --roster")
-            aggregate = update_format.parse_aggregate(held, change.name)
-            _check_base(aggregate.base, weights, change)
-            this = Round.read(plan, roster)
-            check_aggregate(aggregate, this, change.name)
-            following = apply_mean(
-                weights.arrays, aggregate, this.plan.layout, cap=this.plan.weight_cap, bits=this.bits
-            )
+            aggregate, this = update_format.parse_aggregate(held, change.name), Round.read(plan, roster)
+            following = next_weights(weights, aggregate, this, change=digest, name=change.name)
+            if norms is not None:
+                following = _with_norms(following, weights, norms, this)
         case other:
             raise FormatError(
                 f"{change.name}: a {other} file is no change to weights", hint="decrypt a ciphertext first"
             )
-    origin = {"base": weights.digest, "change": container.file_digest(change)}
-    weights_format.write(output, Weights(following, weights.architecture, origin), force=force)
+    weights_format.write(output, following, force=force)
     return ApplyResult(output, container.file_digest(output))
 
 
-def _check_base(made_from: str, weights: Weights, change: Path) -> None:
-    if made_from != weights.digest:
-        raise MismatchError(
-            f"{change.name}: made from base {made_from[:8]}…, these weights are {weights.digest[:8]}…",
-            hint="apply it to the weights that its round began with",
-        )
+def _with_norms(shared: Weights, base: Weights, norms: Path, this: Round) -> Weights:
+    own = update_format.read_update(norms)
+    arrays = with_norms(shared.arrays, base.arrays, own, this.plan.layout)
+    return Weights(arrays, shared.architecture, {**shared.origin, "norms": container.file_digest(norms)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -32,18 +32,18 @@ def init(
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
     width: Annotated[int, typer.Option(help="Growth rate; the paper's network has 32.", min=1)] = 32,
     size: Annotated[int, typer.Option(help="Rows and columns of the input; the paper's network has 128.")] = 128,
+    norm: Annotated[str, typer.Option(help="batch, or group, which differentially private training needs.")] = "batch",
     force: Force = False,
 ) -> InitResult:
     """Make the random initial weights that a federation begins with.
 
     The same seed gives the same bytes. A smaller --width or --size suits small machines.
     """
-    from ucadi.learn.densenet import Architecture, build
-    from ucadi.learn.network import count_parameters
-    from ucadi.learn.training import state_arrays
+    from ucadi.learn.architecture import Architecture
+    from ucadi.learn.network import build, count_parameters, state_arrays
 
-    architecture = Architecture(width=width, size=size)
+    architecture = Architecture(width=width, size=size, norm=norm)
     model = build(architecture, seed)
-    weights = Weights(state_arrays(model), asdict(architecture), {"seed": seed})
+    weights = Weights(state_arrays(model), architecture.description(), {"seed": seed})
     weights_format.write(output, weights, force=force)
     return InitResult(output, count_parameters(model), container.file_digest(output))

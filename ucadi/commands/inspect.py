@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ucadi.errors import FormatError
+from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container, signed
 from ucadi.formats import handover as handover_format
@@ -178,6 +179,7 @@ def _container(held: Container, name: str) -> dict[str, Any]:
                 "examples": update.examples,
                 "epochs": update.epochs,
                 "values": sum(delta.size for delta in update.deltas.values()),
+                **({"privacy": asdict(update.privacy)} if update.privacy else {}),
             }
         case update_format.AGGREGATE_FORMAT:
             aggregate = update_format.parse_aggregate(held, name)
@@ -201,6 +203,11 @@ def _container(held: Container, name: str) -> dict[str, Any]:
         case handover_format.FORMAT:
             handover = handover_format.parse(held, name)
             return {"signed_by": handover.site, "plan": handover.plan, "receivers": len(handover.sealed)}
+        case checkpoint_format.FORMAT:
+            fields = Fields(held.metadata, name)
+            training = fields.object("training").values
+            epoch, step = fields.number("next_epoch"), fields.number("next_step")
+            return {"base": training.get("base"), "epochs": training.get("epochs"), "goes_on_at": [epoch, step]}
         case predictions_format.FORMAT:
             return _predictions(held.metadata, held)
         case other:

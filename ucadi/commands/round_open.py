@@ -17,13 +17,16 @@ from ucadi.commands import (
     LearningRate,
     LocalEpochs,
     PrecisionOption,
+    RecipeOption,
     Seed,
     TotalEpochs,
     WarmupEpochs,
+    read_recipe,
     schedule_of,
 )
 from ucadi.errors import MismatchError, UsageError
 from ucadi.fed.fixedpoint import layout_of
+from ucadi.fed.norms import without_norms
 from ucadi.fed.plan import Plan
 from ucadi.formats import keys as key_format
 from ucadi.formats import plan as plan_format
@@ -33,6 +36,7 @@ from ucadi.formats.exchange import Exchange
 from ucadi.formats.output import write_file
 from ucadi.rounds.closing import read_roster
 from ucadi.rounds.round import Round
+from ucadi.rounds.training import recipe_of
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def round_open(
     drop_rate: DropRate = None,
     seed: Seed = None,
     precision: PrecisionOption = None,
+    recipe: RecipeOption = None,
     force: Force = False,
 ) -> RoundResult:
     """Open a round: a signed plan that fixes base, sites, ranges and hyper-parameters for everyone.
@@ -101,6 +106,7 @@ def round_open(
         )
     weights = weights_format.read(base)
     sites = members.names if site is None else tuple(sorted(members.member(name).name for name in set(site)))
+    chosen = read_recipe(recipe)
     plan = Plan(
         federation=members.federation,
         round=number,
@@ -110,8 +116,10 @@ def round_open(
         sites=sites,
         quorum=len(sites) if quorum is None else quorum,
         weight_cap=weight_cap,
-        layout=layout_of(weights.arrays, headroom),
+        layout=layout_of(without_norms(weights.arrays) if chosen.local_norms else weights.arrays, headroom),
+        server=chosen.server,
         schedule=schedule_of(
+            chosen,
             local_epochs=local_epochs,
             total_epochs=total_epochs,
             warmup_epochs=warmup_epochs,
@@ -122,6 +130,7 @@ def round_open(
             precision=precision,
         ),
     )
+    recipe_of(plan.schedule)  # what no site could train with is refused here
     bits = Round(plan, "", members).bits
     if exchange is not None:
         _publish(base, Exchange(exchange).model(number), weights.digest)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import numpy.typing as npt
 import typer
 
 from ucadi.commands import (
@@ -20,26 +19,32 @@ from ucadi.commands import (
     Output,
     Part,
     PrecisionOption,
+    RecipeOption,
     Seed,
     SplitFile,
     TotalEpochs,
     WarmupEpochs,
+    read_recipe,
     schedule_of,
 )
-from ucadi.errors import FormatError, MismatchError, UsageError
-from ucadi.fed.fixedpoint import layout_of
+from ucadi.errors import UsageError
+from ucadi.fed.norms import with_norms
+from ucadi.fed.optimisers import FEDAVG
 from ucadi.fed.plan import Schedule
-from ucadi.fed.update import Update, difference
+from ucadi.fed.update import Arrays, Privacy, Update, bounded, difference
+from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats import split as split_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
-from ucadi.formats.weights import Weights
+from ucadi.formats.container import Metadata, file_digest
+from ucadi.formats.output import refuse_existing
+from ucadi.formats.schedules import RecipeFile
 from ucadi.rounds.round import Round
+from ucadi.rounds.training import Cases, check_round, identity, recipe_of
 from ucadi.splitting import TEST
 
 if TYPE_CHECKING:
-    from ucadi.formats.dataset import Dataset
-    from ucadi.learn.training import Recipe
+    from ucadi.learn.training import Hooks
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,12 @@ class TrainResult:
     loss: list[float]
     accuracy: list[float]
     seconds: float
+    privacy: Privacy | None = None
 
     def __str__(self) -> str:
         return (
             f"{self.update}: {self.examples} examples x {self.epochs} epochs in {self.seconds:.1f} s, "
-            f"loss {self.loss[0]:.3f} to {self.loss[-1]:.3f}, accuracy {self.accuracy[-1]:.2f}"
+            f"loss {self.loss[0]:.3f} to {self.loss[-1]:.3f}, accuracy {self.accuracy[-1]:.2f}" + _spent(self.privacy)
         )
 
 
@@ -80,19 +86,32 @@ def train(
     drop_rate: DropRate = None,
     seed: Seed = None,
     precision: PrecisionOption = None,
+    recipe: RecipeOption = None,
+    norms: Annotated[
+        Path | None, typer.Option(help="The site's update of the round before, where norms stay at home.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File to keep the training's state in, and to go on from; removed at the end.")
+    ] = None,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(help="How often to write it beside the end of each epoch.", min=0)
+    ] = 10,
     force: Force = False,
 ) -> TrainResult:
     """Train on a site's data and write what changed: the update, for aggregate or encrypt.
 
     In a federation the round's plan sets base and hyper-parameters for everyone. Without one, the options
-    do, and apply makes the site's own model of the update.
+    do, and apply makes the site's own model of the update. With --checkpoint, a training that was stopped
+    goes on from there when the same command is given again, and ends with the same bytes.
     """
     from ucadi.formats import dataset as dataset_format
-    from ucadi.learn import training
-    from ucadi.learn.network import check_input, restore
+    from ucadi.learn.network import check_input, restore, state_arrays
+    from ucadi.learn.training import train as train_network
 
     if part == TEST:
         raise UsageError("the test part is not for training", hint="--part trainval, or train-K for one fold")
+    for path in (output, checkpoint or output):
+        refuse_existing(path, force=force or path == checkpoint)
     weights = weights_format.read(base)
     chosen = {
         "local_epochs": local_epochs,
@@ -104,33 +123,47 @@ def train(
         "seed": seed,
         "precision": precision,
     }
+    begins: Arrays = weights.arrays
     if plan is not None:
         if roster is None:
             raise UsageError("a plan is checked against its roster", hint="--roster")
-        if first_epoch or any(value is not None for value in chosen.values()):
+        if first_epoch or recipe or any(value is not None for value in chosen.values()):
             raise UsageError("the plan sets the schedule", hint="leave out the options that the plan decides")
         this = Round.read(plan, roster)
-        _check_round(this, weights, site, base)
+        check_round(this, weights, site, base.name)
         schedule, first_epoch = this.plan.schedule, this.plan.first_epoch
+        if norms is not None:
+            begins = with_norms(weights.arrays, weights.arrays, update_format.read_update(norms), this.plan.layout)
     else:
-        schedule = schedule_of(**chosen)
+        schedule = _alone(read_recipe(recipe), norms, chosen)
 
-    model = restore(weights.architecture, weights.arrays)
+    epochs = range(first_epoch, first_epoch + schedule.local_epochs)
+    model = restore(weights.architecture, begins)
     with dataset_format.open(dataset) as whole:
         data = split_format.select(whole, split, part)
         check_input(model, data.size, dataset.name)
-        labels = _labels(data)
-        records = training.train(
+        cases = Cases(data, schedule.seed)
+        training = identity(weights, cases, schedule, epochs, norms=file_digest(norms) if norms else None)
+        began = perf_counter()
+        records = train_network(
             model,
-            partial(_slab, data, schedule.seed),
-            labels,
-            _recipe(schedule),
-            first_epoch=first_epoch,
-            epochs=schedule.local_epochs,
+            cases.slab,
+            cases.labels,
+            recipe_of(schedule),
+            first_epoch=epochs.start,
+            epochs=len(epochs),
+            resume=checkpoint_format.read(checkpoint, training) if checkpoint else None,
+            hooks=_hooks(checkpoint, checkpoint_minutes, training),
         )
-    deltas = difference(training.state_arrays(model), weights.arrays)
-    update = Update(site, weights.digest, len(labels), schedule.local_epochs, deltas)
+        seconds = perf_counter() - began
+    deltas = difference(state_arrays(model), weights.arrays)
+    if schedule.update_norm is not None:
+        deltas = bounded(deltas, schedule.update_norm)
+    privacy = _privacy(schedule, len(cases.labels), epochs.stop)
+    update = Update(site, weights.digest, len(cases.labels), len(records), deltas, privacy)
     update_format.write_update(output, update, force=force)
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
     return TrainResult(
         output,
         site,
@@ -138,54 +171,38 @@ def train(
         update.epochs,
         [record.loss for record in records],
         [record.accuracy for record in records],
-        sum(record.seconds for record in records),
+        seconds,
+        privacy,
     )
 
 
-def _check_round(this: Round, weights: Weights, site: str, base: Path) -> None:
-    if weights.digest != this.plan.base:
-        raise MismatchError(
-            f"{base.name}: digest {weights.digest[:8]}…, the plan begins from {this.plan.base[:8]}…",
-            hint="use the weights that the round before ended with",
-        )
-    if site not in this.plan.sites:
-        raise MismatchError(f"{site} is no site of this round", hint="sites: " + ", ".join(this.plan.sites))
-    # the coordinator chose the ranges; a site trusts only what it computes itself
-    headrooms = {
-        planned.exponent - own.exponent
-        for planned, own in zip(this.plan.layout.tensors, layout_of(weights.arrays, headroom=0).tensors, strict=True)
-    }
-    if len(headrooms) != 1:
-        raise MismatchError("the plan's ranges are not those of its base", hint="ask the coordinator to open it again")
+def _privacy(schedule: Schedule, cases: int, epochs: int) -> Privacy | None:
+    """What all epochs up to these have spent: a site is taken to have been in every round."""
+    if not schedule.noise or schedule.clip_norm is None:
+        return None
+    from ucadi.learn.privacy import epsilon
+
+    spent = epsilon(recipe_of(schedule), cases, epochs, schedule.delta)
+    return Privacy(spent, schedule.delta, schedule.noise, schedule.clip_norm)
 
 
-def _labels(data: Dataset) -> list[int]:
-    labels = [int(label) for label in data.labels if label is not None]
-    if len(labels) != len(data):
-        raise FormatError(
-            f"{data.path.name}: {len(data) - len(labels)} cases have no label", hint="train needs every case labelled"
-        )
-    return labels
+def _spent(privacy: Privacy | None) -> str:
+    if privacy is None:
+        return ""
+    return f"\nprivacy spent so far: epsilon {privacy.epsilon:.3g} at delta {privacy.delta:g}, for one scan"
 
 
-def _slab(data: Dataset, seed: int, epoch: int, index: int) -> npt.NDArray[np.float32]:
-    """One random sampling of a case for one epoch (paper, Methods)."""
-    from ucadi.ct import sampling
-
-    volume = data.volume(index).hu
-    indices = sampling.slab_indices(len(volume), sampling.training_rng(seed, epoch, data.ids[index]))
-    return sampling.slab(volume, indices)
+def _alone(recipe: RecipeFile, norms: Path | None, chosen: dict[str, Any]) -> Schedule:
+    """The schedule of a training without a plan, which has no round to share anything in."""
+    if recipe.server != FEDAVG or recipe.local_norms or norms is not None:
+        raise UsageError("without a plan there are no others to share with", hint="leave out server and norms")
+    return schedule_of(recipe, **chosen)
 
 
-def _recipe(schedule: Schedule) -> Recipe:
-    from ucadi.learn.training import Recipe
+def _hooks(checkpoint: Path | None, minutes: float, training: Metadata) -> Hooks:
+    from ucadi.learn.training import Hooks
 
-    return Recipe(
-        learning_rate=schedule.learning_rate,
-        batch_size=schedule.batch_size,
-        warmup_epochs=min(schedule.warmup_epochs, schedule.total_epochs),
-        total_epochs=schedule.total_epochs,
-        drop_rate=schedule.drop_rate,
-        seed=schedule.seed,
-        precision=schedule.precision,
+    return Hooks(
+        checkpoint=partial(checkpoint_format.write, checkpoint, training) if checkpoint else None,
+        checkpoint_seconds=60 * minutes,
     )

@@ -7,7 +7,7 @@ whether it was encrypted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from ucadi.errors import CapacityError, MismatchError
 from ucadi.fed.fixedpoint import Encoded, Encoder, Layout, decode
-from ucadi.fed.update import Arrays, Update, check_finite, in_pieces
+from ucadi.fed.optimisers import FEDAVG, FORGETFUL, Memory, Remembered, ServerOptimiser
+from ucadi.fed.update import Arrays, Update, added, check_finite, in_pieces, is_statistic
 
 Sum = npt.NDArray[np.int32]
 """The sum of encoded vectors: 1 + layout.size elements, the sum of the weights first."""
@@ -70,35 +71,39 @@ def as_sum(total: Encoded) -> Sum:
 
 
 def apply_mean(
-    base: Arrays, aggregate: Aggregate, layout: Layout, *, cap: int, bits: int
-) -> dict[str, npt.NDArray[np.float32]]:
-    """The next global model: base plus the weighted mean difference, in float64, rounded once to float32."""
-    layout.check(base, "base")
+    base: Arrays,
+    aggregate: Aggregate,
+    layout: Layout,
+    *,
+    cap: int,
+    bits: int,
+    server: ServerOptimiser = FEDAVG,
+    memory: Memory = FORGETFUL,
+) -> tuple[dict[str, npt.NDArray[np.float32]], Memory]:
+    """The next global model, and what the server's optimiser remembers: base plus what it makes of the mean.
+
+    In float64, rounded once to float32. Norms that the layout leaves out stay those of the base.
+    """
+    shared = layout.shared(base, "base")
     if aggregate.total.shape != (1 + layout.size,) or aggregate.weight < 1:
         raise MismatchError("the sum does not have the plan's layout", hint="use the plan that it was added under")
-    following = {}
+    following, remembered = dict(base), Remembered(server, memory)
     start = 1
     for tensor in layout.tensors:
         total = aggregate.total[start : start + tensor.size]
         means = (decode(run, tensor, weight=aggregate.weight, cap=cap, bits=bits) for run in in_pieces(total))
-        following[tensor.name] = _add(base[tensor.name], means)
+        # no optimiser keeps a variance positive: the norms' statistics are averaged whatever the method
+        changes = means if is_statistic(tensor.name) else remembered.changes(tensor.name, tensor.shape, means)
+        following[tensor.name] = added(shared[tensor.name], changes)
         start += tensor.size
     check_finite(following)
-    return following
+    return following, remembered.memory
 
 
 def apply_update(base: Arrays, update: Update) -> dict[str, npt.NDArray[np.float32]]:
     """One site's own model: base plus its difference."""
     if {n: a.shape for n, a in base.items()} != {n: a.shape for n, a in update.deltas.items()}:
         raise MismatchError(f"update of {update.site}: its tensors are not those of the base")
-    following = {name: _add(base[name], in_pieces(update.deltas[name])) for name in base}
+    following = {name: added(base[name], in_pieces(update.deltas[name])) for name in base}
     check_finite(following)
-    return following
-
-
-def _add(base: npt.NDArray[np.float32], difference: Iterable[npt.NDArray[np.floating]]) -> npt.NDArray[np.float32]:
-    """One tensor plus its difference, which is given in pieces."""
-    following = np.empty_like(base, order="C")
-    for before, change, after in zip(in_pieces(base), difference, in_pieces(following), strict=True):
-        after[:] = before.astype(np.float64) + change
     return following

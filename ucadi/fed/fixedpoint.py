@@ -60,10 +60,12 @@ class Layout:
         """Number of elements of all tensors."""
         return sum(tensor.size for tensor in self.tensors)
 
-    def check(self, arrays: Arrays, whose: str) -> None:
-        """Raises MismatchError unless `arrays` has exactly the tensors of this layout."""
+    def shared(self, arrays: Arrays, whose: str) -> Arrays:
+        """The tensors of this layout. MismatchError unless `arrays` has exactly these, and perhaps norms that
+        the layout leaves to the sites."""
         expected = {tensor.name: tensor.shape for tensor in self.tensors}
-        found = {name: array.shape for name, array in arrays.items()}
+        shared = {name: array for name, array in arrays.items() if name in expected or not is_norm(name)}
+        found = {name: array.shape for name, array in shared.items()}
         for name in sorted(expected.keys() | found.keys()):
             theirs, ours = found.get(name), expected.get(name)
             if theirs != ours:
@@ -71,6 +73,12 @@ class Layout:
                     f"{whose}: tensor {name} is {_shape(theirs)}, the layout says {_shape(ours)}",
                     hint="both must come from the same base model",
                 )
+        return shared
+
+
+def is_norm(name: str) -> bool:
+    """Whether a tensor is a norm's, by the name of its module: `blocks.dense1_1.norm2.weight` is."""
+    return "norm" in name.rpartition(".")[0].rpartition(".")[2]
 
 
 def layout_of(base: Arrays, headroom: int) -> Layout:
@@ -110,8 +118,8 @@ class Encoder:
     """
 
     def __init__(self, update: Update, layout: Layout, *, cap: int, bits: int, clip: bool = False) -> None:
-        layout.check(update.deltas, f"update of {update.site}")
-        check_finite(update.deltas)
+        self._deltas = layout.shared(update.deltas, f"update of {update.site}")
+        check_finite(self._deltas)
         if not 1 <= update.weight <= cap:
             raise CapacityError(
                 f"update of {update.site}: weight {update.weight} (examples x epochs), the plan admits 1 to {cap}",
@@ -130,7 +138,7 @@ class Encoder:
         yield np.array([self._update.weight], dtype=np.int64)
         for tensor in self._layout.tensors:
             factor = self._scale / quantum(tensor, self._bits)
-            for piece in in_pieces(self._update.deltas[tensor.name]):
+            for piece in in_pieces(self._deltas[tensor.name]):
                 quanta = np.rint(piece.astype(np.float64) * factor)
                 yield self._within_range(tensor, quanta).astype(np.int64)
 

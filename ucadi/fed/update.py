@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,17 @@ PIECE = 1 << 18
 
 
 @dataclass(frozen=True)
+class Privacy:
+    """What a differentially private training has spent of a site's cases since the federation's first epoch:
+    (epsilon, delta), for one scan more or less."""
+
+    epsilon: float
+    delta: float
+    noise: float
+    clip_norm: float
+
+
+@dataclass(frozen=True)
 class Update:
     """One site's contribution to a round.
 
@@ -32,6 +44,7 @@ class Update:
     examples: int
     epochs: int
     deltas: Arrays
+    privacy: Privacy | None = None
 
     @property
     def weight(self) -> int:
@@ -48,11 +61,45 @@ def difference(trained: Arrays, base: Arrays) -> dict[str, npt.NDArray[np.float3
     return deltas
 
 
+def norm(deltas: Arrays) -> float:
+    """The Euclidean norm of all values together, in float64, but for the norms' statistics, which are averaged."""
+    squares = (float(np.square(piece, dtype=np.float64).sum()) for piece in _learned_pieces(deltas))
+    return math.sqrt(math.fsum(squares))
+
+
+def bounded(deltas: Arrays, bound: float) -> dict[str, npt.NDArray[np.float32]]:
+    """The deltas scaled so that their `norm` is at most `bound`; the norms' statistics stay as they are."""
+    factor = min(1.0, bound / max(norm(deltas), np.finfo(np.float64).tiny))
+    return {
+        name: delta if is_statistic(name) else (delta * np.float64(factor)).astype(np.float32)
+        for name, delta in deltas.items()
+    }
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a tensor is a norm's running statistic: observed, not learned."""
+    return name.rpartition(".")[2] in ("running_mean", "running_var")
+
+
+def _learned_pieces(deltas: Arrays) -> Iterator[npt.NDArray[Any]]:
+    for name in sorted(deltas):
+        if not is_statistic(name):
+            yield from in_pieces(deltas[name])
+
+
 def in_pieces(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
     """An array's values in order, in runs of at most PIECE; views of the array where it lies in one piece."""
     values = array.reshape(-1)
     for start in range(0, len(values), PIECE):
         yield values[start : start + PIECE]
+
+
+def added(base: npt.NDArray[np.float32], change: Iterable[npt.NDArray[np.floating]]) -> npt.NDArray[np.float32]:
+    """One tensor plus its change, which is given in pieces: in float64, rounded once."""
+    following = np.empty_like(base, order="C")
+    for before, piece, after in zip(in_pieces(base), change, in_pieces(following), strict=True):
+        after[:] = before.astype(np.float64) + piece
+    return following
 
 
 def check_finite(arrays: Arrays) -> None:

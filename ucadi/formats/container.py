@@ -107,6 +107,7 @@ def write(
     metadata: Metadata | Callable[[Digests], Metadata],
     *,
     force: bool = False,
+    mode: int = 0o644,
 ) -> None:
     """Writes tensors and metadata to `path`, whole or not at all. Tensors lie in name order, without gaps.
 
@@ -115,7 +116,7 @@ def write(
     """
     describe = metadata if callable(metadata) else lambda _: metadata
     header = _header(tensors, describe(dict.fromkeys(tensors, "0" * 64)))
-    with new_file(path, force=force) as part, part.open("wb") as file:
+    with new_file(path, force=force, mode=mode) as part, part.open("wb") as file:
         file.write(header)
         digests = {name: _write_tensor(file, tensors[name]) for name in sorted(tensors)}
         final = _header(tensors, describe(digests))

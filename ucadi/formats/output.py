@@ -17,10 +17,18 @@ from pathlib import Path
 from ucadi.errors import OutputError
 
 
+def refuse_existing(path: Path, *, force: bool = False) -> None:
+    """Raises OutputError if nothing may be written to `path`: what takes long asks before it begins."""
+    if path.exists() and not force:
+        raise OutputError(f"{path}: exists already", hint="choose another --output, or --force to replace it")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path.parent}: no such folder", hint=f"mkdir -p {path.parent}")
+
+
 @contextmanager
 def new_file(path: Path, *, force: bool = False, mode: int = 0o644) -> Iterator[Path]:
     """Yields a temporary path; what is written there becomes `path` when the block ends without an error."""
-    _refuse_existing(path, force)
+    refuse_existing(path, force=force)
     with _disk_errors(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)
@@ -48,7 +56,7 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     `force` replaces an existing folder, but never one that holds files this call would not have made by
     itself: the old folder is moved aside first and removed only after the new one stands.
     """
-    _refuse_existing(path, force)
+    refuse_existing(path, force=force)
     with _disk_errors(path):
         part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
         aside = part.with_suffix(".old")
@@ -83,13 +91,6 @@ def claim_file(path: Path, data: bytes) -> bool:
             part.unlink(missing_ok=True)
         _flush(path.parent)
         return True
-
-
-def _refuse_existing(path: Path, force: bool) -> None:
-    if path.exists() and not force:
-        raise OutputError(f"{path}: exists already", hint="choose another --output, or --force to replace it")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent}: no such folder", hint=f"mkdir -p {path.parent}")
 
 
 @contextmanager

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.fed.fixedpoint import Layout, TensorRange
-from ucadi.fed.plan import Plan, Precision, Schedule
+from ucadi.fed.optimisers import FEDAVG
+from ucadi.fed.plan import Plan
+from ucadi.formats import schedules
 from ucadi.formats.container import GET_AGAIN, file_digest
 from ucadi.formats.roster import Roster
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
@@ -30,8 +32,10 @@ def write(path: Path, plan: Plan, keys: SecretKeys, *, force: bool = False) -> N
         "quorum": plan.quorum,
         "weight_cap": plan.weight_cap,
         "layout": [{"name": t.name, "shape": list(t.shape), "exponent": t.exponent} for t in plan.layout.tensors],
-        "schedule": asdict(plan.schedule),
+        "schedule": schedules.to_document(plan.schedule),
     }
+    if plan.server != FEDAVG:
+        document["server"] = asdict(plan.server)
     write_document(path, sign(document, keys), force=force)
 
 
@@ -66,7 +70,8 @@ def _plan(fields: Fields, roster: Roster) -> Plan:
         quorum=fields.number("quorum"),
         weight_cap=fields.number("weight_cap"),
         layout=Layout(tuple(_tensor(tensor) for tensor in fields.objects("layout"))),
-        schedule=_schedule(fields.object("schedule")),
+        schedule=schedules.parse(fields.object("schedule")),
+        server=schedules.parse_server(fields.object("server")) if "server" in fields.values else FEDAVG,
     )
 
 
@@ -75,28 +80,3 @@ def _tensor(fields: Fields) -> TensorRange:
     if not isinstance(shape, list) or len(shape) > 8 or not all(type(n) is int and 0 < n < 1 << 32 for n in shape):
         raise FormatError("the layout holds a tensor without a shape", hint=GET_AGAIN)
     return TensorRange(fields.text("name"), tuple(shape), fields.number("exponent", least=-64, most=64))
-
-
-def _schedule(fields: Fields) -> Schedule:
-    return Schedule(
-        local_epochs=fields.number("local_epochs"),
-        total_epochs=fields.number("total_epochs"),
-        warmup_epochs=fields.number("warmup_epochs"),
-        learning_rate=fields.real("learning_rate"),
-        batch_size=fields.number("batch_size"),
-        drop_rate=fields.real("drop_rate"),
-        seed=fields.number("seed"),
-        precision=_precision(fields),
-    )
-
-
-def _precision(fields: Fields) -> Precision:
-    match fields.text("precision"):
-        case "float32":
-            return "float32"
-        case "bfloat16":
-            return "bfloat16"
-        case other:
-            raise FormatError(
-                f"a schedule of unknown precision {other!r}", hint="use the same release of ucadi at every site"
-            )

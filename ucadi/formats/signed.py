@@ -81,6 +81,10 @@ def read_document(path: Path, expected_format: str | None) -> Metadata:
     return document
 
 
+def _is_real(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= _LARGEST
+
+
 class Fields:
     """Typed access to a parsed object, so that a hostile or foreign document gives one clear FormatError."""
 
@@ -104,12 +108,24 @@ class Fields:
             raise self._error(f"{key} is {value}, outside {least}..{most}")
         return value
 
+    def flag(self, key: str) -> bool:
+        """True or false."""
+        value: bool = self._of(key, bool)
+        return value
+
     def real(self, key: str) -> float:
         """A finite number."""
         value: Any = self._values.get(key)
-        if type(value) not in (int, float) or abs(value) > _LARGEST:
+        if not _is_real(value):
             raise self._error(f"{key} is missing or no number that a float can be")
         return float(value)
+
+    def reals(self, key: str) -> list[float]:
+        """A list of finite numbers."""
+        values: list[Any] = self._of(key, list)
+        if not all(map(_is_real, values)):
+            raise self._error(f"{key} holds something else than numbers that a float can be")
+        return [float(value) for value in values]
 
     def digest(self, key: str) -> str:
         """A SHA-256 in lower-case hex."""

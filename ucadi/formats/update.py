@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from ucadi.errors import FormatError
 from ucadi.fed.averaging import Aggregate, Sum
-from ucadi.fed.update import Update, check_finite
+from ucadi.fed.update import Privacy, Update, check_finite
 from ucadi.formats import container
 from ucadi.formats.container import Container, Stream
 from ucadi.formats.signed import Fields
@@ -28,6 +29,8 @@ def write_update(path: Path, update: Update, *, force: bool = False) -> None:
         "examples": update.examples,
         "epochs": update.epochs,
     }
+    if update.privacy:
+        metadata["privacy"] = asdict(update.privacy)
     container.write(path, update.deltas, metadata, force=force)
 
 
@@ -48,9 +51,14 @@ def parse_update(held: Container, name: str) -> Update:
         fields.number("examples", least=1),
         fields.number("epochs", least=1),
         held.tensors,
+        _privacy(fields.object("privacy")) if "privacy" in fields.values else None,
     )
     check_finite(update.deltas)
     return update
+
+
+def _privacy(fields: Fields) -> Privacy:
+    return Privacy(fields.real("epsilon"), fields.real("delta"), fields.real("noise"), fields.real("clip_norm"))
 
 
 def write_aggregate(path: Path, aggregate: Aggregate, *, force: bool = False) -> None:

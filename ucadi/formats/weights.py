@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ucadi.errors import FormatError
+from ucadi.fed.optimisers import Memory
 from ucadi.fed.update import Arrays, check_finite
 from ucadi.formats import container
 from ucadi.formats.container import Metadata
+from ucadi.formats.signed import Fields
 
 FORMAT = "ucadi-weights"
 
@@ -19,20 +21,26 @@ FORMAT = "ucadi-weights"
 class Weights:
     """A model. `architecture` names the network and its sizes; `origin` the digests (or the seed) it came from.
 
-    `digest` is the SHA-256 of the file.
+    `memory` is what a server optimiser goes on with in the next round; `digest` is the SHA-256 of the file.
     """
 
     arrays: Arrays
     architecture: Metadata
     origin: Metadata
     digest: str = ""
+    memory: Memory | None = None
 
 
 def write(path: Path, weights: Weights, *, force: bool = False) -> None:
     """Writes weights; the same weights always give the same bytes."""
     check_finite(weights.arrays)
     metadata = {"format": FORMAT, "version": 1, "architecture": weights.architecture, "origin": weights.origin}
-    container.write(path, weights.arrays, metadata, force=force)
+    tensors = dict(weights.arrays)
+    if weights.memory:
+        check_finite(weights.memory.arrays)
+        metadata["server"] = weights.memory.method
+        tensors |= weights.memory.arrays
+    container.write(path, tensors, metadata, force=force)
 
 
 def read(path: Path) -> Weights:
@@ -45,4 +53,7 @@ def read(path: Path) -> Weights:
     architecture, origin = held.metadata.get("architecture"), held.metadata.get("origin")
     if not isinstance(architecture, dict) or not isinstance(origin, dict):
         raise FormatError(f"{path.name}: does not say which network it is")
-    return Weights(held.tensors, architecture, origin, container.file_digest(path))
+    arrays = {name: tensor for name, tensor in held.tensors.items() if "/" not in name}
+    remembered = {name: tensor for name, tensor in held.tensors.items() if "/" in name}
+    memory = Memory(Fields(held.metadata, path.name).text("server"), remembered) if remembered else None
+    return Weights(arrays, architecture, origin, container.file_digest(path), memory)

@@ -7,59 +7,25 @@ belong to the 726,972 parameters.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from ucadi.errors import FormatError
+from ucadi.learn.architecture import Architecture
 from ucadi.learn.dropblock import DropBlock3D
+from ucadi.learn.norms import norm
 
 SLOPE = 0.2
 """Negative slope of every LeakyReLU."""
-
-MOMENTUM = 0.1
-"""Batch norm's momentum. The paper's 0.9 weighs the old running mean; torch's weighs the new batch: 1 - 0.9."""
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What it takes to build a network, as plain numbers; the defaults are the paper's.
-
-    `width` is the growth rate, the channels of the first convolution and a quarter of the bottleneck;
-    `blocks` the dense blocks of each stage. The input is slabs (1, slices, size, size).
-    FormatError for numbers that make no network.
-    """
-
-    name: str = "densenet3d"
-    width: int = 32
-    blocks: tuple[int, ...] = (2, 2, 2)
-    slices: int = 16
-    size: int = 128
-    classes: int = 4
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "blocks", tuple(self.blocks))  # JSON knows lists only
-        halvings = len(self.blocks) - 1  # one in each transmit block
-        for name, value, least in (
-            ("width", self.width, 2),
-            ("blocks", min(self.blocks, default=0), 1),
-            ("slices", self.slices, 2**halvings),
-            ("size", self.size, 2**halvings),
-            ("classes", self.classes, 2),
-        ):
-            if value < least:
-                raise FormatError(f"architecture: {name} is {value}", hint=f"it must be {least} or more")
 
 
 class DenseBlock(nn.Sequential):
     """(N, C, D, H, W) to (N, C + growth, D, H, W): two convolutions, concatenated with their input."""
 
-    def __init__(self, channels: int, growth: int) -> None:
+    def __init__(self, channels: int, growth: int, kind: str) -> None:
         super().__init__()
-        self.norm1, self.act1 = _norm(channels), _act()
+        self.norm1, self.act1 = norm(kind, channels), _act()
         self.conv1 = nn.Conv3d(channels, 4 * growth, kernel_size=1)
-        self.norm2, self.act2 = _norm(4 * growth), _act()
+        self.norm2, self.act2 = norm(kind, 4 * growth), _act()
         self.conv2 = nn.Conv3d(4 * growth, growth, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,9 +35,9 @@ class DenseBlock(nn.Sequential):
 class TransmitBlock(nn.Sequential):
     """(N, C, D, H, W) to (N, C/2, D/2, H/2, W/2)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, kind: str) -> None:
         super().__init__()
-        self.norm, self.act = _norm(channels), _act()
+        self.norm, self.act = norm(kind, channels), _act()
         self.conv = nn.Conv3d(channels, channels // 2, kernel_size=1)
         self.pool = nn.AvgPool3d(2)
 
@@ -82,19 +48,19 @@ class DenseNet3D(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
-        width = architecture.width
-        self.conv, self.norm, self.act = nn.Conv3d(1, width, kernel_size=3, padding=1), _norm(width), _act()
+        width, kind = architecture.width, architecture.norm
+        self.conv, self.norm, self.act = nn.Conv3d(1, width, kernel_size=3, padding=1), norm(kind, width), _act()
         self.drop_before = DropBlock3D()
         self.blocks = nn.Sequential()
         channels = width
         for stage, depth in enumerate(architecture.blocks):
             if stage > 0:
-                self.blocks.add_module(f"transmit{stage}", TransmitBlock(channels))
+                self.blocks.add_module(f"transmit{stage}", TransmitBlock(channels, kind))
                 channels //= 2
             for i in range(depth):
-                self.blocks.add_module(f"dense{stage + 1}_{i + 1}", DenseBlock(channels, width))
+                self.blocks.add_module(f"dense{stage + 1}_{i + 1}", DenseBlock(channels, width, kind))
                 channels += width
-        self.last_norm, self.last_act = _norm(channels), _act()
+        self.last_norm, self.last_act = norm(kind, channels), _act()
         self.drop_after = DropBlock3D()
         self.classifier = nn.Linear(channels, architecture.classes)
 
@@ -119,29 +85,6 @@ class DenseNet3D(nn.Module):
         """From now on both DropBlocks drop `rate` of their voxels, drawn from `generator`, while training."""
         for dropblock in (self.drop_before, self.drop_after):
             dropblock.rate, dropblock.generator = rate, generator
-
-
-def build(architecture: Architecture, seed: int) -> DenseNet3D:
-    """A new network with He initialisation (He et al. 2015), the same bits for a seed on every run and machine.
-
-    Uniform rather than normal: its numbers are integers scaled, and not the output of a machine's `log` and
-    `cos`. FormatError for an architecture of another name.
-    """
-    if architecture.name != "densenet3d":
-        raise FormatError(f"architecture: no network is called {architecture.name!r}", hint="use densenet3d")
-    with torch.random.fork_rng(devices=[]):  # the layers' own initialisation draws from the global generator
-        model = DenseNet3D(architecture)
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.Conv3d | nn.Linear):
-            nn.init.kaiming_uniform_(module.weight, a=SLOPE, generator=generator)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    return model
-
-
-def _norm(channels: int) -> nn.BatchNorm3d:
-    return nn.BatchNorm3d(channels, momentum=MOMENTUM)
 
 
 def _act() -> nn.LeakyReLU:

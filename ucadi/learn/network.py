@@ -1,22 +1,41 @@
-"""A network from what a weights file says of it."""
+"""A network from what a weights file says of it, and the arrays that go into such a file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
 from ucadi.errors import FormatError, MismatchError
-from ucadi.learn.densenet import Architecture, DenseNet3D, build
-from ucadi.learn.training import Arrays, load_arrays
+from ucadi.learn.architecture import Architecture
+from ucadi.learn.densenet import SLOPE, DenseNet3D
+from ucadi.learn.state import Arrays
 
 
-def restore(architecture: Mapping[str, Any], arrays: Arrays) -> DenseNet3D:
+def build(architecture: Architecture, seed: int) -> DenseNet3D:
+    """A new network with He initialisation (He et al. 2015), the same bits for a seed on every run and machine.
+
+    Uniform rather than normal: its numbers are integers scaled, and not the output of a machine's `log` and
+    `cos`.
+    """
+    with torch.random.fork_rng(devices=[]):  # the layers' own initialisation draws from the global generator
+        model = DenseNet3D(architecture)
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.Conv3d | nn.Linear):
+            nn.init.kaiming_uniform_(module.weight, a=SLOPE, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return model
+
+
+def restore(described: Mapping[str, Any], arrays: Arrays) -> DenseNet3D:
     """The network with its weights. FormatError for an unknown architecture, MismatchError for foreign tensors."""
-    try:
-        described = Architecture(**architecture)
-    except TypeError as error:
-        raise FormatError(f"architecture: {error}", hint="the weights come from another release of ucadi") from None
-    model = build(described, seed=0)
+    model = build(Architecture.parse(described), seed=0)
     load_arrays(model, arrays)
     return model
 
@@ -31,6 +50,65 @@ def check_input(model: DenseNet3D, size: int, name: str) -> None:
         )
 
 
-def count_parameters(model: DenseNet3D) -> int:
+def checked_slab(slab: NDArray[np.float32], case: int, architecture: Architecture) -> NDArray[np.float32]:
+    """The slab (1, 16, H, W) of a case as float32; MismatchError for another shape, FormatError for NaN."""
+    expected = (1, architecture.slices, architecture.size, architecture.size)
+    if slab.shape != expected:
+        raise MismatchError(
+            f"case {case}: the slab is {slab.shape}, the network takes {expected}",
+            hint="sample with the slices and the size of the network's architecture",
+        )
+    if not np.isfinite(slab).all():
+        raise FormatError(
+            f"case {case}: the slab has values that are not finite", hint="preprocess the case again, or leave it out"
+        )
+    return np.asarray(slab, dtype=np.float32)
+
+
+def count_parameters(model: nn.Module) -> int:
     """Learned numbers of the network, without the norms' running statistics."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def state_arrays(model: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """Copies of the parameters and the batch norms' running statistics, sorted by name.
+
+    torch's counters of batches, which are integers and unused at a fixed momentum, are left out.
+    """
+    return copies({name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()})
+
+
+def load_arrays(model: nn.Module, arrays: Arrays) -> None:
+    """Sets what `state_arrays` gave. MismatchError lists what is missing, unknown or of another shape."""
+    own = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    fill(own, arrays, "the weights do not fit the network")
+
+
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+    """The tensors as arrays of their own, sorted by name."""
+    return {
+        name: np.array(tensor.detach().cpu().numpy(), dtype=np.float32, order="C")
+        for name, tensor in sorted(tensors.items())
+    }
+
+
+def fill(own: Mapping[str, Tensor], arrays: Arrays, fault: str) -> None:
+    """Copies the arrays into the tensors; MismatchError, beginning with `fault`, unless all fit."""
+    faults = [
+        *(f"{name} is missing" for name in sorted(own.keys() - arrays.keys())),
+        *(f"{name} is unknown" for name in sorted(arrays.keys() - own.keys())),
+        *(
+            f"{name} is {arrays[name].shape}, not {tuple(own[name].shape)}"
+            for name in sorted(own.keys() & arrays.keys())
+            if arrays[name].shape != tuple(own[name].shape)
+        ),
+    ]
+    if faults:
+        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise MismatchError(
+            f"{fault}: {'; '.join(faults[:5])}{more}",
+            hint="use the architecture and the recipe that they were made with",
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(torch.from_numpy(np.array(arrays[name], dtype=np.float32)))

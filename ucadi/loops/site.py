@@ -225,6 +225,8 @@ class Site:
                 roster=roster,
                 site=self.keys.name,
                 output=update,
+                norms=self._norms(number, this),
+                checkpoint=self._of_round(this, "checkpoint"),
             )
             self._note_seconds(this, training=result.seconds)
             self.tell("trained", {"round": number, "loss": result.loss[-1], "seconds": result.seconds})
@@ -302,13 +304,13 @@ class Site:
         digest = apply(base, opened, output=made, plan=plan, roster=roster, force=True).digest
         model = made.replace(self._model(digest))
         self._note_seconds(this, decryption=time.perf_counter() - began)
-        self.metrics = self._evaluate(this, model)
+        self.metrics = self._evaluate(this, self._own_model(number, this, base, opened) or model)
         self.tell("opened", {"round": number, "model": digest, **self.metrics})
         statement = Statement(
             self.keys.name,
             this.plan_digest,
             digest,
-            magnitude_exponents(weights_format.read(model).arrays),
+            magnitude_exponents(this.plan.layout.shared(weights_format.read(model).arrays, model.name)),
             self._seconds(this),
             self.metrics if self.options.publish_metrics else {},
         )
@@ -350,6 +352,24 @@ class Site:
             return None
         self.tell("taken over", {"round": number, "from": giver})
         return model
+
+    def _norms(self, number: int, this: Round) -> Path | None:
+        """The newest own update before round `number`, where the round leaves norms to the sites."""
+        if this.plan.shares_norms:
+            return None
+        found = sorted(self.private.glob("round-*.update"))
+        before = [path for path in found if path.name < f"round-{number:04}"]
+        return before[-1] if before else None
+
+    def _own_model(self, number: int, this: Round, base: Path, opened: Path) -> Path | None:
+        """The round's model with the site's own norms, where the round leaves them to the sites."""
+        norms = self._norms(number + 1, this)
+        if norms is None:
+            return None
+        plan, roster = self._documents(number)
+        own = self._of_round(this, "own.weights")
+        apply(base, opened, output=own, plan=plan, roster=roster, norms=norms, force=True)
+        return own
 
     def _hand_over(self, number: int, this: Round, before: tuple[Round, Receipt] | None) -> bool:
         """Seals the model for those who are new in this round's roster, if that is this site's to do."""

@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ucadi.errors import CapacityError, FormatError, MismatchError
-from ucadi.fed.averaging import apply_mean
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
 from ucadi.formats.exchange import Exchange, Kind
 from ucadi.formats.receipt import Receipt
-from ucadi.formats.weights import Weights
 from ucadi.rounds.closing import read_own_upload, read_receipt, read_round, read_total
-from ucadi.rounds.opening import check_aggregate
+from ucadi.rounds.following import next_weights
 from ucadi.rounds.round import Round
 from ucadi.rounds.verification import check_addition
 
@@ -124,15 +122,13 @@ def _check_base(exchange: Exchange, number: int, base: str, before: _Ended | Non
 def _recompute(exchange: Exchange, before: _Ended, receipt: Receipt, opened: Path) -> str:
     """Digest of the weights that a round leads to: what `ucadi apply` writes."""
     this, aggregate = before.this, update_format.read_aggregate(opened)
-    check_aggregate(aggregate, this, opened.name)
     if list(aggregate.sites) != sorted(receipt.contributions):
         raise MismatchError(f"{opened.name}: the sum of other sites than the receipt names")
     base = weights_format.read(exchange.model(before.number))
-    following = apply_mean(base.arrays, aggregate, this.plan.layout, cap=this.plan.weight_cap, bits=this.bits)
-    origin = {"base": base.digest, "change": file_digest(opened)}
+    following = next_weights(base, aggregate, this, change=file_digest(opened), name=opened.name)
     with tempfile.TemporaryDirectory(prefix="ucadi-") as folder:
         written = Path(folder) / "following.weights"
-        weights_format.write(written, Weights(following, base.architecture, origin))
+        weights_format.write(written, following)
         return file_digest(written)
 
 

@@ -1,0 +1,41 @@
+"""Small datasets for tests of training: chests of noise in which each diagnosis leaves a mark of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ucadi.ct.volume import Volume
+from ucadi.formats import dataset
+from ucadi.formats.dataset import Case
+from ucadi.labels import Diagnosis
+
+LABELS = tuple(Diagnosis)
+
+
+def write_dataset(path: Path, labels: Sequence[Diagnosis | None], *, size: int = 16, first: int = 0) -> Path:
+    """A dataset of one case for each label, numbered from `first`, with 20 slices of `size` x `size`."""
+    cases = [_case(number, label, size) for number, label in enumerate(labels, start=first)]
+    dataset.write(path, cases, [], size=size)
+    return path
+
+
+def _case(number: int, label: Diagnosis | None, size: int) -> Case:
+    rng = np.random.default_rng(number)
+    hu = rng.normal(-700, 60, (20, size, size))
+    if label:  # the healthy have none
+        row, column = ((0, 0), (0, size // 2), (size // 2, 0))[label - 1]
+        hu[:, row : row + size // 2, column : column + size // 2] += 500
+    volume = Volume(hu.astype(np.int16), np.diag([2.5, 3.0, 3.0, 1.0])[[2, 1, 0, 3]])
+    return Case(
+        id=f"{number:016x}",
+        patient=f"{number:016x}",
+        label=label,
+        volume=volume,
+        positions_mm=volume.positions_mm,
+        tags={},
+        series_digest="ab" * 32,
+        flags=(),
+    )

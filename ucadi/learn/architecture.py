@@ -1,0 +1,84 @@
+"""Which network: what a weights file says of it, as plain numbers, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ucadi.errors import FormatError
+
+DEFAULTS: Mapping[str, tuple[int, tuple[int, ...]]] = {
+    "densenet3d": (32, (2, 2, 2)),
+    "resnet50": (64, (3, 4, 6, 3)),
+    "resnet101": (64, (3, 4, 23, 3)),
+    "xception": (32, (8,)),
+}
+"""Width and blocks of each network as published."""
+
+NORMS = ("batch", "group")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What it takes to build a network, as plain numbers; the defaults are the paper's 3D-DenseNet.
+
+    `width` is, of the DenseNet, the growth rate, the channels of the first convolution and a quarter of the
+    bottleneck; of the others the channels of the first convolution, from which all follow. `blocks` are
+    those of each stage (of Xception, of its middle flow). The input is slabs (1, slices, size, size). `norm` is
+    "batch", or "group" where samples must not meet in a norm, as in differentially private training.
+    FormatError for numbers that make no network.
+    """
+
+    name: str = "densenet3d"
+    width: int = 32
+    blocks: tuple[int, ...] = (2, 2, 2)
+    slices: int = 16
+    size: int = 128
+    classes: int = 4
+    norm: str = "batch"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", tuple(self.blocks))  # JSON knows lists only
+        if self.name not in DEFAULTS:
+            raise FormatError(
+                f"architecture: no network is called {self.name!r}", hint=f"there are {', '.join(DEFAULTS)}"
+            )
+        if self.norm not in NORMS:
+            raise FormatError(f"architecture: no norm is called {self.norm!r}", hint=f"there are {', '.join(NORMS)}")
+        stages = len(DEFAULTS[self.name][1])
+        if self.name != "densenet3d" and len(self.blocks) != stages:
+            raise FormatError(f"architecture: blocks are {len(self.blocks)}, {self.name} has {stages} stages")
+        halvings = len(self.blocks) - 1 if self.name == "densenet3d" else 0  # the others pad their strides
+        for name, value, least in (
+            ("width", self.width, 2),
+            ("blocks", min(self.blocks, default=0), 1),
+            ("slices", self.slices, 2**halvings),
+            ("size", self.size, 2**halvings),
+            ("classes", self.classes, 2),
+        ):
+            if value < least:
+                raise FormatError(f"architecture: {name} is {value}", hint=f"it must be {least} or more")
+
+    @classmethod
+    def of(
+        cls, name: str, *, width: int | None = None, blocks: tuple[int, ...] | None = None, **others: Any
+    ) -> Architecture:
+        """The network of that name, as published where nothing else is asked for."""
+        published_width, published_blocks = DEFAULTS.get(name, (32, (2, 2, 2)))
+        return cls(name, width or published_width, blocks or published_blocks, **others)
+
+    @classmethod
+    def parse(cls, described: Mapping[str, Any]) -> Architecture:
+        """What `description` gave. FormatError for anything else."""
+        try:
+            return cls(**described)
+        except TypeError as error:
+            raise FormatError(f"architecture: {error}", hint="the weights come from another release of ucadi") from None
+
+    def description(self) -> dict[str, Any]:
+        """As JSON for a weights file. Batch norm is what is meant where no norm is named."""
+        described = asdict(self)
+        if self.norm == "batch":
+            del described["norm"]
+        return described

@@ -1,0 +1,84 @@
+"""Training at a site, in a round or alone: its cases and the schedule, as what `learn` trains with."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ucadi.ct import sampling
+from ucadi.errors import FormatError, MismatchError
+from ucadi.fed.fixedpoint import layout_of
+from ucadi.fed.plan import Schedule
+from ucadi.formats import schedules
+from ucadi.formats.container import Metadata
+from ucadi.formats.weights import Weights
+from ucadi.learn.recipe import Recipe
+from ucadi.rounds.round import Round
+
+if TYPE_CHECKING:
+    from ucadi.formats.dataset import Dataset
+
+
+def check_round(this: Round, weights: Weights, site: str, base: str) -> None:
+    """Raises MismatchError unless `weights`, from the file `base`, are the round's and `site` takes part in it."""
+    if weights.digest != this.plan.base:
+        raise MismatchError(
+            f"{base}: digest {weights.digest[:8]}…, the plan begins from {this.plan.base[:8]}…",
+            hint="use the weights that the round before ended with",
+        )
+    if site not in this.plan.sites:
+        raise MismatchError(f"{site} is no site of this round", hint="sites: " + ", ".join(this.plan.sites))
+    # the coordinator chose the ranges; a site trusts only what it computes itself
+    layout = this.plan.layout
+    shared = layout.shared(weights.arrays, base)
+    headrooms = {
+        planned.exponent - own.exponent
+        for planned, own in zip(layout.tensors, layout_of(shared, headroom=0).tensors, strict=True)
+    }
+    if len(headrooms) != 1:
+        raise MismatchError("the plan's ranges are not those of its base", hint="ask the coordinator to open it again")
+
+
+def recipe_of(schedule: Schedule) -> Recipe:
+    """What a schedule means for training."""
+    same = {one.name: getattr(schedule, one.name) for one in fields(Recipe)}
+    return Recipe(**{**same, "warmup_epochs": min(schedule.warmup_epochs, schedule.total_epochs)})
+
+
+class Cases:
+    """A dataset's cases for training, all of them labelled; FormatError if one is not."""
+
+    def __init__(self, data: Dataset, seed: int) -> None:
+        self.data, self._seed = data, seed
+        self.labels = [int(label) for label in data.labels if label is not None]
+        if len(self.labels) != len(data):
+            raise FormatError(
+                f"{data.path.name}: {len(data) - len(self.labels)} cases have no label",
+                hint="train needs every case labelled",
+            )
+
+    def slab(self, epoch: int, index: int) -> npt.NDArray[np.float32]:
+        """One random sampling of a case for one epoch (paper, Methods), float32 (1, 16, row, column)."""
+        volume = self.data.volume(index).hu
+        indices = sampling.slab_indices(len(volume), sampling.training_rng(self._seed, epoch, self.data.ids[index]))
+        return sampling.slab(volume, indices)
+
+    @property
+    def digest(self) -> str:
+        """Names the dataset and which cases of it these are."""
+        return hashlib.sha256("\n".join([self.data.digest, *self.data.ids]).encode()).hexdigest()
+
+
+def identity(weights: Weights, cases: Cases, schedule: Schedule, epochs: range, **others: object) -> Metadata:
+    """All that decides a training's result, as JSON: a checkpoint is of this training and no other."""
+    return {
+        "base": weights.digest,
+        "cases": cases.digest,
+        "recipe": schedules.to_document(schedule),
+        "epochs": [epochs.start, epochs.stop],
+        **others,
+    }

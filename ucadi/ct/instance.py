@@ -69,7 +69,7 @@ class Instance:
     acquisition: what sets apart images at the same place. position: centre of the first pixel. across, down:
     unit vectors along which the column and the row index grow. spacing_mm: (between rows, between columns).
     rescale: (slope, intercept) from stored values to HU. padding: the least and the greatest stored value that
-    mean padding, as written in the header. facts: what a dataset keeps of the header. patient: Patient ID, by which a
+    mean padding, as written in the header. header: its elements, for `tags.technical`. patient: Patient ID, by which a
     folder with several is told; it is written nowhere.
     """
 
@@ -92,7 +92,7 @@ class Instance:
     padding: tuple[float, float] | None
     compressed: bool
     lossy: bool
-    facts: dict[str, str | float]
+    header: Dataset
 
 
 def instances(path: Path, dataset: Dataset) -> list[Instance]:
@@ -181,7 +181,7 @@ def _instance(path: Path, frame: int, dataset: Dataset, syntax: UID) -> Instance
         padding=None if padding is None else (padding, padding if limit is None else limit),
         compressed=_is_encapsulated(syntax),
         lossy=words(dataset, "LossyImageCompression") == ("01",) or syntax in _LOSSY_SYNTAXES,
-        facts=tags.technical(dataset),
+        header=dataset,
     )
 
 

@@ -339,6 +339,17 @@ def test_bits_above_bits_stored_are_ignored(tmp_path: Path) -> None:
     assert_is_body(read(save(tmp_path / "a", datasets)))
 
 
+def test_pixels_end_where_they_say(tmp_path: Path) -> None:
+    """What follows Pixel Data is never taken for pixels; too many are no harm."""
+    short, long = series(), series()
+    short[4].PixelData = short[4].PixelData[:-200]
+    short[4].add_new(0xFFFCFFFC, "OB", bytes(400))
+    long[4].PixelData += bytes(200)
+    scan = read(save(tmp_path / "a", short))
+    assert (scan.unreadable, scan.interpolated) == (("0004.dcm",), 1)
+    assert_is_body(read(save(tmp_path / "b", long)))
+
+
 def test_signed_values_of_twelve_bits(tmp_path: Path) -> None:
     datasets = series(BitsStored=12, HighBit=11, PixelRepresentation=1, RescaleIntercept=0)
     for dataset in datasets:

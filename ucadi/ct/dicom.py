@@ -23,7 +23,6 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     MediaStorageDirectoryStorage,
 )
@@ -62,7 +61,7 @@ def read_headers(path: Path) -> list[Instance]:
                 return []
             if stored_as == CTImageStorage and "Rows" not in dataset:
                 raise RefusedError(Reason.UNREADABLE, "ends within its header")
-            return instances(path, dataset)
+            return instances(path, dataset, file.tell())
     except RefusedError:
         raise
     except Exception as error:  # a parser of broken input raises whatever it likes; all of it means the same
@@ -83,8 +82,9 @@ class PixelReader:
 
     def __init__(self) -> None:
         self._path: Path | None = None
-        self._dataset = Dataset()
+        self._data = b""
         self._digest = b""
+        self._parsed: Dataset | None = None
 
     def read(self, instance: Instance) -> Pixels:
         """The pixels of a usable image. Padding becomes air, and nothing lies below air.
@@ -103,42 +103,49 @@ class PixelReader:
         hu, flags = _hounsfield(stored, instance)
         return Pixels(hu, self._digest, flags)
 
-    def _stored(self, instance: Instance) -> npt.NDArray[np.integer]:
-        if instance.bits_stored > 8 and self._dataset.file_meta.TransferSyntaxUID in jpeg12.SYNTAXES:
-            return jpeg12.decode(self._dataset, instance.frame)
-        if self._dataset.file_meta.TransferSyntaxUID == GE_PRIVATE:
-            self._dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-            self._dataset.PixelData = np.frombuffer(self._dataset.PixelData, np.uint16).byteswap().tobytes()
-        if instance.bits_stored > 8 and self._dataset.file_meta.TransferSyntaxUID in _NATIVE:
-            return self._native(instance)
-        return pixel_array(self._dataset, index=instance.frame)
-
-    def _native(self, instance: Instance) -> npt.NDArray[np.integer]:
-        """Uncompressed pixels of 16 bits, without the detours of a decoder, which cost as much as all the rest."""
-        dtype = np.dtype("<i2" if self._dataset.PixelRepresentation == 1 else "<u2")
-        rows, columns = instance.shape
-        start = instance.frame * rows * columns * dtype.itemsize
-        return np.frombuffer(self._dataset.PixelData, dtype, rows * columns, start).reshape(rows, columns)
-
     def _open(self, path: Path) -> None:
         if path == self._path:
             return
-        self._path = None
-        data = path.read_bytes()
-        dataset = pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=list(_PIXEL_KEYWORDS))
-        if "TransferSyntaxUID" not in dataset.file_meta:
-            dataset.file_meta.TransferSyntaxUID = transfer_syntax(dataset)
-        self._dataset, self._digest, self._path = dataset, hashlib.sha256(data).digest(), path
+        self._path = self._parsed = None
+        self._data = path.read_bytes()
+        self._digest, self._path = hashlib.sha256(self._data).digest(), path
+
+    def _stored(self, instance: Instance) -> npt.NDArray[np.integer]:
+        if instance.bits_stored > 8 and self._data.startswith(_PIXEL_DATA, instance.pixels_at):
+            return self._plain(instance)
+        dataset = self._dataset
+        syntax = dataset.file_meta.TransferSyntaxUID
+        if instance.bits_stored > 8 and syntax in jpeg12.SYNTAXES:
+            return jpeg12.decode(dataset, instance.frame)
+        if syntax == GE_PRIVATE:
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            dataset.PixelData = np.frombuffer(dataset.PixelData, np.uint16).byteswap().tobytes()
+        return pixel_array(dataset, index=instance.frame)
+
+    def _plain(self, instance: Instance) -> npt.NDArray[np.integer]:
+        """Uncompressed values of 16 bits, straight from the file: its header is known and not parsed again."""
+        explicit = self._data[instance.pixels_at + 4 : instance.pixels_at + 6] in (b"OW", b"OB")
+        begin = instance.pixels_at + (12 if explicit else 8)
+        rows, columns = instance.shape
+        frame = 2 * rows * columns
+        if int.from_bytes(self._data[begin - 4 : begin], "little") < (instance.frame + 1) * frame:
+            raise ValueError("Pixel Data end before the frame does")
+        dtype = np.dtype("<i2" if instance.signed else "<u2")
+        values = np.frombuffer(self._data, dtype, rows * columns, begin + instance.frame * frame)
+        return values.reshape(rows, columns)
+
+    @property
+    def _dataset(self) -> Dataset:
+        """The open file as pydicom parses it."""
+        if self._parsed is None:
+            self._parsed = pydicom.dcmread(io.BytesIO(self._data), force=True)
+            if "TransferSyntaxUID" not in self._parsed.file_meta:
+                self._parsed.file_meta.TransferSyntaxUID = transfer_syntax(self._parsed)
+        return self._parsed
 
 
-_PIXEL_KEYWORDS = (
-    *("SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
-    *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
-    *("PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
-)
-"""What decoding takes."""
-
-_NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian}
+_PIXEL_DATA = b"\xe0\x7f\x10\x00"
+"""The tag (7FE0,0010) in little endian."""
 
 
 def _hounsfield(stored: npt.NDArray[np.integer], instance: Instance) -> tuple[HounsfieldArray, frozenset[str]]:

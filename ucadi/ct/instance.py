@@ -69,7 +69,7 @@ class Instance:
     acquisition: what sets apart images at the same place. position: centre of the first pixel. across, down:
     unit vectors along which the column and the row index grow. spacing_mm: (between rows, between columns).
     rescale: (slope, intercept) from stored values to HU. pixels_at: byte of the file at which its Pixel Data begin, 0
-    if they need a decoder. padding: the least and the greatest stored value that mean padding, as written in the header.
+    if they need a decoder. padding: the least and the greatest stored value that mean padding, as in the header.
     header: its elements, for `tags.technical`. patient: Patient ID, by which a folder with several is told; it is
     written nowhere.
     """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -550,6 +551,19 @@ def test_without_a_decoder_the_hint_says_which_to_install(tmp_path: Path, monkey
         instance_module._decodable.cache_clear()
     assert caught.reason is Reason.NO_DECODER
     assert "pip install" in str(caught.hint)
+
+
+def test_large_private_elements_are_not_read_with_the_header(tmp_path: Path) -> None:
+    (dataset,) = series(1)
+    dataset.private_block(0x0011, "VENDOR", create=True).add_new(1, "OB", bytes(40_000_000))
+    save(tmp_path / "a", [dataset])
+    tracemalloc.start()
+    try:
+        assert read_header(tmp_path / "a" / "0000.dcm").reason is None
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000
 
 
 # The choice of a series

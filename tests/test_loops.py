@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from ucadi.commands.audit import audit
 from ucadi.commands.courier import courier_pack, courier_unpack
 from ucadi.commands.roster import roster_add, roster_remove
 from ucadi.commands.round_open import round_open
-from ucadi.errors import FormatError, MismatchError
+from ucadi.commands.round_times import round_times
+from ucadi.commands.verify import verify
+from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.fed.fixedpoint import is_norm
 from ucadi.formats import handover as handover_format
 from ucadi.formats import keys as key_format
@@ -362,3 +366,38 @@ def test_norms_that_stay_at_home_are_kept_from_round_to_round(fresh: Hub, tmp_pa
     # the second round began with the norms that the first had made: running means went on from there
     means = [name for name in norms if name.endswith("running_mean")]
     assert all(abs(two[name]).sum() > abs(one[name]).sum() for name in means)
+
+
+def test_only_the_coordinators_own_clock_counts_and_one_that_went_back_waits(fresh: Hub, tmp_path: Path) -> None:
+    hub = fresh.copy(tmp_path / "hub")
+    for site in ("site-a", "site-b"):
+        hub.site(site)
+    plan = hub.exchange / "rounds" / "0001" / "plan.json"
+    os.utime(plan, (time.time() + 86_400, time.time() + 86_400))  # the clock has gone back a day since
+    assert hub.coordinate(deadline=60).waiting_for == "uploads of round 1: site-c"
+    os.utime(plan, (time.time() - 61, time.time() - 61))
+    assert hub.coordinate(deadline=60).rounds[1] == "closed"
+
+
+def test_verify_tells_of_a_whole_directory_and_times_account_for_its_rounds(fresh: Hub, tmp_path: Path) -> None:
+    hub = fresh.copy(tmp_path / "hub")
+    for site in ("site-a", "site-b"):
+        hub.site(site)
+    hub.coordinate(deadline=0)
+    (hub.exchange / "rounds" / "0001" / "uploads" / "site-c.enc").write_bytes(b"no ciphertext")
+    for site in ("site-a", "site-b"):
+        hub.site(site)
+    hub.coordinate()
+    first, second = verify([hub.exchange]).rounds
+    assert (first.state, first.contributed, first.missing) == ("closed", ("site-a", "site-b"), ("site-c",))
+    assert list(first.refused) == ["site-c.enc"]
+    assert second.state == "open"
+    (times,) = round_times(hub.exchange).rounds
+    assert (times.round, times.sites) == (1, 2)
+    sizes = [(hub.exchange / "rounds/0001" / name).stat().st_size for name in ("uploads/site-a.enc", "aggregate.enc")]
+    assert times.transfer == pytest.approx(sum(sizes) / 900_000)
+    parts = (times.training, times.encryption, times.aggregation, times.decryption)
+    assert all(part is not None and part >= 0 for part in parts)
+    assert times.total == pytest.approx(times.transfer + sum(part or 0 for part in parts))
+    with pytest.raises(UsageError, match="verified under their round's plan"):
+        verify([hub.exchange / "rounds/0001/aggregate.enc"])

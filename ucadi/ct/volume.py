@@ -16,10 +16,13 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 HounsfieldArray = npt.NDArray[np.int16]
 Affine = npt.NDArray[np.float64]
@@ -122,6 +125,8 @@ def _band(source: int, target: int) -> sparse.csr_array:
     The weights of a row are multiples of 2^-18 and their sum is exactly 1. Sparse, and so without BLAS, whose
     threads cost more than they bring on planes of this size, tenfold on a busy machine.
     """
+    from scipy import sparse  # a coordinator's machine has none, and reads this module on the way to others
+
     scale = source / target
     width = max(scale, 1.0)
     centres = scale * (np.arange(target) + 0.5)

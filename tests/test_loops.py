@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -401,3 +402,17 @@ def test_verify_tells_of_a_whole_directory_and_times_account_for_its_rounds(fres
     assert times.total == pytest.approx(times.transfer + sum(part or 0 for part in parts))
     with pytest.raises(UsageError, match="verified under their round's plan"):
         verify([hub.exchange / "rounds/0001/aggregate.enc"])
+
+
+def test_a_site_recomputes_the_history_with_what_it_keeps(fresh: Hub, model: str, tmp_path: Path) -> None:
+    hub = fresh.copy(tmp_path / "hub")
+    assert hub.play() == model
+    assert audit(hub.exchange).rounds[1].base == "not recomputed: the opened sum is not at hand"
+    assert audit(hub.exchange, beside=hub.work("site-b")).rounds[1].base == "recomputed"
+    (opened,) = hub.work("site-b").glob("round-0001-*.aggregate")
+    held = update_format.read_aggregate(opened)
+    total = held.total.copy()
+    total[1] += 1
+    update_format.write_aggregate(opened, replace(held, total=total), force=True)
+    with pytest.raises(MismatchError, match="by the sum that one's own folder opened"):
+        audit(hub.exchange, beside=hub.work("site-b"))

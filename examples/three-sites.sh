@@ -13,8 +13,8 @@ extras=learn . examples/environment.sh
 
 seeds="1 2 3"
 sites="north south east"
-rounds=12
-local_epochs=3
+rounds=36
+local_epochs=1
 total_epochs=$((rounds * local_epochs))
 size=24 # pixels a side, and a network of width 4: small enough for two cores in minutes
 schedule=(--total-epochs "$total_epochs" --warmup-epochs 1 --learning-rate 0.1 --batch-size 8 --drop-rate 0)
@@ -33,15 +33,17 @@ coordinator() { ucadi "$@" >>log-coordinator.txt; }
 
 say() { printf '%4d s  %s\n' $((SECONDS - started)) "$*" >&2; }
 
-# Runs a function for every site, all at once; what they print goes to a log, to the terminal if one fails.
+# Runs a function for every site, all at once; what they print goes to a log. One that fails ends everything.
 each_site() {
-  local pids=() pid
+  local pids=()
   for site in $sites; do
-    "$@" "$site" >>"log-$site.txt" 2>&1 &
+    { "$@" "$site" >>"log-$site.txt" 2>&1 || kill -TERM $$; } &
     pids+=($!)
   done
-  for pid in "${pids[@]}"; do wait "$pid" || { tail -n 20 log-*.txt >&2; exit 1; }; done
+  wait "${pids[@]}"
 }
+trap 'tail -n 20 log-*.txt >&2; exit 1' TERM
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
 # --- each hospital, at home ------------------------------------------------------------------------
 
@@ -55,7 +57,7 @@ acquire() {
   mkdir -p "$site"
   echo "no secret here, so that two runs agree: $site" >"$site/ucadi.salt"
   ucadi phantom "$site/train" --site "$site" --patients 28 --prevalence "${sees[$site]}" "${common[@]}"
-  ucadi phantom "$site/test" --site "$site-test" --patients 24 --prevalence 1,1,1,1 "${common[@]}"
+  ucadi phantom "$site/test" --site "$site-test" --patients 40 --prevalence 1,1,1,1 "${common[@]}"
   for part in train test; do
     ucadi preprocess "$site/$part" --labels "$site/$part/labels.csv" --size "$size" --workers 1 -o "$site/$part-$site.h5"
   done
@@ -79,20 +81,11 @@ train_alone() {
   ucadi apply "$run/global-0.weights" "$run/$site-alone.update" -o "$run/$site.weights"
 }
 
-contribute() {
+# A site's part in all rounds, from plan to last model; one process, one folder that all share.
+take_part() {
   local site=$1
-  ucadi train "$site/train-$site.h5" --site "$site" --base "$base" --plan "$round/plan.json" --roster federation.json \
-    -o "$round/$site.update"
-  ucadi encrypt "$round/$site.update" --plan "$round/plan.json" --roster federation.json --key "$site/$site.key" \
-    -o "$round/$site.enc"
-}
-
-open_sum() {
-  local site=$1
-  ucadi decrypt "$round/aggregate.enc" --plan "$round/plan.json" --roster federation.json --key "$site/$site.key" \
-    -o "$round/$site.aggregate"
-  ucadi apply "$base" "$round/$site.aggregate" --plan "$round/plan.json" --roster federation.json \
-    -o "$round/$site.weights"
+  ucadi site run "$run/exchange" --dataset "$site/train-$site.h5" --roster federation.json --key "$site/$site.key" \
+    --work "$run/$site" --poll 0.1
 }
 
 predict_all() {
@@ -117,24 +110,22 @@ for seed in $seeds; do
   each_site train_alone &
   alone=$!
 
-  for number in $(seq "$rounds"); do
-    base=$run/global-$((number - 1)).weights
-    round=$run/round-$number
-    mkdir -p "$round"
-    coordinator round open --number "$number" --base "$base" --roster federation.json --key coordinator.key \
-      --local-epochs "$local_epochs" --seed "$seed" "${schedule[@]}" -o "$round/plan.json"
-    each_site contribute
-    coordinator aggregate "$round"/*.enc --plan "$round/plan.json" --roster federation.json --key coordinator.key \
-      -o "$round/aggregate.enc"
-    open_sum north >>log-north.txt # any member can; here one does and passes the model on
-    cp "$round/north.weights" "$run/global-$number.weights"
-    say "seed $seed: round $number of $rounds, sha256 $(sha256sum <"$run/global-$number.weights" | cut -c 1-16)…"
-  done
-  # the others open the last sum for themselves: their models are the same to the last bit
-  for site in south east; do open_sum "$site" >>"log-$site.txt"; done
-  cmp "$round/north.weights" "$round/south.weights"
-  cmp "$round/north.weights" "$round/east.weights"
-  cp "$round/north.weights" "$run/federated.weights"
+  say "seed $seed: $rounds encrypted rounds"
+  mkdir -p "$run/exchange"
+  cp federation.json "$run/exchange"
+  coordinator round open --exchange "$run/exchange" --number 1 --base "$run/global-0.weights" --key coordinator.key \
+    --local-epochs "$local_epochs" --seed "$seed" "${schedule[@]}"
+  { ucadi coordinate "$run/exchange" --key coordinator.key --rounds "$rounds" --poll 0.1 2>&1 >"$run/rounds.txt" |
+    tee -a log-coordinator.txt | grep --line-buffered -o "^closed round=[0-9]*" |
+    while read -r line; do say "seed $seed: $line of $rounds"; done || kill -TERM $$; } &
+  coordinating=$!
+  each_site take_part
+  wait "$coordinating"
+  # every site has opened every sum: their last models are the same to the last bit
+  last=$(sed -n 's/^model: sha256 //p' "$run/rounds.txt")
+  for site in $sites; do cmp "$run/$site/$last.weights" "$run/north/$last.weights"; done
+  cp "$run/north/$last.weights" "$run/federated.weights"
+  say "seed $seed: every site has the same model, sha256 ${last:0:16}…"
   wait "$alone"
 
   say "seed $seed: every model on every site's test set, while the next seed begins"

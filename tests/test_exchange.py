@@ -23,7 +23,7 @@ from ucadi.commands.keygen import keygen
 from ucadi.commands.roster import roster_create, roster_remove
 from ucadi.commands.round_close import round_close
 from ucadi.commands.round_open import round_open
-from ucadi.commands.round_status import RoundStatusResult, round_status
+from ucadi.commands.round_status import round_status
 from ucadi.errors import FormatError, MismatchError, OutputError, SignatureError
 from ucadi.formats import container
 from ucadi.formats import keys as key_format
@@ -32,6 +32,7 @@ from ucadi.formats import roster as roster_format
 from ucadi.formats.exchange import BY_SITES, Exchange, Kind, Place
 from ucadi.formats.signed import sign, write_document
 from ucadi.relay.protocol import is_name, owner_of
+from ucadi.rounds.standing import Standing
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def own(made: Rounds, tmp_path: Path) -> Rounds:
     return made.copy(tmp_path / "exchange")
 
 
-def status(rounds: Rounds, number: int = 1) -> RoundStatusResult:
+def status(rounds: Rounds, number: int = 1) -> Standing:
     return round_status(rounds.exchange.root, number=number)
 
 

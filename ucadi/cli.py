@@ -40,10 +40,13 @@ from ucadi.commands.roster import roster_add, roster_create, roster_remove, rost
 from ucadi.commands.round_close import round_close
 from ucadi.commands.round_open import round_open
 from ucadi.commands.round_status import round_status
+from ucadi.commands.round_times import round_times
 from ucadi.commands.train import train
 from ucadi.commands.verify import verify
 from ucadi.commands.watch import watch
 from ucadi.errors import UcadiError, UsageError
+from ucadi.loops.coordinate import coordinate
+from ucadi.loops.site import site_run
 from ucadi.progress import show_with
 
 T = TypeVar("T")
@@ -208,6 +211,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     verify,
     audit,
     inspect_file,
+    coordinate,
     push,
     pull,
     watch,
@@ -220,7 +224,8 @@ GROUPS: tuple[tuple[str, str, tuple[Callable[..., Any], ...]], ...] = (
         "Who belongs to a federation.",
         (roster_create, roster_add, roster_remove, roster_rotate, roster_show),
     ),
-    ("round", "The rounds of a federation.", (round_open, round_status, round_close)),
+    ("site", "A site's part in the rounds.", (site_run,)),
+    ("round", "The rounds of a federation.", (round_open, round_status, round_close, round_times)),
     ("courier", "Rounds carried by hand.", (courier_pack, courier_unpack)),
     ("relay", "The relay, which moves a federation's files.", (relay_serve,)),
 )

@@ -28,6 +28,8 @@ BatchSize = Annotated[int | None, typer.Option(help="CTs in a batch [default: 16
 DropRate = Annotated[float | None, typer.Option(help="DropBlock's drop rate at the end [default: 0.1].")]
 Seed = Annotated[int | None, typer.Option(help="Seed of order, sampling and DropBlock [default: 0].", min=0)]
 
+Headroom = Annotated[int, typer.Option(help="Ranges are 2^HEADROOM times the base's.", min=0, max=16)]
+
 PrecisionOption = Annotated[str | None, typer.Option("--precision", help="float32 or bfloat16 [default: float32].")]
 
 

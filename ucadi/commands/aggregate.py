@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -10,26 +10,32 @@ import typer
 
 from ucadi.commands import Force, Output, PlanFile, RosterFile
 from ucadi.errors import FormatError, UsageError
-from ucadi.fed.averaging import Aggregate, add
+from ucadi.fed import robust
+from ucadi.fed.averaging import Aggregate, Sum, add
+from ucadi.fed.update import Update
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container
 from ucadi.formats import keys as key_format
 from ucadi.formats import update as update_format
+from ucadi.rounds.admission import admit, set_aside
 from ucadi.rounds.collection import check_quorum, write_sum
-from ucadi.rounds.contribution import check_belongs
 from ucadi.rounds.round import Round
 
 
 @dataclass(frozen=True)
 class AggregateResult:
-    """The sum made."""
+    """The sum made, and why files were left out of it, by name."""
 
     aggregate: Path
     sites: tuple[str, ...]
     encrypted: bool
+    rule: str = "mean"
+    refused: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.aggregate}: {'encrypted ' if self.encrypted else ''}sum of {', '.join(self.sites)}"
+        what = "sum" if self.rule == "mean" else self.rule
+        lines = [f"{self.aggregate}: {'encrypted ' if self.encrypted else ''}{what} of {', '.join(self.sites)}"]
+        return "\n".join([*lines, *(f"  refused: {name}: {reason}" for name, reason in self.refused.items())])
 
 
 def aggregate(
@@ -42,29 +48,61 @@ def aggregate(
     clip: Annotated[
         bool, typer.Option(help="Plain updates: cut values to their range instead of refusing them.")
     ] = False,
+    rule: Annotated[
+        str, typer.Option(help="Plain updates: mean, or median, trimmed-mean, krum, which bear some wrong updates.")
+    ] = "mean",
+    wrong: Annotated[int, typer.Option(help="Wrong updates that trimmed-mean and krum are to bear.", min=1)] = 1,
+    max_norm: Annotated[
+        float | None, typer.Option(help="Plain updates: refuse norms of more than so many times their median.", min=1)
+    ] = None,
+    quarantine: Annotated[
+        Path | None, typer.Option(help="Plain updates: copy refused ones into this folder, and go on without them.")
+    ] = None,
     force: Force = False,
 ) -> AggregateResult:
     """Add the sites' updates, weighted by examples x local epochs.
 
     Ciphertexts are added as they are: no key opens them here. Plain updates are added in the same
-    integers, so both ways give the same sum to the last bit, in any order.
+    integers, so both ways give the same sum to the last bit, in any order. Only plain updates can be judged by
+    their values, or combined by another rule than the mean.
     """
     this = Round.read(plan, roster)
-    formats = {container.read(path).metadata.get("format") for path in updates}
+    formats = {_format(path) for path in updates}
     if formats == {ciphertext_format.CIPHERTEXT_FORMAT}:
         if key is None:
             raise UsageError("a sum of ciphertexts is signed", hint="--key: the coordinator's key file")
+        if rule != "mean" or max_norm is not None or quarantine is not None:
+            raise UsageError("nobody can judge what is encrypted", hint="leave out --rule, --max-norm, --quarantine")
         sites = write_sum(output, updates, this, key_format.read_key(key), force=force)
         return AggregateResult(output, sites, encrypted=True)
-    if formats != {update_format.UPDATE_FORMAT}:
+    if ciphertext_format.CIPHERTEXT_FORMAT in formats or update_format.UPDATE_FORMAT not in formats:
         raise FormatError(
             "either ciphertexts or updates are added, nothing else and not both", hint="ucadi inspect FILE"
         )
-    plain = [update_format.read_update(path) for path in updates]
-    for update in plain:
-        check_belongs(update, this)
-    sites = tuple(sorted(update.site for update in plain))
+    admitted = admit(updates, this, max_norm, clip=clip)
+    if admitted.refused:
+        if quarantine is None:
+            raise next(iter(admitted.refused.values()))
+        set_aside(admitted.refused, quarantine)
+    plain = sorted(admitted.good.values(), key=lambda update: update.site)
+    sites = tuple(update.site for update in plain)
     check_quorum(sites, this)
-    total = add(plain, this.plan.layout, cap=this.plan.weight_cap, bits=this.bits, clip=clip)
-    update_format.write_aggregate(output, Aggregate(this.plan.base, this.plan_digest, sites, total), force=force)
-    return AggregateResult(output, sites, encrypted=False)
+    total = _total(plain, this, rule, wrong, clip)
+    update_format.write_aggregate(output, Aggregate(this.plan.base, this.plan_digest, sites, total, rule), force=force)
+    refused = {path.name: error.message for path, error in admitted.refused.items()}
+    return AggregateResult(output, sites, encrypted=False, rule=rule, refused=refused)
+
+
+def _format(path: Path) -> str | None:
+    """The format that a file names; None if it is none of ucadi's, which is for admission to say."""
+    try:
+        return container.read(path).metadata.get("format")
+    except FormatError:
+        return None
+
+
+def _total(plain: list[Update], this: Round, rule: str, wrong: int, clip: bool) -> Sum:
+    layout, cap, bits = this.plan.layout, this.plan.weight_cap, this.bits
+    if rule == "mean":
+        return add(plain, layout, cap=cap, bits=bits, clip=clip)
+    return robust.encode(robust.combine(plain, rule, wrong), this.plan.base, layout, cap=cap, bits=bits, clip=clip)

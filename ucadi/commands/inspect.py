@@ -13,11 +13,14 @@ from ucadi.errors import FormatError
 from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container, signed
+from ucadi.formats import handover as handover_format
 from ucadi.formats import keys as key_format
 from ucadi.formats import partial as partial_format
 from ucadi.formats import plan as plan_format
 from ucadi.formats import predictions as predictions_format
+from ucadi.formats import receipt as receipt_format
 from ucadi.formats import roster as roster_format
+from ucadi.formats import statement as statement_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import Container, Metadata
@@ -124,6 +127,29 @@ def _document(path: Path) -> tuple[str, dict[str, Any]]:
                 "tensors": len(fields.objects("layout")),
                 "schedule": fields.object("schedule").values,
             }
+        case receipt_format.FORMAT:
+            fields = Fields(document, path.name)
+            return kind, {
+                "federation": fields.text("federation"),
+                "round": fields.number("round"),
+                "status": fields.text("status"),
+                "sites": list(fields.object("contributions").values),
+                "refused": fields.object("refused").values,
+                "missing": fields.texts("missing"),
+                "plan": fields.digest("plan"),
+                "base": fields.digest("base"),
+                "aggregate": document.get("aggregate"),
+                "previous": document.get("previous"),
+            }
+        case statement_format.FORMAT:
+            fields = Fields(document, path.name)
+            return kind, {
+                "signed_by": fields.text("site"),
+                "plan": fields.digest("plan"),
+                "model": document.get("model"),
+                "seconds": fields.object("seconds").values,
+                "metrics": fields.object("metrics").values,
+            }
         case _:
             raise FormatError(f"{path.name}: a {kind} file, which this program does not know")
 
@@ -155,6 +181,7 @@ def _container(held: Container, name: str) -> dict[str, Any]:
             aggregate = update_format.parse_aggregate(held, name)
             return {
                 "sites": aggregate.sites,
+                "rule": aggregate.rule,
                 "weight": aggregate.weight,
                 "base": aggregate.base,
                 "plan": aggregate.plan,
@@ -174,6 +201,9 @@ def _container(held: Container, name: str) -> dict[str, Any]:
             training = fields.object("training").values
             epoch, step = fields.number("next_epoch"), fields.number("next_step")
             return {"base": training.get("base"), "epochs": training.get("epochs"), "goes_on_at": [epoch, step]}
+        case handover_format.FORMAT:
+            handover = handover_format.parse(held, name)
+            return {"signed_by": handover.site, "plan": handover.plan, "receivers": len(handover.sealed)}
         case predictions_format.FORMAT:
             return _predictions(held.metadata, held)
         case other:

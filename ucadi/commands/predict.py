@@ -78,7 +78,7 @@ def _predict(data: Dataset, model: Path, seed: int) -> Predictions:
     weights = weights_format.read(model)
     network = restore(weights.architecture, weights.arrays)
     check_input(network, data.size, data.path.name)
-    slabs = track(_slabs(data, seed), f"predicting with {model.stem}", total=len(data))
+    slabs = track(_slabs(data, seed), f"predicting with {model.stem[:16]}", total=len(data))
     return Predictions(
         weights.digest,
         data.digest,

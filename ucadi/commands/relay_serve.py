@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ucadi.errors import MismatchError, UcadiError
+from ucadi.events import Events
 from ucadi.formats import keys as key_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats.roster import Roster
@@ -62,7 +60,7 @@ def relay_serve(
     from ucadi.relay.store import Store
 
     keys = key_format.read_key(key)
-    events = _Events(as_json=as_json)
+    events = Events(as_json=as_json)
     admission = _Admission(exchange, events)
     store = Store(exchange)
     store.sweep()
@@ -77,25 +75,10 @@ def relay_serve(
     return RelayServeResult(keys.name, events.counts["received"], events.counts["sent"], events.counts["refused"])
 
 
-class _Events:
-    """Prints events as they happen: JSON for programs on stdout, or lines for people on stderr."""
-
-    def __init__(self, *, as_json: bool) -> None:
-        self.counts: Counter[str] = Counter()
-        self._as_json = as_json
-
-    def __call__(self, event: str, fields: Mapping[str, Any]) -> None:
-        self.counts[event] += 1
-        if self._as_json:
-            print(json.dumps({"event": event, **fields}), flush=True)
-        else:
-            print(event, *(f"{name}={value}" for name, value in fields.items()), file=sys.stderr, flush=True)
-
-
 class _Admission:
     """The keys of the newest roster in the exchange directory, read again when a roster file changes."""
 
-    def __init__(self, exchange: Path, events: _Events) -> None:
+    def __init__(self, exchange: Path, events: Events) -> None:
         self._exchange = exchange
         self._events = events
         self._seen: tuple[Path, int, int] | None = None

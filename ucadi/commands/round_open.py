@@ -12,20 +12,19 @@ from ucadi.commands import (
     BatchSize,
     DropRate,
     Force,
+    Headroom,
     KeyFile,
     LearningRate,
     LocalEpochs,
-    Output,
     PrecisionOption,
     RecipeOption,
-    RosterFile,
     Seed,
     TotalEpochs,
     WarmupEpochs,
     read_recipe,
     schedule_of,
 )
-from ucadi.errors import MismatchError
+from ucadi.errors import MismatchError, UsageError
 from ucadi.fed.fixedpoint import layout_of
 from ucadi.fed.norms import without_norms
 from ucadi.fed.plan import Plan
@@ -33,6 +32,9 @@ from ucadi.formats import keys as key_format
 from ucadi.formats import plan as plan_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats import weights as weights_format
+from ucadi.formats.exchange import Exchange
+from ucadi.formats.output import write_file
+from ucadi.rounds.closing import read_roster
 from ucadi.rounds.round import Round
 from ucadi.rounds.training import recipe_of
 
@@ -59,12 +61,18 @@ def round_open(
     *,
     number: Annotated[int, typer.Option(help="Number of the round, from 1.", min=1)],
     base: Annotated[Path, typer.Option(help="The global weights that the round begins with.")],
-    roster: RosterFile,
     key: KeyFile,
-    output: Output,
+    roster: Annotated[Path | None, typer.Option(help="The federation's signed roster.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")] = None,
+    exchange: Annotated[
+        Path | None, typer.Option(help="Open it in this exchange directory, by its newest roster, with its base.")
+    ] = None,
+    site: Annotated[
+        list[str] | None, typer.Option(help="A site that takes part; once for each [default: all].")
+    ] = None,
     quorum: Annotated[int | None, typer.Option(help="Fewest contributions (default: all sites).")] = None,
     weight_cap: Annotated[int, typer.Option(help="Largest examples x local epochs of a site.")] = 65536,
-    headroom: Annotated[int, typer.Option(help="Ranges are 2^HEADROOM times the base's.", min=0, max=16)] = 4,
+    headroom: Headroom = 4,
     local_epochs: LocalEpochs = None,
     total_epochs: TotalEpochs = None,
     warmup_epochs: WarmupEpochs = None,
@@ -76,7 +84,20 @@ def round_open(
     recipe: RecipeOption = None,
     force: Force = False,
 ) -> RoundResult:
-    """Open a round: a signed plan that fixes base, sites, ranges and hyper-parameters for everyone."""
+    """Open a round: a signed plan that fixes base, sites, ranges and hyper-parameters for everyone.
+
+    Either --exchange says where everything lies, or --roster and --output do.
+    """
+    if exchange is not None:
+        if roster is not None or output is not None:
+            raise UsageError("in an exchange directory, places are fixed", hint="leave out --roster and --output")
+        folder = Exchange(exchange)
+        roster = (folder.rosters() or [folder.root / "federation.json"])[-1]
+        read_roster(folder, roster)
+        output = folder.plan(number)
+        output.parent.mkdir(parents=True, exist_ok=True)
+    if roster is None or output is None:
+        raise UsageError("where to?", hint="--exchange DIR, or --roster FILE and --output FILE")
     members = roster_format.read(roster)
     keys = key_format.read_key(key)
     if keys.public != members.coordinator:
@@ -85,14 +106,15 @@ def round_open(
         )
     weights = weights_format.read(base)
     chosen = read_recipe(recipe)
+    sites = members.names if site is None else tuple(sorted(members.member(name).name for name in set(site)))
     plan = Plan(
         federation=members.federation,
         round=number,
         base=weights.digest,
         roster=members.digest,
         mode=members.policy.mode,
-        sites=members.names,
-        quorum=len(members.names) if quorum is None else quorum,
+        sites=sites,
+        quorum=len(sites) if quorum is None else quorum,
         weight_cap=weight_cap,
         layout=layout_of(without_norms(weights.arrays) if chosen.local_norms else weights.arrays, headroom),
         server=chosen.server,
@@ -110,5 +132,17 @@ def round_open(
     )
     recipe_of(plan.schedule)  # what no site could train with is refused here
     bits = Round(plan, "", members).bits
+    if exchange is not None:
+        _publish(base, Exchange(exchange).model(number), weights.digest)
     plan_format.write(output, plan, keys, force=force)
     return RoundResult(output, number, plan.sites, plan.quorum, plan.base, bits)
+
+
+def _publish(base: Path, place: Path, digest: str) -> None:
+    """Puts the base into its place, for sites that do not have it."""
+    if place.exists():
+        if weights_format.read(place).digest != digest:
+            raise MismatchError(f"{place}: other weights than {base}", hint="what is in an exchange directory stays")
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_file(place, base.read_bytes())

@@ -8,8 +8,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from ucadi.commands import PlanFile, RosterFile
-from ucadi.errors import FormatError
+from ucadi.errors import FormatError, UsageError
 from ucadi.fed.averaging import Aggregate
 from ucadi.fed.update import Update
 from ucadi.formats import ciphertext as ciphertext_format
@@ -17,38 +16,52 @@ from ucadi.formats import container
 from ucadi.formats import partial as partial_format
 from ucadi.formats import update as update_format
 from ucadi.formats.ciphertext import Ciphertext, CiphertextSum
+from ucadi.formats.exchange import Exchange
 from ucadi.formats.partial import Partial
 from ucadi.rounds.collection import check_contribution
 from ucadi.rounds.contribution import check_belongs
 from ucadi.rounds.opening import check_aggregate, check_sum
 from ucadi.rounds.round import Round
+from ucadi.rounds.standing import Standing, standing
 from ucadi.rounds.threshold import check_answer
 from ucadi.rounds.verification import check_addition
 
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """What was found to be true of each file."""
+    """What was found to be true of each file of a round, or where each round of an exchange directory stands."""
 
-    round: int
+    round: int | None
     found: dict[str, str]
+    rounds: tuple[Standing, ...] = ()
 
     def __str__(self) -> str:
+        if self.round is None:
+            return "\n".join(map(str, self.rounds)) or "no round is open"
         width = max(map(len, self.found), default=0)
         lines = [f"  {name:<{width}}  {what}" for name, what in self.found.items()]
         return "\n".join([f"round {self.round}: plan and roster are signed by the coordinator", *lines])
 
 
 def verify(
-    files: Annotated[list[Path], typer.Argument(help="Ciphertexts, sums, answers, updates, aggregates of a round.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Ciphertexts, sums, answers, updates, aggregates of a round; or an exchange directory."),
+    ],
     *,
-    plan: PlanFile,
-    roster: RosterFile,
+    plan: Annotated[Path | None, typer.Option(help="The round's signed plan, with files.")] = None,
+    roster: Annotated[Path | None, typer.Option(help="The federation's signed roster, with files.")] = None,
 ) -> VerifyResult:
     """Check that files are of this round and signed by whom they say; add uploads again and compare the sum.
 
-    Needs no key. Any site can check the coordinator: give it the round's uploads and their sum.
+    Needs no key. Any site can check the coordinator: give it the round's uploads and their sum. Of an exchange
+    directory, says for each round who is in, missing, late or refused and why; see audit for how rounds follow.
     """
+    if len(files) == 1 and files[0].is_dir():
+        folder = Exchange(files[0])
+        return VerifyResult(None, {}, tuple(standing(folder, number) for number in folder.rounds()))
+    if plan is None or roster is None:
+        raise UsageError("files are verified under their round's plan", hint="--plan and --roster")
     this = Round.read(plan, roster)
     read = {path: _read(path) for path in files}
     uploads = [held for held in read.values() if isinstance(held, Ciphertext)]

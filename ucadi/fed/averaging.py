@@ -27,13 +27,15 @@ class Aggregate:
     """The exact sum of a round's updates. Whether it was summed in the clear or decrypted, it is the same.
 
     `base` and `plan` are the digests of the files that the round began from; `sites` are those whose
-    updates are in the sum, sorted.
+    updates are in the sum, sorted. Of another `rule` than the mean (see `ucadi.fed.robust`), `total` is the result in
+    the form of a sum.
     """
 
     base: str
     plan: str
     sites: tuple[str, ...]
     total: Sum
+    rule: str = "mean"
 
     @property
     def weight(self) -> int:

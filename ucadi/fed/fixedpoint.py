@@ -60,6 +60,11 @@ class Layout:
         """Number of elements of all tensors."""
         return sum(tensor.size for tensor in self.tensors)
 
+    @property
+    def shares_norms(self) -> bool:
+        """Whether norms are among the tensors; where they are not, each site keeps its own (see `norms`)."""
+        return any(is_norm(tensor.name) for tensor in self.tensors)
+
     def shared(self, arrays: Arrays, whose: str) -> Arrays:
         """The tensors of this layout. MismatchError unless `arrays` has exactly these, and perhaps norms that
         the layout leaves to the sites."""
@@ -82,15 +87,20 @@ def is_norm(name: str) -> bool:
 
 
 def layout_of(base: Arrays, headroom: int) -> Layout:
-    """The layout for updates to `base`: each range is the power of two at or above the tensor's largest
-    magnitude (at least 0.25), times 2^headroom."""
-    check_finite(base)
+    """The layout for updates to `base`: each range is the tensor's magnitude times 2^headroom."""
+    exponents = magnitude_exponents(base)
     return Layout(
         tuple(
-            TensorRange(name, base[name].shape, math.ceil(math.log2(_magnitude(base[name]))) + headroom)
-            for name in sorted(base)
+            TensorRange(name, base[name].shape, exponent + headroom)
+            for name, exponent in zip(sorted(base), exponents, strict=True)
         )
     )
+
+
+def magnitude_exponents(arrays: Arrays) -> tuple[int, ...]:
+    """For each tensor in name order the e of the power of two 2^e at or above its largest magnitude (at least 0.25)."""
+    check_finite(arrays)
+    return tuple(math.ceil(math.log2(_magnitude(arrays[name]))) for name in sorted(arrays))
 
 
 def _magnitude(array: npt.NDArray[np.float32]) -> float:

@@ -21,20 +21,22 @@ from ucadi.formats.signed import Fields, read_document
 
 
 class Kind(StrEnum):
-    """What a file is. The first five are the coordinator's to make, the others each site's own."""
+    """What a file is. The first six are the coordinator's to make, the others each site's own."""
 
     ROSTER = "roster"
     PLAN = "plan"
     AGGREGATE = "aggregate"
     RECEIPT = "receipt"
+    TIMES = "times"
     MODEL = "model"
     UPLOAD = "upload"
     PARTIAL = "partial"
     METRICS = "metrics"
     OPENED = "opened"
+    HANDOVER = "handover"
 
 
-BY_SITES = (Kind.UPLOAD, Kind.PARTIAL, Kind.METRICS, Kind.OPENED)
+BY_SITES = (Kind.UPLOAD, Kind.PARTIAL, Kind.METRICS, Kind.OPENED, Kind.HANDOVER)
 """The kinds that sites make; there is one of each for every site and round."""
 
 _NAMES = {
@@ -42,11 +44,13 @@ _NAMES = {
     Kind.PLAN: "rounds/{number:04}/plan.json",
     Kind.AGGREGATE: "rounds/{number:04}/aggregate.enc",
     Kind.RECEIPT: "rounds/{number:04}/receipt.json",
+    Kind.TIMES: "rounds/{number:04}/times.json",
     Kind.MODEL: "models/{number:04}.weights",
     Kind.UPLOAD: "rounds/{number:04}/uploads/{site}.enc",
     Kind.PARTIAL: "rounds/{number:04}/partials/{site}.partial",
     Kind.METRICS: "rounds/{number:04}/metrics/{site}.json",
     Kind.OPENED: "rounds/{number:04}/opened/{site}.aggregate",
+    Kind.HANDOVER: "rounds/{number:04}/handover/{site}.sealed",
 }
 
 _FIRST_ROSTER = "federation.json"

@@ -67,14 +67,31 @@ def write_aggregate(path: Path, aggregate: Aggregate, *, force: bool = False) ->
     The file is a function of the sum and of who is in it: an aggregate that was added in the clear and
     one that was decrypted are the same file.
     """
-    write_sum(path, aggregate.total, base=aggregate.base, plan=aggregate.plan, sites=aggregate.sites, force=force)
+    write_sum(
+        path,
+        aggregate.total,
+        base=aggregate.base,
+        plan=aggregate.plan,
+        sites=aggregate.sites,
+        rule=aggregate.rule,
+        force=force,
+    )
 
 
 def write_sum(
-    path: Path, total: Sum | Stream, *, base: str, plan: str, sites: Sequence[str], force: bool = False
+    path: Path,
+    total: Sum | Stream,
+    *,
+    base: str,
+    plan: str,
+    sites: Sequence[str],
+    rule: str = "mean",
+    force: bool = False,
 ) -> None:
     """Writes a sum that may be made while it is written."""
     metadata = {"format": AGGREGATE_FORMAT, "version": 1, "base": base, "plan": plan, "sites": list(sites)}
+    if rule != "mean":  # an encrypted sum can be nothing else, and must be the same file
+        metadata["rule"] = rule
     container.write(path, {"sum": total}, metadata, force=force)
 
 
@@ -89,4 +106,5 @@ def parse_aggregate(held: Container, name: str) -> Aggregate:
     total = held.tensors.get("sum")
     if set(held.tensors) != {"sum"} or total is None or total.dtype != np.int32 or total.ndim != 1 or not len(total):
         raise FormatError(f"{name}: an aggregate holds one vector of 32-bit integers")
-    return Aggregate(fields.digest("base"), fields.digest("plan"), tuple(fields.texts("sites")), total)
+    rule = fields.text("rule") if "rule" in held.metadata else "mean"
+    return Aggregate(fields.digest("base"), fields.digest("plan"), tuple(fields.texts("sites")), total, rule)

@@ -74,6 +74,10 @@ class FileRefusedError(RelayError):
     """The relay's refusal of one file, which says nothing of others."""
 
 
+class UnreachableError(RelayError):
+    """The relay could not be reached, or made no progress, for as long as the client's patience: it may pass."""
+
+
 class Client:
     """A site's, or the coordinator's, access to the relay at `address` that holds the keys `relay`.
 
@@ -269,7 +273,7 @@ class Client:
                 self._disconnect()
                 limit = min(patience, _FIRST_SECONDS) if self._welcome is None else patience
                 if time.monotonic() + pause - since > limit:
-                    raise RelayError(
+                    raise UnreachableError(
                         f"{lost}; no progress for {time.monotonic() - since:.0f} s",
                         hint="is the relay running, and the address right? Run again: what has arrived is continued",
                     ) from None

@@ -41,9 +41,9 @@ HANDSHAKE_SECONDS = 10.0
 
 _SITE = r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?"
 _WORD = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
-_SITE_FILE = re.compile(rf"rounds/[0-9]{{4}}/(?:uploads|partials|metrics|opened)/({_SITE})\.[a-z]{{1,16}}")
+_SITE_FILE = re.compile(rf"rounds/[0-9]{{4}}/(?:uploads|partials|metrics|opened|handover)/({_SITE})\.[a-z]{{1,16}}")
 _COORDINATOR_FILE = re.compile(rf"federation(?:-[0-9]{{4}})?\.json|(?:rounds/[0-9]{{4}}|models)/{_WORD}\.[a-z]{{1,16}}")
-_FOLDER = re.compile(r"rounds(?:/[0-9]{4}(?:/(?:uploads|partials|metrics|opened))?)?|models|")
+_FOLDER = re.compile(r"rounds(?:/[0-9]{4}(?:/(?:uploads|partials|metrics|opened|handover))?)?|models|")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_NAME = 128
 

@@ -1,0 +1,75 @@
+"""Where a round stands: who is in, missing, late or refused and why, and which holders have answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ucadi.formats.exchange import Exchange
+from ucadi.formats.receipt import Receipt
+from ucadi.rounds.closing import Uploads, holders, judge_uploads, read_receipt, read_round
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a round stands. `state` is open, summed (a sum, but no receipt yet), closed or void.
+
+    `late` are good uploads that came after the round had ended, `strays` files that are no site's upload.
+    """
+
+    round: int
+    state: str
+    quorum: int
+    contributed: tuple[str, ...]
+    late: tuple[str, ...]
+    missing: tuple[str, ...]
+    refused: dict[str, str]
+    strays: tuple[str, ...]
+    answered: tuple[str, ...]
+    answers_needed: int
+
+    def __str__(self) -> str:
+        rows = {
+            "contributed": ", ".join(self.contributed) or "nobody",
+            "missing": ", ".join(self.missing),
+            "late": ", ".join(self.late) and f"{', '.join(self.late)} (changes nothing)",
+            "strays": ", ".join(self.strays),
+            "answered": ", ".join(self.answered),
+        }
+        lines = [f"  {label + ':':<13}{text}" for label, text in rows.items() if text]
+        lines += [f"  refused:     {reason}" for reason in self.refused.values()]
+        return "\n".join([f"round {self.round} is {self.state}; quorum {self.quorum}", *lines])
+
+
+def standing(exchange: Exchange, number: int) -> Standing:
+    """Looks at a round's files, uploads and all; a bad upload is refused and never an error."""
+    this = read_round(exchange, number)
+    uploads = judge_uploads(exchange, number, this)
+    found = read_receipt(exchange, number, this)
+    receipt = found[0] if found else None
+    answered, answers_refused = holders(exchange, number, this)
+    contributed, late, refused = _against(receipt, uploads)
+    return Standing(
+        round=number,
+        state=receipt.status if receipt else "summed" if exchange.aggregate(number).exists() else "open",
+        quorum=max(this.plan.quorum, this.roster.policy.minimum_sites),
+        contributed=contributed,
+        late=late,
+        missing=tuple(site for site in this.plan.sites if site not in (*contributed, *late)),
+        refused={**refused, **answers_refused},
+        strays=uploads.strays,
+        answered=tuple(answered),
+        answers_needed=this.roster.policy.threshold,
+    )
+
+
+def _against(receipt: Receipt | None, uploads: Uploads) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]:
+    """Who contributed, who came late and what was refused: as the receipt has it, once there is one."""
+    if receipt is None:
+        return tuple(uploads.good), (), uploads.refused
+    late = tuple(site for site in uploads.good if site not in receipt.contributions)
+    changed = {
+        f"{site}.enc": f"{site}.enc: not the file that the receipt names"
+        for site, digest in uploads.good.items()
+        if receipt.contributions.get(site, digest) != digest
+    }
+    return tuple(sorted(receipt.contributions)), late, {**receipt.refused, **uploads.refused, **changed}

@@ -6,6 +6,7 @@ The synthetic series are in `series.py`. Real data is read from the folder that 
 from __future__ import annotations
 
 import os
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from pydicom.uid import (
 from series import COLUMN_MM, ROW_MM, body, save, series, slice_dataset
 
 from ucadi.ct import instance as instance_module
+from ucadi.ct import jpeg12
 from ucadi.ct.dicom import PixelReader, Pixels, read_headers
 from ucadi.ct.instance import Instance
 from ucadi.ct.refusals import Reason, RefusedError
@@ -723,13 +725,25 @@ def test_lossy_transfer_syntaxes_are_close_and_flagged(syntax: str, error_hu: in
 
 
 @needs_real_data
-def test_processes_of_jpeg_that_nothing_decodes_are_refused() -> None:
-    for process in (
-        "Process10_12TransferSyntax_1.2.840.10008.1.2.4.55",
-        "Process6_8TransferSyntax_1.2.840.10008.1.2.4.53",
-    ):
-        header = read_header(REAL / "transfer-syntaxes" / f"CTImage.dcm_JPEG{process}.dcm")
-        assert header.reason is Reason.NO_DECODER
+@pytest.mark.parametrize("process", ["2_4", "6_8", "10_12"])
+def test_jpeg_of_twelve_bits(process: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the extra `jpeg12`; without it, it is refused with the way out."""
+    syntax = {"2_4": 51, "6_8": 53, "10_12": 55}[process]
+    path = (
+        REAL / "transfer-syntaxes" / f"CTImage.dcm_JPEGProcess{process}TransferSyntax_1.2.840.10008.1.2.4.{syntax}.dcm"
+    )
+    header = read_header(path)
+    assert (header.reason, header.lossy) == (None, True)
+    expected = read_pixels(REAL / "transfer-syntaxes" / "CTImage.dcm").hu
+    inside = expected > -1000
+    assert np.median(np.abs(read_pixels(path).hu.astype(int) - expected)[inside]) <= 4
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    monkeypatch.setattr(jpeg12, "is_available", lambda: False)
+    instance_module._decodable.cache_clear()
+    try:
+        assert read_header(path).reason is Reason.NO_DECODER
+    finally:
+        instance_module._decodable.cache_clear()
 
 
 def test_implicit_vr(tmp_path: Path) -> None:

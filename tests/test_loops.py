@@ -11,10 +11,13 @@ from looping import Hub, make_hub, make_party, run_until_killed
 from ucadi.commands.audit import audit
 from ucadi.commands.courier import courier_pack, courier_unpack
 from ucadi.commands.roster import roster_add, roster_remove
+from ucadi.commands.round_open import round_open
 from ucadi.errors import FormatError, MismatchError
+from ucadi.fed.fixedpoint import is_norm
 from ucadi.formats import handover as handover_format
 from ucadi.formats import keys as key_format
 from ucadi.formats import statement as statement_format
+from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
 from ucadi.formats.exchange import Exchange, Kind
@@ -329,3 +332,33 @@ def test_a_first_model_of_other_weights_than_planned_stops_a_site(fresh: Hub, tm
     weights_format.write(first, weights_format.Weights(changed, held.architecture, held.origin), force=True)
     with pytest.raises(MismatchError, match="not the weights that the plan names"):
         hub.site("site-a")
+
+
+def test_norms_that_stay_at_home_are_kept_from_round_to_round(fresh: Hub, tmp_path: Path) -> None:
+    hub = fresh.copy(tmp_path / "hub")
+    exchange = Exchange(hub.exchange)
+    exchange.plan(1).unlink()
+    (tmp_path / "recipe.toml").write_text("local_norms = true\n")
+    round_open(
+        number=1,
+        base=hub.folder / "base.weights",
+        exchange=hub.exchange,
+        key=hub.key("coordinator"),
+        recipe=tmp_path / "recipe.toml",
+        total_epochs=2,
+        batch_size=2,
+        learning_rate=0.1,
+    )
+    model = hub.play()
+    base = weights_format.read(hub.folder / "base.weights").arrays
+    shared = weights_format.read(hub.work("site-a") / f"{model}.weights").arrays
+    norms = [name for name in base if is_norm(name)]
+    assert norms
+    assert all((shared[name] == base[name]).all() for name in norms)
+    assert any((shared[name] != base[name]).any() for name in base)
+    first, second = sorted(hub.work("site-a").glob("*.update"))
+    one, two = update_format.read_update(first).deltas, update_format.read_update(second).deltas
+    assert any((one[name] != 0).any() for name in norms)
+    # the second round began with the norms that the first had made: running means went on from there
+    means = [name for name in norms if name.endswith("running_mean")]
+    assert all(abs(two[name]).sum() > abs(one[name]).sum() for name in means)

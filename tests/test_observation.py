@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ucadi.ct.dicom import PixelReader, read_headers
-from ucadi.ct.observation import central_tissue_hu, contrast_estimate, lung_areas_mm2, observe
+from ucadi.ct.observation import central_tissue_hu, contrast_estimate, lung_and_body_mm2, observe
 from ucadi.ct.scan import read_scan
 from ucadi.ct.volume import Volume, clip_hu, resize_slice
 
@@ -35,17 +35,18 @@ def thorax(tissue_hu: int = 40, slices: int = 60, shift: int = 0) -> Volume:
 def test_a_whole_chest_has_no_flags() -> None:
     facts, flags = observe(thorax(), {})
     assert flags == set()
-    lung_ml = 2 * np.pi * 50**2 * 40 * 5 / 1000
+    lung_ml, body_ml = 2 * np.pi * 50**2 * 40 * 5 / 1000, np.pi * 150**2 / 1.3 * 60 * 5 / 1000
     assert facts == {
         "contrast_estimate": "unlikely",
         "extent_mm": 300.0,
         "tissue_hu": 40.0,
+        "lung_fraction": pytest.approx(lung_ml / body_ml, rel=0.02),
         "lung_ml": pytest.approx(lung_ml, rel=0.02),
     }
 
 
 def test_lungs_that_the_field_of_view_opens_still_count() -> None:
-    whole, cut = lung_areas_mm2(thorax()), lung_areas_mm2(thorax(shift=-35))
+    whole, cut = lung_and_body_mm2(thorax())[0], lung_and_body_mm2(thorax(shift=-35))[0]
     assert cut[30] > 0.8 * whole[30]
 
 
@@ -71,6 +72,17 @@ def test_incomplete_chests_are_flagged(first: int, last: int, expected: set[str]
 def test_contrast_and_its_tag(tissue_hu: int, agent: str, disagrees: bool) -> None:
     _, flags = observe(thorax(tissue_hu), {"ContrastBolusAgent": agent})
     assert ("contrast-disagrees" in flags) is disagrees
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(1, 1024), (1, -400), (2, 0), (0.25, -700), (-1, 0)])
+def test_a_wrong_rescale_is_flagged(slope: float, intercept: float) -> None:
+    noise = np.random.default_rng(0).normal(0, 10, thorax().hu.shape)
+    volume = thorax()
+    hu = np.where(volume.hu == -1024, -1000, volume.hu) + noise
+    right = Volume(clip_hu(hu), volume.affine)
+    wrong = Volume(clip_hu(hu * slope + intercept), volume.affine)
+    assert "units-doubtful" not in observe(right, {})[1]
+    assert "units-doubtful" in observe(wrong, {})[1]
 
 
 def test_nothing_at_all() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
 import json
 import os
 import signal
 import zipfile
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +17,20 @@ import h5py
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from series import body, save, series
+from traps import enhanced
 
+from ucadi.commands.merge import merge
 from ucadi.commands.preprocess import PreprocessResult, preprocess
+from ucadi.commands.split import split
 from ucadi.ct import nifti, parallel
 from ucadi.ct.parallel import Job, read_scans
 from ucadi.ct.refusals import Reason, RefusedError
 from ucadi.ct.scan import Scan, read_scan
 from ucadi.ct.volume import Volume
 from ucadi.errors import FormatError, MismatchError, OutputError, SeriesError, UsageError
-from ucadi.formats import caselist, dataset
+from ucadi.formats import caselist, dataset, quality
 from ucadi.formats.salt import pseudonym, read_or_make
 from ucadi.labels import Diagnosis
 
@@ -55,6 +63,12 @@ def run(site: Path, **options: Any) -> PreprocessResult:
     return preprocess(site / "scans", **{**arguments, **options})
 
 
+def report_of(site: Path) -> dict[str, Any]:
+    """The report's records by the cases' ids."""
+    document = json.loads((site / "report" / "report.json").read_text())
+    return {record["id"]: record for record in document["cases"]}
+
+
 def test_a_site(site: Path) -> None:
     result = run(site)
     assert (result.cases, result.patients, result.rejected) == (3, 2, {})
@@ -77,7 +91,7 @@ def test_a_site(site: Path) -> None:
         assert (case.volume.affine == expected.volume.affine).all()
         assert (case.patient, case.series_digest) == (pseudonym(SECRET, "patient", "a"), expected.digest)
         assert case.positions_mm == pytest.approx(100 + 2.5 * np.arange(12))
-        assert data.attributes == {"min_slices": 4, "revision": 1}
+        assert data.attributes == {"min_slices": 4, "revision": 2}
 
 
 def test_bytes_depend_on_the_scans_and_the_salt_only(site: Path) -> None:
@@ -101,7 +115,7 @@ def test_a_bad_scan_is_rejected_and_the_rest_goes_on(site: Path) -> None:
     save(site / "scans" / "a", scout)
     with (site / "labels.csv").open("a") as file:
         file.write("empty,,covid\nshort,,covid\nmr,,covid\n")
-    result = run(site, report=site / "report.json")
+    result = run(site, report=site / "report", linkage=site / "linkage.csv")
     assert result.rejected == {
         "empty": "no DICOM image in it",
         "mr": "not CT (Modality or SOP Class)",
@@ -121,19 +135,33 @@ def test_a_bad_scan_is_rejected_and_the_rest_goes_on(site: Path) -> None:
         (ids["mr"], 0, "not-ct", 12),
         (ids["mr"], 1, "not-ct", 12),
     }
-    records = {record["case"]: record for record in json.loads((site / "report.json").read_text())["cases"]}
-    assert records["a"]["used"] is True
-    assert records["a"]["spacing_mm"][0] == 2.5
-    assert records["a"]["not_used"] == [{"series": "1.9", "slices": 2, "reason": "localizer", "detail": ""}]
-    assert records["short"]["reason"] == "too-few-slices"
+    records = report_of(site)
+    assert records[ids["a"]]["used"] is True
+    assert records[ids["a"]]["spacing_mm"][0] == 2.5
+    assert records[ids["a"]]["not_used"] == [{"series": 2, "slices": 2, "reason": "localizer", "detail": ""}]
+    assert records[ids["short"]]["reason"] == "too-few-slices"
+
+    rows = list(csv.DictReader((site / "report" / "report.csv").read_text().splitlines()))
+    by_id = {row["id"]: row for row in rows}
+    assert by_id[ids["a"]]["slice_mm"] == "2.5"
+    assert by_id[ids["a"]]["not_used"] == "2:localizer"
+    assert (by_id[ids["mr"]]["used"], by_id[ids["mr"]]["reason"]) == ("no", "not-ct")
+
+    linked = {
+        (row["id"], row["series"]): row for row in csv.DictReader((site / "linkage.csv").read_text().splitlines())
+    }
+    assert (site / "linkage.csv").stat().st_mode & 0o777 == 0o600
+    assert linked[ids["a"], "2"]["uid"] == "1.9"
+    assert (linked[ids["a"], "1"]["case"], linked[ids["a"], "1"]["used"]) == ("a", "yes")
+    assert linked[ids["empty"], ""]["case"] == "empty"
 
 
 def test_if_all_are_rejected_there_is_a_report_but_no_dataset(site: Path) -> None:
     with pytest.raises(SeriesError, match="no usable scan in 3 cases; a: too few slices") as caught:
-        run(site, min_slices=40, report=site / "report.json")
+        run(site, min_slices=40, report=site / "report")
     assert caught.value.exit_code == 5
     assert list((site / "out").iterdir()) == []
-    assert len(json.loads((site / "report.json").read_text())["cases"]) == 3
+    assert len(report_of(site)) == 3
 
 
 @pytest.mark.parametrize(
@@ -211,10 +239,11 @@ def test_existing_results_are_kept(site: Path) -> None:
     run(site)
     with pytest.raises(OutputError):
         run(site)
-    (site / "report.json").write_text("mine")
-    with pytest.raises(OutputError):
-        run(site, output=site / "b.h5", report=site / "report.json")
-    assert (site / "report.json").read_text() == "mine"
+    (site / "report").write_text("mine")
+    for option in ("report", "linkage"):
+        with pytest.raises(OutputError, match=f"choose another --{option}|exists"):
+            run(site, output=site / "b.h5", **{option: site / "report"})
+    assert (site / "report").read_text() == "mine"
 
 
 def test_scans_of_an_earlier_dataset_are_reused(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,12 +262,14 @@ def test_scans_of_an_earlier_dataset_are_reused(site: Path, monkeypatch: pytest.
         return read_scan(path, **options)
 
     monkeypatch.setattr(parallel, "read_scan", reading)
-    again = run(site, output=site / "out" / "again.h5", reuse=first.dataset, report=site / "report.json")
+    again = run(site, output=site / "out" / "again.h5", reuse=first.dataset, report=site / "report")
     assert read == ["c"]
     assert again.digest == anew.digest
-    records = {record["case"]: record for record in json.loads((site / "report.json").read_text())["cases"]}
-    assert [name for name, record in records.items() if record.get("reused")] != []
-    assert "reused" not in records["c"]
+    records = report_of(site)
+    new = records.pop(pseudonym(SECRET[::-1], "case", "c"))
+    assert (new["interpolated"], new["unreadable"]) == (0, 0)
+    assert {record["interpolated"] for record in records.values()} == {None}  # known only where they were read
+    assert (site / "report" / "report.html").read_text().count("data:image/jpeg") == 4
     replaced = run(site, output=first.dataset, reuse=first.dataset, force=True)
     assert replaced.digest == anew.digest
 
@@ -307,11 +338,22 @@ def test_no_trace_of_a_patient_is_left(site: Path) -> None:
     save(site / "scans" / "Jansson 19481107", series(3, **{**PLANTED, "SeriesInstanceUID": "1.3.6.1.4.1.77777.9"}))
     save(site / "scans" / "Ottilie", series(2, **PLANTED))
     with (site / "labels.csv").open("a") as file:
-        file.write("Jansson 19481107,Ottilie Rosenqvist,covid\nOttilie,MRN-5550123,covid\n")
-    result = run(site)
-    assert (result.cases, len(result.rejected)) == (4, 1)
+        file.write("Jansson 19481107,Ottilie Rosenqvist,covid\nOttilie,MRN-5550123,covid\nRosenqvist,,covid\n")
+    zipped = site / "scans" / "Rosenqvist.zip"
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("Rosenqvist_Ottilie.dcm", b"x" * 3000)
+    data = zipped.read_bytes()
+    zipped.write_bytes(data.replace(b"xxx", b"xxy", 1))  # its checksum is wrong now, which zipfile says with the name
+    result = run(site, report=site / "out" / "report", linkage=site / "linkage.csv")
+    assert (result.cases, len(result.rejected)) == (4, 2)
+    split(result.dataset, output=site / "out" / "site.split", folds=2, test=0)
+    merge([result.dataset], output=site / "out" / "merged.h5")
+    outputs = sorted(path for path in (site / "out").rglob("*") if path.is_file())
+    assert [path.name for path in outputs] == [
+        *("merged.h5", "report.csv", "report.html", "report.json", "site.h5", "site.split")
+    ]
 
-    texts = [result.dataset.read_bytes().decode("latin-1")]
+    texts = [path.name + path.read_bytes().decode("latin-1") for path in outputs]
 
     def gather(name: str, item: h5py.HLObject) -> None:
         texts.append(name)
@@ -319,14 +361,90 @@ def test_no_trace_of_a_patient_is_left(site: Path) -> None:
         if isinstance(item, h5py.Dataset) and item.dtype.kind not in "if":
             texts.append(repr(item[()]))
 
-    with h5py.File(result.dataset) as file:
-        file.visititems(gather)
-        texts.extend(f"{key}={value!r}" for key, value in file.attrs.items())
+    for path in (result.dataset, site / "out" / "merged.h5"):
+        with h5py.File(path) as file:
+            file.visititems(gather)
+            texts.extend(f"{key}={value!r}" for key, value in file.attrs.items())
     everything = "\n".join(texts).lower()
     assert "other" in everything
     assert "other_viral" in everything
-    for trace in (*TRACES, str(site).lower(), "scans", "b/first"):
+    for trace in (*TRACES, str(site).lower(), "scans/", "b/first"):
         assert trace not in everything, trace
+    # Only this one names them, and only its owner reads it.
+    assert "Jansson 19481107" in (site / "linkage.csv").read_text()
+
+
+# The quality report
+
+
+class Page(HTMLParser):
+    """What a browser would fetch or run, the pictures, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.outside: list[str] = []
+        self.pictures: list[bytes] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        for name, value in attributes:
+            if name == "src" and (value or "").startswith("data:image/jpeg;base64,"):
+                self.pictures.append(base64.b64decode((value or "").partition(",")[2], validate=True))
+            elif name in ("src", "href", "srcset", "data") or tag in ("script", "link", "iframe") or name[:2] == "on":
+                self.outside.append(f"{tag} {name}={value}")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_shows_every_case_and_fetches_nothing(site: Path) -> None:
+    slices = series(Manufacturer="SIEMENS", ContrastBolusAgent="OMNI")
+    save(site / "scans" / "c", [*slices[:5], *slices[6:]])
+    save(site / "scans" / "d", series(Modality="MR"))
+    with (site / "labels.csv").open("a") as file:
+        file.write("c,,bacterial\nd,,covid\n")
+    run(site, report=site / "report")
+    text = (site / "report" / "report.html").read_text()
+    page = Page(text)
+    assert page.outside == []
+    assert len(page.pictures) == 4
+    for picture in page.pictures:
+        image = Image.open(io.BytesIO(picture))
+        assert (image.format, image.size) == ("JPEG", (1024, 128))
+        assert np.asarray(image)[:, 128:].std() > 20  # something is to be seen
+    for name in ("a", "b/first", "b/second", "c", "d"):
+        assert pseudonym(SECRET, "case", name) in page.text
+    assert {"4 of 5 cases used" in page.text, "interpolated" in page.text, "not-ct" in page.text} == {True}
+    (row,) = (r for r in report_of(site).values() if "interpolated" in r.get("flags", ()))
+    assert (row["interpolated"], row["slices"], row["tags"]["ContrastBolusAgent"]) == (1, 11, "named")
+    assert "url(" not in text
+
+
+def test_equal_scans_give_equal_reports(site: Path) -> None:
+    run(site, report=site / "one")
+    run(site, report=site / "two", force=True, workers=2)
+    for name in ("report.html", "report.csv", "report.json"):
+        assert (site / "one" / name).read_bytes() == (site / "two" / name).read_bytes()
+
+
+def test_text_on_the_page_is_escaped() -> None:
+    record = quality.Record("ab" * 8, "covid", detail="<script>alert(1)</script>", reason='x" onload="y')
+    page = Page(quality._page({"<b>": "</style><img src=x>"}, [record]))
+    assert page.outside == []
+    assert "<script>alert(1)</script>" in page.text
+
+
+def test_a_single_file_of_several_frames_is_a_case(site: Path) -> None:
+    image = enhanced()[0]
+    save(site / "scans", [image], ["whole.dcm"])
+    result = run(site, labels=None, unlabelled=True)
+    assert result.labels == {"unlabelled": 3}
+    for name in ("1.dcm", "2.dcm"):
+        save(site / "loose", [series()[0]], [name])
+    with pytest.raises(SeriesError) as caught:
+        preprocess(site / "loose", output=site / "x.h5", unlabelled=True, workers=1)
+    assert "name the folder above it" in str(caught.value.hint)
 
 
 # NIfTI
@@ -439,7 +557,7 @@ def test_an_unexpected_error_is_a_refusal(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(parallel, "read_scan", fail)
     (outcome,) = read_scans([Job(tmp_path, None, 1)], workers=1)
     assert isinstance(outcome, RefusedError)
-    assert outcome.detail == "ZeroDivisionError: oops"
+    assert outcome.detail.startswith("ZeroDivisionError in test_preprocess.py:")
 
 
 @needs_real_data

@@ -29,6 +29,7 @@ from ucadi.commands.gradcam import gradcam
 from ucadi.commands.init import init
 from ucadi.commands.inspect import inspect_file
 from ucadi.commands.keygen import keygen
+from ucadi.commands.merge import merge
 from ucadi.commands.partial_decrypt import partial_decrypt
 from ucadi.commands.phantom import phantom
 from ucadi.commands.predict import predict
@@ -41,6 +42,7 @@ from ucadi.commands.round_close import round_close
 from ucadi.commands.round_open import round_open
 from ucadi.commands.round_status import round_status
 from ucadi.commands.round_times import round_times
+from ucadi.commands.split import split
 from ucadi.commands.train import train
 from ucadi.commands.verify import verify
 from ucadi.commands.watch import watch
@@ -66,6 +68,7 @@ EXTRAS = {
     "pydicom": "imaging",
     "nibabel": "imaging",
     "scipy": "imaging",
+    "PIL": "imaging",
     "sklearn": "evaluation",
     "matplotlib": "evaluation",
     "dp_accounting": "privacy",
@@ -197,6 +200,8 @@ def _progress_bar(items: Iterable[T], label: str, total: int | None) -> Iterator
 COMMANDS: tuple[Callable[..., Any], ...] = (
     phantom,
     preprocess,
+    merge,
+    split,
     init,
     train,
     predict,

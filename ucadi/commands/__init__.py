@@ -20,6 +20,11 @@ PlanFile = Annotated[Path, typer.Option("--plan", help="The round's signed plan.
 RosterFile = Annotated[Path, typer.Option("--roster", help="The federation's signed roster.")]
 KeyFile = Annotated[Path, typer.Option("--key", help="One's own secret key file.")]
 
+SplitFile = Annotated[Path | None, typer.Option("--split", help="A split of the dataset, with --part.")]
+Part = Annotated[
+    str | None, typer.Option(metavar="PART", help="Only the cases in trainval, test, train-K or val-K of the split.")
+]
+
 LocalEpochs = Annotated[int | None, typer.Option(help="Epochs that a site trains in a round [default: 1].", min=1)]
 TotalEpochs = Annotated[int | None, typer.Option(help="Epochs of all rounds together [default: 100].", min=1)]
 WarmupEpochs = Annotated[int | None, typer.Option(help="Epochs over which the learning rate rises [default: 5].")]

@@ -20,6 +20,7 @@ from ucadi.formats import plan as plan_format
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import receipt as receipt_format
 from ucadi.formats import roster as roster_format
+from ucadi.formats import split as split_format
 from ucadi.formats import statement as statement_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
@@ -150,6 +151,9 @@ def _document(path: Path) -> tuple[str, dict[str, Any]]:
                 "seconds": fields.object("seconds").values,
                 "metrics": fields.object("metrics").values,
             }
+        case split_format.FORMAT:
+            split = split_format.read(path)
+            return kind, {"test": len(split.test), "folds": [len(fold) for fold in split.folds]}
         case _:
             raise FormatError(f"{path.name}: a {kind} file, which this program does not know")
 
@@ -196,14 +200,14 @@ def _container(held: Container, name: str) -> dict[str, Any]:
         case partial_format.FORMAT:
             answer = partial_format.parse(held, name)
             return {"signed_by": answer.holder, "plan": answer.plan, "contributions": answer.contributions}
+        case handover_format.FORMAT:
+            handover = handover_format.parse(held, name)
+            return {"signed_by": handover.site, "plan": handover.plan, "receivers": len(handover.sealed)}
         case checkpoint_format.FORMAT:
             fields = Fields(held.metadata, name)
             training = fields.object("training").values
             epoch, step = fields.number("next_epoch"), fields.number("next_step")
             return {"base": training.get("base"), "epochs": training.get("epochs"), "goes_on_at": [epoch, step]}
-        case handover_format.FORMAT:
-            handover = handover_format.parse(held, name)
-            return {"signed_by": handover.site, "plan": handover.plan, "receivers": len(handover.sealed)}
         case predictions_format.FORMAT:
             return _predictions(held.metadata, held)
         case other:

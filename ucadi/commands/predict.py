@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from ucadi.commands import Force
+from ucadi.commands import Force, Part, SplitFile
 from ucadi.errors import UsageError
 from ucadi.formats import predictions as predictions_format
+from ucadi.formats import split as split_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.predictions import UNLABELLED, Predictions
 from ucadi.progress import track
@@ -44,6 +45,8 @@ def predict(
             "--output", "-o", help="File to write; of several models the folder for MODEL/DATASET.predictions."
         ),
     ],
+    split: SplitFile = None,
+    part: Part = None,
     seed: Annotated[int, typer.Option(help="Seed of the samplings.", min=0)] = 0,
     force: Force = False,
 ) -> PredictResult:
@@ -55,7 +58,8 @@ def predict(
     from ucadi.formats import dataset as dataset_format
 
     paths = _outputs(output, dataset, model)
-    with dataset_format.open(dataset) as data:
+    with dataset_format.open(dataset) as whole:
+        data = split_format.select(whole, split, part)
         for weights_path, path in zip(model, paths, strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             predictions_format.write(path, _predict(data, weights_path, seed), force=force)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,12 +18,14 @@ from ucadi.progress import track
 
 if TYPE_CHECKING:
     from ucadi.ct.parallel import Outcome
+    from ucadi.ct.refusals import RefusedError, SetAside
     from ucadi.ct.scan import Scan, Source
     from ucadi.formats.caselist import Entry
     from ucadi.formats.dataset import Case, Dataset, Rejection
+    from ucadi.formats.quality import NotUsed, Record
     from ucadi.labels import Diagnosis
 
-REVISION = 1
+REVISION = 2
 """Of the way from scans to volumes. It rises when the same scan would give another volume, tag or flag."""
 
 
@@ -59,7 +60,9 @@ class PreprocessResult:
 
 
 def preprocess(
-    source: Annotated[Path, typer.Argument(help="Folder with a folder (DICOM), .zip or .nii.gz file per case.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder with a folder or DICOMDIR, .zip, multi-frame .dcm or .nii.gz file per case.")
+    ],
     *,
     output: Output,
     labels: Annotated[Path | None, typer.Option(help="CSV file with the columns case, patient, label.")] = None,
@@ -70,7 +73,12 @@ def preprocess(
     salt: Annotated[Path | None, typer.Option(help="Secret file; default: ucadi.salt beside the output.")] = None,
     workers: Annotated[int, typer.Option(help="Processes; 0 for one per core.", min=0)] = 0,
     reuse: Annotated[Path | None, typer.Option(help="Take scans that are in this earlier dataset from it.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Also write a quality report (JSON) for the site.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Also make a quality report: a folder of report.html, .csv and .json.")
+    ] = None,
+    linkage: Annotated[
+        Path | None, typer.Option(help="Also write the secret CSV of which folder and series each id stands for.")
+    ] = None,
     force: Force = False,
 ) -> PreprocessResult:
     """Make a dataset from a site's chest CTs: choose the series, order, resize and de-identify it.
@@ -78,14 +86,15 @@ def preprocess(
     A scan that cannot be used is listed with the reason; it never stops the others.
     """
     from ucadi.ct.parallel import Job, read_scans
-    from ucadi.formats import caselist, container
+    from ucadi.formats import caselist, container, quality
     from ucadi.formats import dataset as dataset_format
     from ucadi.formats import salt as salt_format
 
     if labels is None and not unlabelled:
         raise UsageError("no labels file", hint="--labels labels.csv, or --unlabelled for cases without")
-    if report is not None and report.exists() and not force:
-        raise OutputError(f"{report}: exists already", hint="choose another --report, or --force to replace it")
+    for option, path in (("--report", report), ("--linkage", linkage)):
+        if path is not None and path.exists() and not force:
+            raise OutputError(f"{path}: exists already", hint=f"choose another {option}, or --force to replace it")
     entries = caselist.match(source, caselist.read(labels, unlabelled=unlabelled) if labels else None)
     parameters: dict[str, str | int | float] = {"min_slices": min_slices, "revision": REVISION}
     salt = salt if salt is not None else output.parent / "ucadi.salt"
@@ -94,12 +103,14 @@ def preprocess(
         if reuse is not None:
             earlier = stack.enter_context(dataset_format.open(reuse))
             _check_reusable(earlier, size)
-        run = _Run(salt_format.read_or_make(salt), entries, frozenset(series or ()), earlier)
+        run = _Run(salt_format.read_or_make(salt), entries, frozenset(series or ()), earlier, report is not None)
         known = frozenset(run.earlier_cases)
         jobs = [Job(caselist.scan_path(source, e.case), size, min_slices, run.wanted, known) for e in run.entries]
         outcomes = track(read_scans(jobs, workers or os.cpu_count() or 1), "Reading scans", total=len(jobs))
         if report is not None:
-            stack.callback(run.write_report, report, {"size": size, **parameters}, force)
+            stack.callback(quality.write, report, {"size": size, **parameters}, run.records, force=force)
+        if linkage is not None:
+            stack.callback(quality.write_linkage, linkage, run.linkage, force=force)
         dataset_format.write(output, run.cases(outcomes), run.rejections, size=size, attributes=parameters, force=force)
     return PreprocessResult(
         dataset=output,
@@ -117,7 +128,12 @@ class _Run:
     """What accumulates while the outcomes come in, in the order of the cases' ids: so the file has no other order."""
 
     def __init__(
-        self, secret: bytes, entries: Sequence[Entry], wanted: frozenset[str], earlier: Dataset | None
+        self,
+        secret: bytes,
+        entries: Sequence[Entry],
+        wanted: frozenset[str],
+        earlier: Dataset | None,
+        pictures: bool,
     ) -> None:
         from ucadi.formats.salt import pseudonym
 
@@ -130,7 +146,9 @@ class _Run:
         }
         self.entries = sorted(entries, key=self.ids.__getitem__)
         self.rejections: list[Rejection] = []
-        self.records: list[dict[str, Any]] = []
+        self.pictures = pictures
+        self.records: list[Record] = []
+        self.linkage: list[tuple[object, ...]] = []
         self.labels: Counter[str] = Counter()
         self.patients: set[str] = set()
         self.rejected: dict[str, str] = {}
@@ -145,28 +163,31 @@ class _Run:
         for entry, outcome in zip(self.entries, outcomes, strict=True):
             case, patient = self.ids[entry]
             aside = outcome.series if isinstance(outcome, RefusedError) else outcome.set_aside
-            self.records.append(_record(entry, case, outcome))
+            self.linkage += _linkage(case, entry.case, outcome, aside)
             self.rejections += [Rejection(case, s.ordinal, s.reason.value, s.slices) for s in aside]
             if isinstance(outcome, RefusedError):
                 self.rejected[entry.case] = outcome.message
                 slices = max((s.slices for s in aside), default=0)
                 self.rejections.append(Rejection(case, 0, outcome.reason.value, slices))
+                self.records.append(_refused(entry, case, outcome))
                 continue
             used.add(outcome.uid)
             self.not_used.update(s.reason.value for s in aside)
             self.labels[entry.label.label if entry.label is not None else "unlabelled"] += 1
             self.patients.add(patient)
-            yield self._case(case, patient, entry.label, outcome)
+            made = self._case(case, patient, entry.label, outcome)
+            self.records.append(_record(made, outcome, self.pictures))
+            yield made
         if not self.labels:
             case, reason = min(self.rejected.items())
             raise SeriesError(
                 f"no usable scan in {len(self.entries)} cases; {case}: {reason}",
-                hint="--report lists every series with its reason",
+                hint=_hint_for_none(self.entries),
             )
         if self.wanted - used:
             raise MismatchError(
                 f"--series {min(self.wanted - used)}: not used in any case",
-                hint="--report lists every series and its UID",
+                hint="--linkage lists every series and its UID",
             )
 
     def _case(self, case: str, patient: str, label: Diagnosis | None, scan: Scan | Source) -> Case:
@@ -181,13 +202,6 @@ class _Run:
         positions = scan.volume.positions_mm
         return Case(case, patient, label, scan.volume, positions, scan.tags, scan.digest, scan.flags)
 
-    def write_report(self, path: Path, parameters: dict[str, str | int | float], force: bool) -> None:
-        """What is known of every case so far, whether or not a dataset could be made of them."""
-        from ucadi.formats.output import write_file
-
-        text = json.dumps({"parameters": parameters, "cases": self.records}, indent=2)
-        write_file(path, text.encode() + b"\n", force=force)
-
 
 def _check_reusable(earlier: Dataset, size: int) -> None:
     """Raises MismatchError if the earlier dataset was made in another way."""
@@ -199,30 +213,55 @@ def _check_reusable(earlier: Dataset, size: int) -> None:
         )
 
 
-def _record(entry: Entry, case: str, outcome: Outcome) -> dict[str, Any]:
-    """A case in the report, which stays at the site: it names folders and series."""
-    from ucadi.ct.refusals import RefusedError
-    from ucadi.ct.scan import Source
+def _refused(entry: Entry, case: str, refusal: RefusedError) -> Record:
+    from ucadi.formats.quality import Record
 
-    record: dict[str, Any] = {"case": entry.case, "id": case, "used": True}
-    if isinstance(outcome, RefusedError):
-        aside = outcome.series
-        record |= {"used": False, "reason": outcome.reason.value, "message": outcome.message}
-    elif isinstance(outcome, Source):
-        aside = outcome.set_aside
-        record |= {"reused": True, "series": outcome.uid, "slices": outcome.slices}
-    else:
-        aside = outcome.set_aside
-        record |= {
-            "series": outcome.uid,
-            "slices": outcome.slices,
-            "interpolated": outcome.interpolated,
-            "unreadable": list(outcome.unreadable),
-            "spacing_mm": [round(side, 4) for side in outcome.volume.spacing_mm],
-            "flags": list(outcome.flags),
-            "tags": outcome.tags,
-        }
-    record["not_used"] = [
-        {"series": s.uid, "slices": s.slices, "reason": s.reason.value, "detail": s.detail} for s in aside
-    ]
-    return record
+    label = "" if entry.label is None else entry.label.label
+    not_used = tuple(map(_not_used, refusal.series))
+    return Record(case, label, refusal.reason.value, refusal.detail, not_used=not_used)
+
+
+def _record(case: Case, scan: Scan | Source, picture: bool) -> Record:
+    """A case in the report."""
+    from ucadi.ct.montage import montage_jpeg
+    from ucadi.ct.scan import Scan
+    from ucadi.formats.quality import Record
+
+    return Record(
+        id=case.id,
+        label="" if case.label is None else case.label.label,
+        series=scan.ordinal,
+        slices=scan.slices or len(case.volume.hu),
+        interpolated=scan.interpolated if isinstance(scan, Scan) else None,
+        unreadable=len(scan.unreadable) if isinstance(scan, Scan) else None,
+        spacing_mm=tuple(round(side, 4) for side in case.volume.spacing_mm),
+        flags=case.flags,
+        tags=case.tags,
+        not_used=tuple(map(_not_used, scan.set_aside)),
+        montage=montage_jpeg(case.volume) if picture else b"",
+    )
+
+
+def _not_used(series: SetAside) -> NotUsed:
+    from ucadi.formats.quality import NotUsed
+
+    return NotUsed(series.ordinal, series.slices, series.reason.value, series.detail)
+
+
+def _linkage(case: str, name: str, outcome: Outcome, aside: Sequence[SetAside]) -> Iterator[tuple[object, ...]]:
+    """Rows of the linkage table: the series that is used, if any, with its unreadable files, then the others."""
+    from ucadi.ct.scan import Scan, Source
+
+    if isinstance(outcome, Scan | Source):
+        broken = " ".join(outcome.unreadable) if isinstance(outcome, Scan) else ""
+        yield case, name, outcome.ordinal, outcome.uid, "yes", broken
+    elif not aside:
+        yield case, name, "", "", "no", ""
+    for series in aside:
+        yield case, name, series.ordinal, series.uid, "no", ""
+
+
+def _hint_for_none(entries: Sequence[Entry]) -> str:
+    if len(entries) > 1 and all(entry.case.lower().endswith(".dcm") for entry in entries):
+        return "a folder of slices is one case: name the folder above it"
+    return "--report lists every series with its reason"

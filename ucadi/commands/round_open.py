@@ -105,8 +105,8 @@ def round_open(
             f"{keys.name} is not the coordinator of {members.federation}", hint="use the coordinator's key"
         )
     weights = weights_format.read(base)
-    chosen = read_recipe(recipe)
     sites = members.names if site is None else tuple(sorted(members.member(name).name for name in set(site)))
+    chosen = read_recipe(recipe)
     plan = Plan(
         federation=members.federation,
         round=number,

@@ -17,9 +17,11 @@ from ucadi.commands import (
     LearningRate,
     LocalEpochs,
     Output,
+    Part,
     PrecisionOption,
     RecipeOption,
     Seed,
+    SplitFile,
     TotalEpochs,
     WarmupEpochs,
     read_recipe,
@@ -31,6 +33,7 @@ from ucadi.fed.optimisers import FEDAVG
 from ucadi.fed.plan import Schedule
 from ucadi.fed.update import Arrays, Privacy, Update, bounded, difference
 from ucadi.formats import checkpoint as checkpoint_format
+from ucadi.formats import split as split_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import Metadata, file_digest
@@ -38,6 +41,7 @@ from ucadi.formats.output import refuse_existing
 from ucadi.formats.schedules import RecipeFile
 from ucadi.rounds.round import Round
 from ucadi.rounds.training import Cases, check_round, identity, recipe_of
+from ucadi.splitting import TEST
 
 if TYPE_CHECKING:
     from ucadi.learn.training import Hooks
@@ -71,6 +75,8 @@ def train(
     site: Annotated[str, typer.Option(help="The site's name in the roster.")],
     plan: Annotated[Path | None, typer.Option(help="The round's signed plan, which sets all that follows.")] = None,
     roster: Annotated[Path | None, typer.Option(help="The federation's signed roster, with a plan.")] = None,
+    split: SplitFile = None,
+    part: Part = None,
     first_epoch: Annotated[int, typer.Option(help="Epoch of the schedule to begin at, from 0.", min=0)] = 0,
     local_epochs: LocalEpochs = None,
     total_epochs: TotalEpochs = None,
@@ -102,6 +108,8 @@ def train(
     from ucadi.learn.network import check_input, restore, state_arrays
     from ucadi.learn.training import train as train_network
 
+    if part == TEST:
+        raise UsageError("the test part is not for training", hint="--part trainval, or train-K for one fold")
     for path in (output, checkpoint or output):
         refuse_existing(path, force=force or path == checkpoint)
     weights = weights_format.read(base)
@@ -131,7 +139,8 @@ def train(
 
     epochs = range(first_epoch, first_epoch + schedule.local_epochs)
     model = restore(weights.architecture, begins)
-    with dataset_format.open(dataset) as data:
+    with dataset_format.open(dataset) as whole:
+        data = split_format.select(whole, split, part)
         check_input(model, data.size, dataset.name)
         cases = Cases(data, schedule.seed)
         training = identity(weights, cases, schedule, epochs, norms=file_digest(norms) if norms else None)

@@ -45,7 +45,7 @@ def unpacked(path: Path) -> Iterator[Path]:
             with zipfile.ZipFile(path) as archive:
                 _unpack(archive, folder, budget=min(MAX_BYTES, path.stat().st_size * MAX_RATIO))
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-            raise RefusedError(Reason.BAD_ARCHIVE, str(error)[:200]) from error
+            raise RefusedError(Reason.BAD_ARCHIVE, type(error).__name__) from error  # its words name members
         yield folder
 
 
@@ -63,6 +63,8 @@ def _unpack(archive: zipfile.ZipFile, folder: Path, budget: int) -> None:
         kind = stat.S_IFMT(member.external_attr >> 16)
         if member.is_dir() or kind not in (0, stat.S_IFREG):
             continue
+        if member.flag_bits & 1:
+            raise RefusedError(Reason.BAD_ARCHIVE, "encrypted")
         place = PurePosixPath(member.filename)
         target = folders.setdefault(place.parent, folder / f"{len(folders):05d}")
         target.mkdir(exist_ok=True)

@@ -20,10 +20,15 @@ import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+)
 
-from ucadi.ct.elements import text
-from ucadi.ct.instance import KEYWORDS, Instance, instances, transfer_syntax
+from ucadi.ct import jpeg12
+from ucadi.ct.instance import GE_PRIVATE, KEYWORDS, Instance, instances, transfer_syntax
 from ucadi.ct.refusals import Reason, RefusedError
 from ucadi.ct.volume import AIR_HU, HounsfieldArray
 
@@ -51,8 +56,11 @@ def read_headers(path: Path) -> list[Instance]:
             _check_size(path, start)
             file.seek(0)
             dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(KEYWORDS), force=True)
-            if text(dataset, "SOPClassUID") == MediaStorageDirectoryStorage:
+            stored_as = dataset.file_meta.get("MediaStorageSOPClassUID")
+            if stored_as == MediaStorageDirectoryStorage:
                 return []
+            if stored_as == CTImageStorage and "Rows" not in dataset:
+                raise RefusedError(Reason.UNREADABLE, "ends within its header")
             return instances(path, dataset)
     except RefusedError:
         raise
@@ -86,13 +94,21 @@ class PixelReader:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self._open(instance.path)
-                stored = pixel_array(self._dataset, index=instance.frame)
+                stored = self._stored(instance)
         except Exception as error:  # as above; truncated pixel data ends here
             raise RefusedError(Reason.UNREADABLE, type(error).__name__) from error
         if stored.shape != instance.shape:
             raise RefusedError(Reason.UNSUPPORTED_PIXELS, f"shape {stored.shape}")
         hu, flags = _hounsfield(stored, instance)
         return Pixels(hu, self._digest, flags)
+
+    def _stored(self, instance: Instance) -> npt.NDArray[np.integer]:
+        if instance.bits_stored > 8 and self._dataset.file_meta.TransferSyntaxUID in jpeg12.SYNTAXES:
+            return jpeg12.decode(self._dataset, instance.frame)
+        if self._dataset.file_meta.TransferSyntaxUID == GE_PRIVATE:
+            self._dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            self._dataset.PixelData = np.frombuffer(self._dataset.PixelData, np.uint16).byteswap().tobytes()
+        return pixel_array(self._dataset, index=instance.frame)
 
     def _open(self, path: Path) -> None:
         if path == self._path:

@@ -23,7 +23,7 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
-from ucadi.ct import tags
+from ucadi.ct import jpeg12, tags
 from ucadi.ct.elements import integer, number, numbers, text, words
 from ucadi.ct.refusals import Reason, RefusedError
 
@@ -36,10 +36,21 @@ MAX_FRAMES = 10_000
 MAX_TILT_DEGREES = 40
 """From this angle to the horizontal plane on, a slice is not axial. Gantries tilt by 30 degrees at most."""
 
+GE_PRIVATE = "1.2.840.113619.5.2"
+"""A transfer syntax of GE's old archives: implicit VR little endian, but for the pixels, which are big endian."""
+
 Triple = tuple[float, float, float]
 
 KEYWORDS = (
-    *("SOPClassUID", "SeriesInstanceUID", "Modality", "ImageType", "ConvolutionKernel", "AcquisitionNumber"),
+    *(
+        "SOPClassUID",
+        "PatientID",
+        "SeriesInstanceUID",
+        "Modality",
+        "ImageType",
+        "ConvolutionKernel",
+        "AcquisitionNumber",
+    ),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "LossyImageCompression"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
@@ -58,12 +69,14 @@ class Instance:
     acquisition: what sets apart images at the same place. position: centre of the first pixel. across, down:
     unit vectors along which the column and the row index grow. spacing_mm: (between rows, between columns).
     rescale: (slope, intercept) from stored values to HU. padding: the least and the greatest stored value that
-    mean padding, as written in the header. facts: what a dataset keeps of the header.
+    mean padding, as written in the header. facts: what a dataset keeps of the header. patient: Patient ID, by which a
+    folder with several is told; it is written nowhere.
     """
 
     path: Path
     frame: int
     reason: Reason | None
+    patient: str
     series_uid: str
     image_type: tuple[str, ...]
     kernel: str
@@ -107,7 +120,7 @@ _REFORMATS = {"REFORMATTED", "MPR", "MIP", "MINIP", "MNIP", "MAX_IP", "MIN_IP", 
 _RENDERINGS = {"VRT", "SSD", "3D RENDERING", "VOLREN", "RANGE"}
 _HOUNSFIELD_TYPES = {"", "HU", "HU_MOD", "US"}  # US: unspecified, which old scanners write for HU
 _ACQUISITION = ("AcquisitionNumber", "FrameAcquisitionNumber", "StackID", "TemporalPositionIndex")
-_LOSSY_SYNTAXES = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81"}
+_LOSSY_SYNTAXES = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.81", *jpeg12.SYNTAXES}
 
 
 def _frames(dataset: Dataset) -> Iterator[Dataset]:
@@ -152,6 +165,7 @@ def _instance(path: Path, frame: int, dataset: Dataset, syntax: UID) -> Instance
         path=path,
         frame=frame,
         reason=_unusable(dataset, syntax) or _geometry_fault(position, orientation, spacing),
+        patient=text(dataset, "PatientID"),
         series_uid=text(dataset, "SeriesInstanceUID"),
         image_type=words(dataset, "ImageType"),
         kernel=text(dataset, "ConvolutionKernel"),
@@ -165,7 +179,7 @@ def _instance(path: Path, frame: int, dataset: Dataset, syntax: UID) -> Instance
         rescale=(number(dataset, "RescaleSlope") or math.nan, _or_nan(number(dataset, "RescaleIntercept"))),
         bits_stored=integer(dataset, "BitsStored"),
         padding=None if padding is None else (padding, padding if limit is None else limit),
-        compressed=syntax.is_compressed,
+        compressed=_is_encapsulated(syntax),
         lossy=words(dataset, "LossyImageCompression") == ("01",) or syntax in _LOSSY_SYNTAXES,
         facts=tags.technical(dataset),
     )
@@ -197,7 +211,7 @@ def _unusable(dataset: Dataset, syntax: UID) -> Reason | None:
         (Reason.UNSUPPORTED_PIXELS, integer(dataset, "HighBit", stored - 1) != stored - 1),
         (Reason.UNSUPPORTED_PIXELS, not 0 < integer(dataset, "Rows") <= MAX_SIDE),
         (Reason.UNSUPPORTED_PIXELS, not 0 < integer(dataset, "Columns") <= MAX_SIDE),
-        (Reason.NO_DECODER, not _decodable(syntax)),
+        (Reason.NO_DECODER, not _decodable(syntax, stored)),
     )
     return next((reason for reason, applies in checks if applies), None)
 
@@ -218,12 +232,21 @@ def _geometry_fault(
 
 
 @functools.cache
-def _decodable(syntax: UID) -> bool:
-    """Whether a plug-in for the transfer syntax is installed."""
+def _decodable(syntax: UID, bits: int) -> bool:
+    """Whether a decoder for so many bits in the transfer syntax is installed."""
+    if bits > 8 and syntax in jpeg12.SYNTAXES:
+        return jpeg12.is_available()
+    if syntax == GE_PRIVATE:
+        return True
     try:
         return get_decoder(syntax).is_available if syntax.is_encapsulated else True
     except (NotImplementedError, ValueError):
         return False
+
+
+def _is_encapsulated(syntax: UID) -> bool:
+    """Whether the pixels are compressed; makers' own transfer syntaxes count as such, as nothing reads them."""
+    return bool(syntax.is_encapsulated) if syntax.is_transfer_syntax else syntax != GE_PRIVATE
 
 
 def _unit(vector: tuple[float, ...]) -> Triple:

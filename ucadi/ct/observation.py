@@ -11,12 +11,19 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ucadi.ct.volume import Volume
+from ucadi.ct.volume import AIR_HU, Volume
 
 TISSUE_HU = (0, 400)
 CONTRAST_UNLIKELY_HU = 54
 CONTRAST_LIKELY_HU = 64
 """Contrast raises the median of the central tissue, 0 to 400 HU, from about 45 to about 110."""
+
+THIN_HU = (AIR_HU + 1, -500)
+SOFT_HU = (-200, 200)
+MIN_THIN = 0.02
+PEAK_HU = 16
+"""In Hounsfield units a chest has air and lungs below -500, at least a fiftieth of its voxels beside padding, and the
+commonest value of the rest, in bins of 16 HU, is that of fat, muscle or vessels."""
 
 LUNG_HU = (-970, -400)
 MIN_LUNG_ML = 1000
@@ -29,13 +36,14 @@ def observe(volume: Volume, tags: dict[str, str | float]) -> tuple[dict[str, str
     """Facts and flags about a canonical volume with the technical `tags` of its header."""
     tissue = central_tissue_hu(volume)
     contrast = contrast_estimate(tissue)
-    areas = lung_areas_mm2(volume)
+    areas, body = lung_and_body_mm2(volume)
     slice_mm = volume.spacing_mm[0]
     lung_ml = float(areas.sum() * slice_mm / 1000)
     extent = slice_mm * len(volume.hu)
     facts: dict[str, str | float] = {
         "contrast_estimate": contrast,
         "extent_mm": round(extent, 1),
+        "lung_fraction": round(float(areas.sum() / max(1.0, areas.sum() + body.sum())), 3),
         "lung_ml": round(lung_ml, 0),
         "tissue_hu": round(tissue, 1),
     }
@@ -47,6 +55,7 @@ def observe(volume: Volume, tags: dict[str, str | float]) -> tuple[dict[str, str
         "lung-cut-off-feet": areas[0] > cut,
         "lung-cut-off-head": areas[-1] > cut,
         "short-extent": extent < MIN_EXTENT_MM,
+        "units-doubtful": not has_hounsfield_peaks(volume),
     }
     return facts, {name for name, applies in flags.items() if applies}
 
@@ -66,15 +75,31 @@ def contrast_estimate(tissue_hu: float) -> str:
     return "unlikely" if tissue_hu <= CONTRAST_UNLIKELY_HU else "unclear"
 
 
-def lung_areas_mm2(volume: Volume) -> npt.NDArray[np.float64]:
-    """Area of aerated lung in each slice, float64 (slices,): what is as thin as lung and lies within the body.
+def has_hounsfield_peaks(volume: Volume) -> bool:
+    """Whether air and soft tissue are where they are in Hounsfield units; a wrong rescale moves or spreads them."""
+    counts = np.bincount((volume.hu.ravel() - AIR_HU).astype(np.intp), minlength=4096)
+    counts[0] = 0  # padding, and what was clipped
+    thin = counts[THIN_HU[0] - AIR_HU : THIN_HU[1] - AIR_HU].sum()
+    dense = counts[THIN_HU[1] - AIR_HU :]
+    bins = dense[: len(dense) // PEAK_HU * PEAK_HU].reshape(-1, PEAK_HU).sum(axis=1)
+    peak = THIN_HU[1] + PEAK_HU * int(bins.argmax())
+    return bool(thin >= MIN_THIN * max(1, counts.sum()) and SOFT_HU[0] <= peak <= SOFT_HU[1])
+
+
+Areas = npt.NDArray[np.float64]
+
+
+def lung_and_body_mm2(volume: Volume) -> tuple[Areas, Areas]:
+    """Areas of aerated lung and of the body's tissue in each slice, each float64 (slices,).
+
+    Lung is what is as thin as lung and lies within the body.
 
     Within is what has the body on at least three of its four sides in the slice: a narrow field of view may cut
     the chest wall, and the table is no part of the body.
     """
     parts, count = ndimage.label(volume.hu >= LUNG_HU[1])
     if count == 0:
-        return np.zeros(len(volume.hu))
+        return np.zeros(len(volume.hu)), np.zeros(len(volume.hu))
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     body = parts == sizes.argmax()
@@ -84,5 +109,4 @@ def lung_areas_mm2(volume: Volume) -> npt.NDArray[np.float64]:
         sides += np.flip(np.logical_or.accumulate(np.flip(body, axis), axis), axis)
     lung = (sides >= 3) & (volume.hu > LUNG_HU[0]) & (volume.hu < LUNG_HU[1])
     _, row_mm, column_mm = volume.spacing_mm
-    areas: npt.NDArray[np.float64] = lung.sum(axis=(1, 2)) * row_mm * column_mm
-    return areas
+    return lung.sum(axis=(1, 2)) * row_mm * column_mm, body.sum(axis=(1, 2)) * row_mm * column_mm

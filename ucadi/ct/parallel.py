@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -76,8 +77,14 @@ def read_one(job: Job) -> Outcome:
         return refusal
     except MemoryError:
         return RefusedError(Reason.CRASHED, "out of memory")
-    except Exception as error:  # one bad scan must not end a run of hours; the report names the error
-        return RefusedError(Reason.UNREADABLE, f"{type(error).__name__}: {error}")
+    except Exception as error:  # one bad scan must not end a run of hours; the report says where it was
+        return RefusedError(Reason.UNREADABLE, f"{type(error).__name__} {_place(error)}")
+
+
+def _place(error: Exception) -> str:
+    """Where in the program an error arose. What it says is left out, as it may quote the scan."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"in {Path(frame.filename).name}:{frame.lineno}"
 
 
 def _read_alone(job: Job) -> Outcome:

@@ -47,7 +47,7 @@ class Reason(StrEnum):
 
 
 _SENTENCES: dict[Reason, tuple[str, str | None]] = {
-    Reason.NO_IMAGES: ("no DICOM image in it", "each case is a folder of DICOM files, or one NIfTI file"),
+    Reason.NO_IMAGES: ("no DICOM image in it", "each case is a folder or zip file of DICOM files, or one NIfTI file"),
     Reason.UNREADABLE: ("cannot be read", "export it again from the archive"),
     Reason.NOT_CT: ("not CT (Modality or SOP Class)", None),
     Reason.LOCALIZER: ("a localizer (scout), not a stack of slices", None),
@@ -67,7 +67,7 @@ _SENTENCES: dict[Reason, tuple[str, str | None]] = {
     Reason.NOT_HOUNSFIELD: ("not in Hounsfield units", "export the plain CT, not a map derived from it"),
     Reason.NO_DECODER: (
         "no decoder for its transfer syntax",
-        "pip install pylibjpeg-openjpeg pyjpegls python-gdcm, or export it uncompressed",
+        "pip install 'ucadi[imaging,jpeg12]' brings all decoders; or export it uncompressed",
     ),
     Reason.UNSUPPORTED_PIXELS: ("an encoding of pixels that is not supported", None),
     Reason.CONFLICTING_SLICES: ("different slices at the same place", "export one reconstruction per series"),

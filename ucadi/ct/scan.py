@@ -1,4 +1,4 @@
-"""One scan from its files: the best series of a folder or zip file, or a NIfTI file, as a canonical volume."""
+"""One scan from its files: the best series of a folder, zip or DICOMDIR, or a NIfTI file, as a canonical volume."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ucadi.ct.series import Series, list_series, preference
 from ucadi.ct.stack import SAME_PLACE_MM, Grid, Line, Vector, affine, fill, regular_grid, shift
 from ucadi.ct.volume import Affine, HounsfieldArray, Volume, canonical, clip_hu, resize_slice, resized_affine
 
-SCAN_SUFFIXES = (*nifti.SUFFIXES, archive.SUFFIX)
-"""How files are named that `read_scan` reads; it reads folders of any name."""
+SCAN_SUFFIXES = (*nifti.SUFFIXES, archive.SUFFIX, ".dcm")
+"""How files are named that are a scan each; folders, and DICOM files of several frames, may have any name."""
 
 TILT_DEGREES = 0.1
 """From this tilt of the gantry on, slices are shifted so that the volume becomes rectangular."""
@@ -46,7 +46,8 @@ class Scan:
 
 
 def read_scan(path: Path, *, size: int | None = None, min_slices: int = 40, series: Collection[str] = ()) -> Scan:
-    """Reads a folder of DICOM files (with all folders below it), a zip file of them, or a NIfTI file.
+    """Reads a folder of DICOM files (with all folders below it), a zip file of them, what a DICOMDIR lists, a
+    single DICOM file with several frames, or a NIfTI file.
 
     size: resize slices to (size, size) as they are read, so that a scan never lies in memory in full.
     series: Series Instance UIDs that are used in preference to the choice by `preference`.
@@ -124,7 +125,15 @@ def _read_folder(folder: Path, size: int | None, min_slices: int, wanted: Collec
             continue
         del aside[series.ordinal]
         broken = (*scan.unreadable, *(path.name for path in found.unreadable))
-        return replace(scan, uid=series.uid, ordinal=series.ordinal, unreadable=broken, set_aside=tuple(aside.values()))
+        flags = (*scan.flags, "several-patients") if found.patients > 1 else scan.flags
+        return replace(
+            scan,
+            flags=tuple(sorted(flags)),
+            uid=series.uid,
+            ordinal=series.ordinal,
+            unreadable=broken,
+            set_aside=tuple(aside.values()),
+        )
     records = tuple(aside.values())
     main = max(records, key=lambda record: (record.reason is not Reason.NOT_CHOSEN, record.slices))
     raise RefusedError(main.reason, main.detail, records)

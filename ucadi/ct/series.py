@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from ucadi.ct import dicomdir
 from ucadi.ct.dicom import read_headers
 from ucadi.ct.instance import Instance
 from ucadi.ct.refusals import Reason, RefusedError, SetAside
@@ -61,12 +62,22 @@ class Folder:
     series: tuple[Series, ...]
     unreadable: tuple[Path, ...]
 
+    @property
+    def patients(self) -> int:
+        """How many patients the series are of, by Patient ID."""
+        return len({i.patient for series in self.series for i in series.instances if i.patient})
 
-def list_series(folder: Path, *, min_slices: int) -> Folder:
-    """Reads the headers of all files below `folder` and forms its series."""
+
+def list_series(place: Path, *, min_slices: int) -> Folder:
+    """Reads the headers of all files at `place` and forms their series.
+
+    A place is a folder with all that is below it, a DICOMDIR with what it lists, or a single file. What a DICOMDIR
+    lists but is not there counts as unreadable.
+    """
     instances: list[Instance] = []
-    unreadable: list[Path] = []
-    for path in _files(folder):
+    files, missing = _files(place)
+    unreadable = list(missing)
+    for path in files:
         try:
             instances += read_headers(path)
         except RefusedError:
@@ -103,7 +114,23 @@ def is_sharp(kernel: str) -> bool:
     return name.startswith(SHARP_KERNEL_PREFIXES)
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(place: Path) -> tuple[Iterable[Path], Sequence[Path]]:
+    """The files at a place in a fixed order, and those that should be there but are not."""
+    if place.is_file():
+        if not dicomdir.is_index(place):
+            return (place,), ()
+        index = dicomdir.read(place)
+        return index.files, index.missing
+    missing: list[Path] = []
+    for path in filter(dicomdir.is_index, sorted(place.iterdir()) if place.is_dir() else ()):
+        try:
+            missing += dicomdir.read(path).missing
+        except RefusedError:
+            missing.append(path)
+    return _walk(place), missing
+
+
+def _walk(folder: Path) -> Iterator[Path]:
     """All files below a folder, without hidden ones, in a fixed order; links to folders are not followed."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -121,16 +148,20 @@ def _kind(instance: Instance) -> tuple[object, ...]:
 
 
 def _acquisitions(instances: Sequence[Instance]) -> list[list[Instance]]:
-    """Splits images by Acquisition Number if that separates those which lie at the same place."""
+    """Splits images by acquisition if two of these cover the same stretch of the patient, as phases do.
+
+    Acquisitions that follow one another are one volume.
+    """
     split: dict[str, list[Instance]] = {}
     for instance in instances:
         split.setdefault(instance.acquisition, []).append(instance)
     parts = list(split.values())
     if len(parts) == 1 or instances[0].reason is not None:
         return [list(instances)]
-    counts = Counter(instance.position for instance in instances)
-    apart = all(len({i.position for i in part}) == len(part) for part in parts)
-    return parts if apart and max(counts.values()) > 1 else [list(instances)]
+    normal = np.cross(instances[0].across, instances[0].down)
+    stretches = sorted((min(along), max(along)) for along in ([normal @ i.position for i in part] for part in parts))
+    overlap = any(begin < end + SAME_PLACE_MM for (_, end), (begin, _) in pairwise(stretches))
+    return parts if overlap else [list(instances)]
 
 
 def _judge(ordinal: int, instances: Sequence[Instance], min_slices: int) -> Series:

@@ -94,26 +94,26 @@ class Grid:
 def regular_grid(along: Vector) -> Grid:
     """The grid of slices at `along` (ascending, in mm, at least 2), gaps included.
 
-    The spacing is the commonest distance, refined over the length of the stack. Distances of whole multiples
-    are gaps. Raises RefusedError (GAP) when too much is missing to be interpolated.
+    The spacing is the commonest distance, refined over the length of the stack. If the slices do not lie on such a
+    grid, they are resampled to one as fine, and are missing where there is room for them: 7 mm between slices of
+    4 mm is no gap, but another spacing. Raises RefusedError (GAP) when too much is missing to be interpolated.
     """
     distances = np.diff(along)
     typical = float(np.median(distances))
-    steps = np.rint(distances / typical).astype(int)
-    largest_gap = round(float(distances.max()) / typical) - 1
     length = float(along[-1] - along[0])
+    steps = np.rint(distances / typical).astype(int)
+    spacing = length / max(1, int(steps.sum()))
+    offsets = np.concatenate([[0], np.cumsum(steps)]) * spacing
+    irregular = bool((steps < 1).any() or np.abs(along - along[0] - offsets).max() > SNAP * spacing)
+    if irregular:
+        steps = np.floor(distances / typical + 2 * SNAP).astype(int)
     missing = int(np.maximum(steps - 1, 0).sum())
-    if largest_gap > MAX_GAP_SLICES:
-        raise RefusedError(Reason.GAP, f"{largest_gap} in one place")
+    if steps.max() - 1 > MAX_GAP_SLICES:
+        raise RefusedError(Reason.GAP, f"{steps.max() - 1} in one place")
     if missing > MAX_MISSING * (len(along) + missing):
         raise RefusedError(Reason.GAP, f"{missing} of {len(along) + missing}")
-    if (steps >= 1).all():
-        spacing = length / int(steps.sum())
-        offsets = np.concatenate([[0], np.cumsum(steps)]) * spacing
-        if np.abs(along - along[0] - offsets).max() <= SNAP * spacing:
-            return Grid(float(along[0]), spacing, int(steps.sum()) + 1, missing, irregular=False)
-    count = max(2, round(length / typical) + 1)
-    return Grid(float(along[0]), length / (count - 1), count, missing, irregular=True)
+    count = max(2, round(length / typical) + 1) if irregular else int(steps.sum()) + 1
+    return Grid(float(along[0]), length / (count - 1), count, missing, irregular)
 
 
 def fill(grid: Grid, along: Vector, planes: Sequence[HounsfieldArray]) -> HounsfieldArray:

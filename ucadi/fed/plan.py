@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ucadi.errors import UsageError
-from ucadi.fed.fixedpoint import Layout
+from ucadi.fed.fixedpoint import Layout, is_norm
 from ucadi.fed.optimisers import FEDAVG, ServerOptimiser
 from ucadi.labels import LOSS_WEIGHTS
 
@@ -89,6 +89,11 @@ class Plan:
             raise UsageError(f"quorum {self.quorum} of {len(self.sites)} sites", hint="at least 1, at most all")
         if self.weight_cap < 1:
             raise UsageError("the weight cap must be at least 1")
+
+    @property
+    def shares_norms(self) -> bool:
+        """Whether the norms are averaged too, and not kept by each site (FedBN)."""
+        return any(is_norm(tensor.name) for tensor in self.layout.tensors)
 
     @property
     def first_epoch(self) -> int:

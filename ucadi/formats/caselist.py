@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ucadi.ct.dicomdir import is_index
 from ucadi.ct.scan import SCAN_SUFFIXES
 from ucadi.errors import FormatError, MismatchError, SeriesError
 from ucadi.labels import Diagnosis
@@ -79,7 +80,7 @@ def match(source: Path, entries: list[Entry] | None) -> list[Entry]:
             f"{source}: the labels name {_some(missing)}, which it does not hold",
             hint="the column case is the folder's path relative to it",
         )
-    extra = list(_unlisted(source, {scan_path(source, entry.case) for entry in entries}))
+    extra = list(_unlisted(source, {_covered(scan_path(source, entry.case)) for entry in entries}))
     if extra:
         raise MismatchError(
             f"{source}: holds {_some(extra)}, which the labels file does not name",
@@ -108,8 +109,13 @@ def _entry(row: dict[str, str | None], where: str, unlabelled: bool) -> Entry:
     return Entry(str(place), values["patient"] or str(place), label)
 
 
+def _covered(path: Path) -> Path:
+    """What a case takes up: a DICOMDIR the whole folder that it lies in."""
+    return path.parent if is_index(path) else path
+
+
 def _is_scan(path: Path) -> bool:
-    """Whether a case could lie here: a folder with any file in it or below, a zip or NIfTI file."""
+    """Whether a case could lie here: a folder with any file in it or below, a zip, NIfTI or DICOM file."""
     if path.name.startswith("."):
         return False
     if path.is_dir():

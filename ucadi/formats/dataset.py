@@ -7,10 +7,11 @@ virtual storage and sizes that the file cannot hold are refused before memory is
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -148,6 +149,15 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def of_patients(self, patients: Collection[str]) -> Dataset:
+        """A view with only the cases of these patients. It is of the same file, and so has the same digest."""
+        view = copy.copy(self)
+        kept = [index for index, patient in enumerate(self.patients) if patient in patients]
+        for name in ("ids", "_groups", "patients", "labels", "series_digests"):
+            values = getattr(self, name)
+            setattr(view, name, [values[index] for index in kept])
+        return view
 
     @cached_property
     def digest(self) -> str:

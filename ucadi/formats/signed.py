@@ -148,6 +148,11 @@ class Fields:
             raise self._error(f"{key} holds something else than text")
         return values
 
+    def text_lists(self, key: str) -> list[list[str]]:
+        """A list of lists of strings."""
+        values: list[Any] = self._of(key, list)
+        return [Fields({key: value}, self._name).texts(key) for value in values]
+
     def objects(self, key: str) -> list[Fields]:
         """A list of objects."""
         values: list[Any] = self._of(key, list)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -16,7 +15,9 @@ from ucadi.commands import KeyFile, RosterFile
 from ucadi.commands.apply import apply
 from ucadi.commands.decrypt import decrypt
 from ucadi.commands.encrypt import encrypt
+from ucadi.commands.evaluate import evaluate
 from ucadi.commands.partial_decrypt import partial_decrypt
+from ucadi.commands.predict import predict
 from ucadi.commands.train import train
 from ucadi.errors import MismatchError
 from ucadi.events import Events
@@ -27,13 +28,13 @@ from ucadi.formats import statement as statement_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
 from ucadi.formats.exchange import Exchange, Kind
-from ucadi.formats.output import new_file, write_file
+from ucadi.formats.output import new_file
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.roster import Roster
 from ucadi.formats.statement import Statement
 from ucadi.identity import SecretKeys
-from ucadi.loops.figures import figures
 from ucadi.loops.line import Line, PollSeconds, RelayAddress, RelayCard, line_to
+from ucadi.loops.private import Private
 from ucadi.rounds.closing import holders, read_receipt, read_round
 from ucadi.rounds.delivery import check_same_federation
 from ucadi.rounds.handing import has_to_hand_over, take_over, write_handover
@@ -93,8 +94,7 @@ def site_run(
     Killed at any moment and run again, it goes on where it was.
     """
     keys = key_format.read_key(key)
-    private = key.with_suffix(".work") if work is None else work
-    private.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private = Private(key.with_suffix(".work") if work is None else work)
     exchange.mkdir(parents=True, exist_ok=True)
     folder, events = Exchange(exchange), Events(as_json=as_json)
     options = Options(dataset, test, clip=clip, publish_model=publish_model, publish_metrics=publish_metrics)
@@ -130,17 +130,13 @@ class Options:
 
 @dataclass
 class Site:
-    """A site's state, all of which follows from its exchange directory and its private folder.
-
-    The private folder holds models by their digest, and of each round its update, opened sum and predictions by its
-    plan's digest.
-    """
+    """A site's state, all of which follows from its exchange directory and its private folder."""
 
     exchange: Final[Exchange]
     trusted: Final[Roster]
     keys: Final[SecretKeys]
     key: Final[Path]
-    private: Final[Path]
+    private: Final[Private]
     options: Final[Options]
     tell: Final[Events]
     followed: int = 0
@@ -183,7 +179,7 @@ class Site:
             if moved:
                 return True
             if leads_to is not None:
-                self.followed, self.newest = self.followed + 1, self._model(leads_to)
+                self.followed, self.newest = self.followed + 1, self.private.model(leads_to)
                 self.awaited = f"a round after round {number}"
         return False
 
@@ -214,7 +210,7 @@ class Site:
             self.awaited = f"the model that round {number} begins with"
             return False
         plan, roster = self._documents(number)
-        update = self._of_round(this, "update")
+        update = self.private.of_round(this, "update")
         if not update.exists():
             self.tell("training", {"round": number, "epochs": this.plan.schedule.local_epochs})
             result = train(
@@ -224,10 +220,10 @@ class Site:
                 roster=roster,
                 site=self.keys.name,
                 output=update,
-                norms=self._own_norms(this),
-                checkpoint=self._of_round(this, "checkpoint"),
+                norms=self._norms(number, this),
+                checkpoint=self.private.of_round(this, "checkpoint"),
             )
-            self._note_seconds(this, training=result.seconds)
+            self.private.note_seconds(this, training=result.seconds)
             self.tell("trained", {"round": number, "loss": result.loss[-1], "seconds": result.seconds})
         began = time.perf_counter()
         encrypted = encrypt(
@@ -238,7 +234,7 @@ class Site:
             output=_parent(upload),
             clip=self.options.clip,
         )
-        self._note_seconds(this, encryption=time.perf_counter() - began)
+        self.private.note_seconds(this, encryption=time.perf_counter() - began)
         self.tell("encrypted", {"round": number, "bytes": encrypted.bytes, "clipped": encrypted.clipped})
         return True
 
@@ -248,7 +244,7 @@ class Site:
         said = self._place(Kind.METRICS, number)
         if said.exists():
             statement = statement_format.read(said, self.keys.public)
-            if statement.plan == this.plan_digest and statement.model and self._model(statement.model).exists():
+            if statement.plan == this.plan_digest and statement.model and self.private.model(statement.model).exists():
                 self.metrics = statement.metrics or self.metrics
                 return statement.model, False
         base = self._base(number, this)
@@ -288,7 +284,9 @@ class Site:
     def _open(self, number: int, this: Round, base: Path, answers: list[Path]) -> str:
         began = time.perf_counter()
         plan, roster = self._documents(number)
-        opened = self._place(Kind.OPENED, number) if self.options.publish_model else self._of_round(this, "aggregate")
+        opened = (
+            self._place(Kind.OPENED, number) if self.options.publish_model else self.private.of_round(this, "aggregate")
+        )
         if not opened.exists():
             total = self.exchange.aggregate(number)
             decrypt(
@@ -299,46 +297,44 @@ class Site:
                 output=_parent(opened),
                 answer=answers,
             )
-        made = self._of_round(this, "weights")
+        made = self.private.of_round(this, "weights")
         digest = apply(base, opened, output=made, plan=plan, roster=roster, force=True).digest
-        model = made.replace(self._model(digest))
-        self._note_seconds(this, decryption=time.perf_counter() - began)
-        self.metrics = self._evaluate(this, base, opened, model)
+        model = made.replace(self.private.model(digest))
+        self.private.note_seconds(this, decryption=time.perf_counter() - began)
+        self.metrics = self._evaluate(this, self._own_model(number, this, base, opened) or model)
         self.tell("opened", {"round": number, "model": digest, **self.metrics})
         statement = Statement(
             self.keys.name,
             this.plan_digest,
             digest,
             magnitude_exponents(this.plan.layout.shared(weights_format.read(model).arrays, model.name)),
-            self._seconds(this),
+            self.private.seconds(this),
             self.metrics if self.options.publish_metrics else {},
         )
         statement_format.write(_parent(self._place(Kind.METRICS, number)), statement, self.keys, force=True)
         return digest
 
-    def _evaluate(self, this: Round, base: Path, opened: Path, model: Path) -> dict[str, float]:
-        """Figures of the model on the site's test set, where norms stay at home with its own."""
+    def _evaluate(self, this: Round, model: Path) -> dict[str, float]:
+        """Figures of the model on the site's test set."""
         if self.options.test is None:
             return {}
-        own = self._of_round(this, "update")
-        if not this.plan.layout.shares_norms and own.exists():
-            plan, roster = self._documents(this.plan.round)
-            model = self._of_round(this, "weights")
-            apply(base, opened, norms=own, output=model, plan=plan, roster=roster, force=True)
-        return figures(self.options.test, model, self._of_round(this, "predictions"))
-
-    def _own_norms(self, this: Round) -> Path | None:
-        """The site's last update before this round, if norms stay at home and there is one."""
-        if this.plan.layout.shares_norms:
-            return None
-        here = self._of_round(this, "update")
-        return max((path for path in self.private.glob("round-*.update") if path < here), default=None)
+        predictions = self.private.of_round(this, "predictions")
+        predict(self.options.test, model=[model], output=predictions, force=True)
+        (reports,) = evaluate([predictions]).reports.values()
+        (report,) = reports.values()
+        figures = {
+            "auc": report.covid.auc.value if report.covid.auc else None,
+            "sensitivity": report.covid.sensitivity.value,
+            "specificity": report.covid.specificity.value,
+            "accuracy": report.accuracy.value,
+        }
+        return {name: value for name, value in figures.items() if value is not None}
 
     # models
 
     def _base(self, number: int, this: Round) -> Path | None:
         """The weights that a round begins with, from wherever they can be had; None if they are not here yet."""
-        model = self._model(this.plan.base)
+        model = self.private.model(this.plan.base)
         if model.exists():
             return model
         published = self.exchange.model(number)
@@ -354,9 +350,23 @@ class Site:
         self.tell("taken over", {"round": number, "from": giver})
         return model
 
+    def _norms(self, number: int, this: Round) -> Path | None:
+        """The newest own update before round `number`, where the round leaves norms to the sites."""
+        return None if this.plan.shares_norms else self.private.newest_update(number)
+
+    def _own_model(self, number: int, this: Round, base: Path, opened: Path) -> Path | None:
+        """The round's model with the site's own norms, where the round leaves them to the sites."""
+        norms = self._norms(number + 1, this)
+        if norms is None:
+            return None
+        plan, roster = self._documents(number)
+        own = self.private.of_round(this, "own.weights")
+        apply(base, opened, output=own, plan=plan, roster=roster, norms=norms, force=True)
+        return own
+
     def _hand_over(self, number: int, this: Round, before: tuple[Round, Receipt] | None) -> bool:
         """Seals the model for those who are new in this round's roster, if that is this site's to do."""
-        handover, model = self._place(Kind.HANDOVER, number), self._model(this.plan.base)
+        handover, model = self._place(Kind.HANDOVER, number), self.private.model(this.plan.base)
         if before is None or handover.exists() or not model.exists():
             return False
         if not has_to_hand_over(self.keys.name, this, *before):
@@ -364,16 +374,6 @@ class Site:
         write_handover(_parent(handover), model, this, self.keys)
         self.tell("handed over", {"round": number})
         return True
-
-    # durations, kept from one run to the next
-
-    def _seconds(self, this: Round) -> dict[str, float]:
-        noted = self._of_round(this, "seconds")
-        return json.loads(noted.read_text()) if noted.exists() else {}
-
-    def _note_seconds(self, this: Round, **seconds: float) -> None:
-        noted = self._seconds(this) | {name: round(value, 3) for name, value in seconds.items()}
-        write_file(self._of_round(this, "seconds"), json.dumps(noted).encode(), force=True)
 
     # places
 
@@ -383,12 +383,6 @@ class Site:
     def _documents(self, number: int) -> tuple[Path, Path]:
         """The plan and the roster of a round."""
         return self.exchange.plan(number), self.exchange.roster(number)
-
-    def _model(self, digest: str) -> Path:
-        return self.private / f"{digest}.weights"
-
-    def _of_round(self, this: Round, kind: str) -> Path:
-        return self.private / f"round-{this.plan.round:04}-{this.plan_digest[:16]}.{kind}"
 
 
 def _parent(path: Path) -> Path:

@@ -1,0 +1,66 @@
+"""A split: which patients of a site are for testing and which in each fold. See docs/formats/split.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ucadi.errors import FormatError, MismatchError, UsageError
+from ucadi.formats.container import VERSION
+from ucadi.formats.signed import Fields, read_document, write_document
+from ucadi.splitting import Split
+
+if TYPE_CHECKING:
+    from ucadi.formats.dataset import Dataset
+
+FORMAT = "ucadi-split"
+
+MAX_FOLDS = 100
+
+
+def write(path: Path, split: Split, *, force: bool = False) -> None:
+    """Writes a split."""
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "test": sorted(split.test),
+        "folds": [sorted(fold) for fold in split.folds],
+    }
+    write_document(path, document, force=force)
+
+
+def read(path: Path) -> Split:
+    """Reads a split. Raises FormatError, also for one in which a patient stands twice."""
+    fields = Fields(read_document(path, FORMAT), path.name)
+    parts = [fields.texts("test"), *fields.text_lists("folds")]
+    patients = [patient for part in parts for patient in part]
+    if len(set(patients)) != len(patients):
+        raise FormatError(f"{path.name}: a patient is in two parts", hint="make it again with ucadi split")
+    if not 2 <= len(parts) - 1 <= MAX_FOLDS:
+        raise FormatError(f"{path.name}: {len(parts) - 1} folds")
+    test, *folds = map(frozenset, parts)
+    return Split(test, tuple(folds))
+
+
+def select(data: Dataset, path: Path | None, part: str | None) -> Dataset:
+    """The cases of `data` that are in a part of the split at `path`, or all of them if neither is given.
+
+    Raises MismatchError if the split does not know all of the patients, or none is in the part: a patient who
+    came later is on no side.
+    """
+    if path is None and part is None:
+        return data
+    if path is None or part is None:
+        raise UsageError("--split and --part go together", hint="for instance --split site.split --part trainval")
+    split = read(path)
+    wanted = split.patients(part)
+    unknown = set(data.patients) - split.test - split.patients("trainval")
+    if unknown:
+        raise MismatchError(
+            f"{path.name}: does not know {len(unknown)} of the {len(set(data.patients))} patients of {data.path.name}",
+            hint="make a split of this dataset with ucadi split",
+        )
+    chosen = data.of_patients(wanted)
+    if not len(chosen):
+        raise MismatchError(f"{path.name}: no case of {data.path.name} is in {part}")
+    return chosen

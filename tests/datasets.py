@@ -1,4 +1,4 @@
-"""Small datasets for tests of training: chests of noise in which each diagnosis leaves a mark of its own."""
+"""Small datasets for tests of training: chests of noise with a dense square, of a size for each diagnosis."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def write_dataset(path: Path, labels: Sequence[Diagnosis | None], *, size: int =
 def _case(number: int, label: Diagnosis | None, size: int) -> Case:
     rng = np.random.default_rng(number)
     hu = rng.normal(-700, 60, (20, size, size))
-    if label:  # the healthy have none
-        row, column = ((0, 0), (0, size // 2), (size // 2, 0))[label - 1]
-        hu[:, row : row + size // 2, column : column + size // 2] += 500
+    side = size * (label or 0) // 4  # the healthy have none
+    row, column = rng.integers(0, size - side, 2)
+    hu[:, row : row + side, column : column + side] += 500
     volume = Volume(hu.astype(np.int16), np.diag([2.5, 3.0, 3.0, 1.0])[[2, 1, 0, 3]])
     return Case(
         id=f"{number:016x}",

@@ -20,7 +20,7 @@ from ucadi.commands.round_open import round_open
 from ucadi.commands.train import train
 from ucadi.errors import MismatchError, UsageError
 from ucadi.fed.fixedpoint import is_norm
-from ucadi.fed.update import norm
+from ucadi.fed.update import learned_norm
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.learn.architecture import Architecture
@@ -127,7 +127,7 @@ def test_norms_stay_at_home(sites: Sites) -> None:
 def test_the_pull_to_the_base(sites: Sites) -> None:
     def moved(mu: float) -> float:
         this = sites.open(1, sites.base, f"local_epochs = 3\nproximal = {mu}\n")
-        return norm(update_format.read_update(sites.train("site-a", sites.base, "p.update", **this)).deltas)
+        return learned_norm(update_format.read_update(sites.train("site-a", sites.base, "p.update", **this)).deltas)
 
     assert moved(10.0) < 0.7 * moved(0.0)
 
@@ -139,9 +139,9 @@ def test_an_update_is_bounded(sites: Sites) -> None:
         )
 
     free = trained("")
-    bound = norm(free.deltas) / 3
+    bound = learned_norm(free.deltas) / 3
     tight, wide = trained(f"update_norm = {bound}\n"), trained("update_norm = 1e9\n")
-    assert norm(tight.deltas) == pytest.approx(bound, rel=1e-6)
+    assert learned_norm(tight.deltas) == pytest.approx(bound, rel=1e-6)
     for name, delta in free.deltas.items():
         np.testing.assert_array_equal(wide.deltas[name], delta)
         np.testing.assert_allclose(tight.deltas[name], delta if "running" in name else delta / 3, rtol=1e-5)

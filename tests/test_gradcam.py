@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ucadi.errors import FormatError, MismatchError
 from ucadi.learn.architecture import Architecture
-from ucadi.learn.densenet import DenseNet3D
+from ucadi.learn.classifier import Classifier
 from ucadi.learn.gradcam import activation_maps, gradcam, place
 from ucadi.learn.network import build
 from ucadi.learn.recipe import Recipe
@@ -34,11 +34,11 @@ def slabs(repeats: int = 3) -> NDArray[np.float32]:
 
 
 @pytest.fixture
-def model() -> DenseNet3D:
+def model() -> Classifier:
     return build(TINY, 0).eval()
 
 
-def test_weights_are_the_gradient_by_finite_differences(model: DenseNet3D) -> None:
+def test_weights_are_the_gradient_by_finite_differences(model: Classifier) -> None:
     """Adding t to every place of a channel changes the logit by t times the channel's weight."""
     double = model.double()
     x = torch.from_numpy(slabs(1)).double()
@@ -54,7 +54,7 @@ def test_weights_are_the_gradient_by_finite_differences(model: DenseNet3D) -> No
 
 
 @pytest.mark.parametrize("diagnosis", range(4))
-def test_is_the_class_activation_map(model: DenseNet3D, diagnosis: int) -> None:
+def test_is_the_class_activation_map(model: Classifier, diagnosis: int) -> None:
     """Zhou et al. 2016: the features weighted by the linear layer's row, here in plain numpy."""
     x = torch.from_numpy(slabs())
     with torch.no_grad():
@@ -67,7 +67,7 @@ def test_is_the_class_activation_map(model: DenseNet3D, diagnosis: int) -> None:
     np.testing.assert_allclose(maps.mean(axis=(1, 2, 3)) + bias[diagnosis], logits[:, diagnosis], rtol=1e-4, atol=1e-5)
 
 
-def test_range_shape_and_maxima(model: DenseNet3D) -> None:
+def test_range_shape_and_maxima(model: Classifier) -> None:
     heatmaps = gradcam(model, slabs(), 1)
     assert heatmaps.values.shape == (3, 8, 16, 16)
     assert heatmaps.values.dtype == np.float32
@@ -78,7 +78,7 @@ def test_range_shape_and_maxima(model: DenseNet3D) -> None:
     np.testing.assert_allclose(alone.values[0], heatmaps.values[1], atol=1e-5)
 
 
-def test_nothing_speaks_for_it(model: DenseNet3D) -> None:
+def test_nothing_speaks_for_it(model: Classifier) -> None:
     with torch.no_grad():
         model.last_norm.weight.zero_()  # features are then 1 everywhere
         model.last_norm.bias.fill_(1)
@@ -88,7 +88,7 @@ def test_nothing_speaks_for_it(model: DenseNet3D) -> None:
     assert not heatmaps.maxima.any()
 
 
-def test_leaves_no_gradients_behind(model: DenseNet3D) -> None:
+def test_leaves_no_gradients_behind(model: Classifier) -> None:
     gradcam(model, slabs(), 0)
     assert all(p.grad is None for p in model.parameters())
 
@@ -121,7 +121,7 @@ def test_points_at_a_planted_lesion() -> None:
     assert hits >= 18, "of 20"
 
 
-def test_refusals(model: DenseNet3D) -> None:
+def test_refusals(model: Classifier) -> None:
     with pytest.raises(MismatchError, match="no diagnosis 4"):
         gradcam(model, slabs(), 4)
     with pytest.raises(MismatchError, match="slabs are"):

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from ucadi.errors import CapacityError, FormatError, MismatchError, UsageError
 from ucadi.learn.architecture import Architecture
-from ucadi.learn.densenet import DenseNet3D
+from ucadi.learn.classifier import Classifier
 from ucadi.learn.inference import predict
 from ucadi.learn.network import build, load_arrays, state_arrays
 from ucadi.learn.recipe import Recipe, drop_rate, learning_rate, steps
@@ -248,7 +248,7 @@ def test_impossible_recipes(change: dict[str, object]) -> None:
 
 
 def one_epoch(
-    labels: list[int] = LABELS, recipe: Recipe | None = None, model: DenseNet3D | None = None, **options: object
+    labels: list[int] = LABELS, recipe: Recipe | None = None, model: Classifier | None = None, **options: object
 ) -> None:
     train(model or build(TINY, 0), options.get("slab", toy), labels, recipe or Recipe(), first_epoch=0, epochs=1)  # type: ignore[arg-type]
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ucadi.commands import Force, Output
+from ucadi.errors import UsageError
 from ucadi.formats import container
 from ucadi.formats import weights as weights_format
 from ucadi.formats.weights import Weights
@@ -30,20 +31,35 @@ def init(
     *,
     output: Output,
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
-    width: Annotated[int, typer.Option(help="Growth rate; the paper's network has 32.", min=1)] = 32,
+    architecture: Annotated[
+        str, typer.Option(help="densenet3d, the paper's network; or resnet50, resnet101, xception.")
+    ] = "densenet3d",
+    width: Annotated[
+        int | None, typer.Option(help="Channels of the first convolution, which sets all others [default: 32 or 64].")
+    ] = None,
+    blocks: Annotated[
+        str | None, typer.Option(help="Blocks of each stage [default: 2,2,2 for densenet3d; else as published].")
+    ] = None,
     size: Annotated[int, typer.Option(help="Rows and columns of the input; the paper's network has 128.")] = 128,
     norm: Annotated[str, typer.Option(help="batch, or group, which differentially private training needs.")] = "batch",
     force: Force = False,
 ) -> InitResult:
     """Make the random initial weights that a federation begins with.
 
-    The same seed gives the same bytes. A smaller --width or --size suits small machines.
+    The same seed gives the same bytes. A smaller --width, --size or fewer --blocks suit small machines.
     """
     from ucadi.learn.architecture import Architecture
     from ucadi.learn.network import build, count_parameters, state_arrays
 
-    architecture = Architecture(width=width, size=size, norm=norm)
-    model = build(architecture, seed)
-    weights = Weights(state_arrays(model), architecture.description(), {"seed": seed})
+    network = Architecture.of(architecture, width=width, blocks=_parsed(blocks), size=size, norm=norm)
+    model = build(network, seed)
+    weights = Weights(state_arrays(model), network.description(), {"seed": seed})
     weights_format.write(output, weights, force=force)
     return InitResult(output, count_parameters(model), container.file_digest(output))
+
+
+def _parsed(blocks: str | None) -> tuple[int, ...] | None:
+    try:
+        return None if blocks is None else tuple(map(int, blocks.split(",")))
+    except ValueError:
+        raise UsageError(f"blocks are whole numbers, not {blocks!r}", hint="--blocks 2,2,2, for instance") from None

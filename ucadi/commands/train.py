@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -27,7 +28,7 @@ from ucadi.commands import (
     read_recipe,
     schedule_of,
 )
-from ucadi.errors import UsageError
+from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.fed.norms import with_norms
 from ucadi.fed.optimisers import FEDAVG
 from ucadi.fed.plan import Schedule
@@ -39,17 +40,23 @@ from ucadi.formats import weights as weights_format
 from ucadi.formats.container import Metadata, file_digest
 from ucadi.formats.output import refuse_existing
 from ucadi.formats.schedules import RecipeFile
+from ucadi.labels import LABELS
 from ucadi.rounds.round import Round
 from ucadi.rounds.training import Cases, check_round, identity, recipe_of
+from ucadi.scoring.metrics import macro_auc
 from ucadi.splitting import TEST
 
 if TYPE_CHECKING:
-    from ucadi.learn.training import Hooks
+    from ucadi.formats.dataset import Dataset
+    from ucadi.learn.training import Hooks, Validation
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The update made, and the loss and accuracy of each epoch."""
+    """The update made, and the loss and accuracy of each epoch; AUCs are None where there was nothing to tell apart.
+
+    `missing` are the diagnoses that no case of the training had.
+    """
 
     update: Path
     site: str
@@ -59,11 +66,16 @@ class TrainResult:
     accuracy: list[float]
     seconds: float
     privacy: Privacy | None = None
+    auc: list[float | None] = field(default_factory=list)
+    validation_auc: list[float | None] = field(default_factory=list)
+    missing: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return (
             f"{self.update}: {self.examples} examples x {self.epochs} epochs in {self.seconds:.1f} s, "
-            f"loss {self.loss[0]:.3f} to {self.loss[-1]:.3f}, accuracy {self.accuracy[-1]:.2f}" + _spent(self.privacy)
+            f"loss {self.loss[0]:.3f} to {self.loss[-1]:.3f}, accuracy {self.accuracy[-1]:.2f}"
+            + (f"\nno case of {', '.join(self.missing)}" if self.missing else "")
+            + _spent(self.privacy)
         )
 
 
@@ -89,6 +101,16 @@ def train(
     recipe: RecipeOption = None,
     norms: Annotated[
         Path | None, typer.Option(help="The site's update of the round before, where norms stay at home.")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="A dataset to look at after each epoch, or --validation-part.")
+    ] = None,
+    validation_part: Annotated[str | None, typer.Option(metavar="PART", help="The same of the split: val-K.")] = None,
+    keep_best: Annotated[
+        bool, typer.Option("--keep-best", help="End with the epoch of the highest AUC on the validation set.")
+    ] = False,
+    patience: Annotated[
+        int | None, typer.Option(help="End when so many epochs in a row were no better than the best.", min=1)
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="File to keep the training's state in, and to go on from; removed at the end.")
@@ -132,6 +154,8 @@ def train(
         this = Round.read(plan, roster)
         check_round(this, weights, site, base.name)
         schedule, first_epoch = this.plan.schedule, this.plan.first_epoch
+        if keep_best or patience:
+            raise UsageError("the plan says how long to train", hint="leave out --keep-best and --patience")
         if norms is not None:
             begins = with_norms(weights.arrays, weights.arrays, update_format.read_update(norms), this.plan.layout)
     else:
@@ -139,11 +163,28 @@ def train(
 
     epochs = range(first_epoch, first_epoch + schedule.local_epochs)
     model = restore(weights.architecture, begins)
-    with dataset_format.open(dataset) as whole:
-        data = split_format.select(whole, split, part)
-        check_input(model, data.size, dataset.name)
-        cases = Cases(data, schedule.seed)
-        training = identity(weights, cases, schedule, epochs, norms=file_digest(norms) if norms else None)
+    with ExitStack() as opened:
+        whole = opened.enter_context(dataset_format.open(dataset))
+        cases = Cases(split_format.select(whole, split, part), schedule)
+        if plan is None and len(set(cases.labels)) == 1:
+            raise FormatError(
+                f"{dataset.name}: all cases are {LABELS[cases.labels[0]]}, there is nothing to tell apart",
+                hint="train on cases of another diagnosis too, or in a federation's round with --plan",
+            )
+        seen = _validation_data(whole, validation, split, validation_part, opened)
+        for data in (cases.data, *seen):
+            check_input(model, data.size, data.path.name)
+        check = _validation(cases, [Cases(data, schedule) for data in seen], schedule, keep_best, patience)
+        training = identity(
+            weights,
+            cases,
+            schedule,
+            epochs,
+            norms=file_digest(norms) if norms else None,
+            validation=[Cases(data, schedule).digest for data in seen],
+            keep_best=keep_best,
+            patience=patience,
+        )
         began = perf_counter()
         records = train_network(
             model,
@@ -152,6 +193,7 @@ def train(
             recipe_of(schedule),
             first_epoch=epochs.start,
             epochs=len(epochs),
+            validation=check,
             resume=checkpoint_format.read(checkpoint, training) if checkpoint else None,
             hooks=_hooks(checkpoint, checkpoint_minutes, training),
         )
@@ -173,7 +215,43 @@ def train(
         [record.accuracy for record in records],
         seconds,
         privacy,
+        [record.auc for record in records],
+        [record.validation_auc for record in records],
+        cases.missing,
     )
+
+
+def _validation_data(
+    whole: Dataset, validation: Path | None, split: Path | None, part: str | None, opened: ExitStack
+) -> list[Dataset]:
+    """The dataset to look at after each epoch, if any is asked for."""
+    from ucadi.formats import dataset as dataset_format
+
+    if validation is not None and part is not None:
+        raise UsageError("one validation set, not two", hint="--validation FILE or --validation-part PART")
+    if validation is not None:
+        return [opened.enter_context(dataset_format.open(validation))]
+    return [] if part is None else [split_format.select(whole, split, part)]
+
+
+def _validation(
+    cases: Cases, seen: list[Cases], schedule: Schedule, keep_best: bool, patience: int | None
+) -> Validation | None:
+    from ucadi.learn.training import Validation
+
+    if not seen:
+        if keep_best or patience:
+            raise UsageError("what is best is seen on a validation set", hint="--validation or --validation-part")
+        return None
+    if schedule.noise and (keep_best or patience):
+        raise UsageError("a choice by the validation set is not private", hint="leave out --keep-best and --patience")
+    (held_out,) = seen
+    both = set(held_out.data.patients) & set(cases.data.patients)
+    if both:
+        raise MismatchError(
+            f"{len(both)} patients are in training and validation", hint="ucadi split divides by patient"
+        )
+    return Validation(held_out.fixed_slab, held_out.labels, keep_best, patience)
 
 
 def _privacy(schedule: Schedule, cases: int, epochs: int) -> Privacy | None:
@@ -203,6 +281,7 @@ def _hooks(checkpoint: Path | None, minutes: float, training: Metadata) -> Hooks
     from ucadi.learn.training import Hooks
 
     return Hooks(
+        score=macro_auc,
         checkpoint=partial(checkpoint_format.write, checkpoint, training) if checkpoint else None,
         checkpoint_seconds=60 * minutes,
     )

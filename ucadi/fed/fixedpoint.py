@@ -60,6 +60,11 @@ class Layout:
         """Number of elements of all tensors."""
         return sum(tensor.size for tensor in self.tensors)
 
+    @property
+    def shares_norms(self) -> bool:
+        """Whether norms are among the tensors; where they are not, each site keeps its own (see `norms`)."""
+        return any(is_norm(tensor.name) for tensor in self.tensors)
+
     def shared(self, arrays: Arrays, whose: str) -> Arrays:
         """The tensors of this layout. MismatchError unless `arrays` has exactly these, and perhaps norms that
         the layout leaves to the sites."""

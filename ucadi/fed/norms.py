@@ -24,9 +24,9 @@ def with_norms(arrays: Arrays, base: Arrays, own: Update, layout: Layout) -> dic
 
     MismatchError where the layout shares the norms, or the update has none of them.
     """
-    norms = [name for name in arrays if is_norm(name)]
-    if {tensor.name for tensor in layout.tensors} & set(norms):
+    if layout.shares_norms:
         raise MismatchError("this round shares the norms", hint="leave out --norms")
+    norms = [name for name in arrays if is_norm(name)]
     for name in norms:
         if name not in own.deltas or own.deltas[name].shape != base[name].shape:
             raise MismatchError(f"update of {own.site}: has no norm {name} of this network")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ucadi.errors import UsageError
-from ucadi.fed.fixedpoint import Layout, is_norm
+from ucadi.fed.fixedpoint import Layout
 from ucadi.fed.optimisers import FEDAVG, ServerOptimiser
 from ucadi.labels import LOSS_WEIGHTS
 
@@ -93,7 +93,7 @@ class Plan:
     @property
     def shares_norms(self) -> bool:
         """Whether the norms are averaged too, and not kept by each site (FedBN)."""
-        return any(is_norm(tensor.name) for tensor in self.layout.tensors)
+        return self.layout.shares_norms
 
     @property
     def first_epoch(self) -> int:

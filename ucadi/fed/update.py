@@ -61,15 +61,15 @@ def difference(trained: Arrays, base: Arrays) -> dict[str, npt.NDArray[np.float3
     return deltas
 
 
-def norm(deltas: Arrays) -> float:
+def learned_norm(deltas: Arrays) -> float:
     """The Euclidean norm of all values together, in float64, but for the norms' statistics, which are averaged."""
     squares = (float(np.square(piece, dtype=np.float64).sum()) for piece in _learned_pieces(deltas))
     return math.sqrt(math.fsum(squares))
 
 
 def bounded(deltas: Arrays, bound: float) -> dict[str, npt.NDArray[np.float32]]:
-    """The deltas scaled so that their `norm` is at most `bound`; the norms' statistics stay as they are."""
-    factor = min(1.0, bound / max(norm(deltas), np.finfo(np.float64).tiny))
+    """The deltas scaled so that their `learned_norm` is at most `bound`; the norms' statistics stay as they are."""
+    factor = min(1.0, bound / max(learned_norm(deltas), np.finfo(np.float64).tiny))
     return {
         name: delta if is_statistic(name) else (delta * np.float64(factor)).astype(np.float32)
         for name, delta in deltas.items()

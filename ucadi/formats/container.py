@@ -150,6 +150,7 @@ def read(path: Path, expected_format: str | None = None) -> Container:
         raise FormatError(f"{path}: {error.strerror}", hint="is the path right?") from None
     with file:
         prefix = file.read(8)
+        _refuse_foreign(prefix, name)
         if len(prefix) < 8:
             raise FormatError(f"{name}: too short to be a ucadi file", hint=GET_AGAIN)
         (length,) = struct.unpack("<Q", prefix)
@@ -160,6 +161,17 @@ def read(path: Path, expected_format: str | None = None) -> Container:
     tensors = _map_tensors(path, entries, offset=8 + length, size=size)
     check_format(metadata, expected_format, name)
     return Container(tensors, metadata)
+
+
+def _refuse_foreign(start: bytes, name: str) -> None:
+    """Says of files that other programs keep weights in what they are. None of them is ever unpickled."""
+    for magic, kind in ((b"PK\3\4", "a PyTorch file, or another zip archive"), (b"\x80", "a pickle")):
+        # our files begin with the length of a header, which is below 1 MiB and a multiple of 8
+        if start.startswith(magic) and int.from_bytes(start, "little") > MAX_HEADER:
+            raise FormatError(f"{name}: {kind}, which ucadi does not open", hint=_NOT_OURS)
+
+
+_NOT_OURS = "it is not of this network: make initial weights with ucadi init"
 
 
 def check_format(metadata: Metadata, expected: str | None, name: str) -> None:
@@ -204,12 +216,17 @@ def _parse_header(text: bytes, name: str) -> tuple[dict[str, Any], Metadata]:
     stripped = text.rstrip(b" ")
     if len(text) - len(stripped) >= 8 or len(text) % 8:
         raise FormatError(f"{name}: header with wrong padding", hint=GET_AGAIN)
+    foreign = FormatError(
+        f"{name}: a safetensors file, but not one of ucadi's", hint=f"it lacks ucadi's metadata; {_NOT_OURS}"
+    )
+    if stripped.startswith(b'{"') and f'"{METADATA_KEY}"'.encode() not in stripped:
+        raise foreign  # other programs' headers need not be canonical
     header = parse_canonical_json(stripped, f"{name}: header")
     if not isinstance(header, dict) or not isinstance(header.get("__metadata__"), dict):
-        raise FormatError(f"{name}: a safetensors file, but not one of ucadi's", hint="it lacks ucadi's metadata")
+        raise foreign
     described = header.pop("__metadata__")
     if set(described) != {METADATA_KEY} or not isinstance(described[METADATA_KEY], str):
-        raise FormatError(f"{name}: a safetensors file, but not one of ucadi's", hint="it lacks ucadi's metadata")
+        raise foreign
     metadata = parse_canonical_json(described[METADATA_KEY], f"{name}: metadata")
     if not isinstance(metadata, dict):
         raise FormatError(f"{name}: metadata is not an object", hint=GET_AGAIN)

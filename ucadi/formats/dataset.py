@@ -168,23 +168,42 @@ class Dataset:
     def volume(self, index: int) -> Volume:
         """The volume of a case, int16 (slices, size, size) with its affine."""
         group = self._groups[index]
-        stored = self._array(group, "volume", "<i2", 3)
-        slices, rows, columns = stored.shape
-        if not 1 <= slices <= MAX_SLICES or (rows, columns) != (self.size, self.size):
-            raise self._error(group, f"a volume of {stored.shape}, not (slices, {self.size}, {self.size})")
-        if stored.chunks != (1, rows, columns) or stored.id.get_num_chunks() != slices:
-            raise self._error(group, "not stored slice by slice, or truncated")
+        stored = self._stored_volume(group)
         affine = self._array(group, "affine", "<f8", 2)
         if affine.shape != (4, 4):
             raise self._error(group, f"an affine of {affine.shape}")
         matrix = affine[()]
         if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
             raise self._error(group, "an affine that maps nowhere")
+        return Volume(self._read(group, stored, ()), matrix.astype(np.float64, copy=False))
+
+    def length(self, index: int) -> int:
+        """How many slices a case has."""
+        return int(self._stored_volume(self._groups[index]).shape[0])
+
+    def slices(self, index: int, indices: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
+        """Some slices of a case, int16 (len(indices), size, size); no others are read and decompressed."""
+        group = self._groups[index]
+        stored = self._stored_volume(group)
+        wanted, places = np.unique(indices, return_inverse=True)
+        return np.stack([self._read(group, stored, int(i)) for i in wanted])[places]
+
+    def _stored_volume(self, group: h5py.Group) -> h5py.Dataset:
+        """A case's volume, as it lies in the file."""
+        stored = self._array(group, "volume", "<i2", 3)
+        slices, rows, columns = stored.shape
+        if not 1 <= slices <= MAX_SLICES or (rows, columns) != (self.size, self.size):
+            raise self._error(group, f"a volume of {stored.shape}, not (slices, {self.size}, {self.size})")
+        if stored.chunks != (1, rows, columns) or stored.id.get_num_chunks() != slices:
+            raise self._error(group, "not stored slice by slice, or truncated")
+        return stored
+
+    def _read(self, group: h5py.Group, stored: h5py.Dataset, place: Any) -> npt.NDArray[np.int16]:
         try:
-            hu = stored[()]
+            hu: npt.NDArray[np.int16] = stored[place].astype(np.int16, copy=False)
         except OSError as error:
             raise self._error(group, f"the volume is damaged: {error}") from None
-        return Volume(hu.astype(np.int16, copy=False), matrix.astype(np.float64, copy=False))
+        return hu
 
     def case(self, index: int) -> Case:
         """Everything about a case."""

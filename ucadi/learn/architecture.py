@@ -66,7 +66,8 @@ class Architecture:
     ) -> Architecture:
         """The network of that name, as published where nothing else is asked for."""
         published_width, published_blocks = DEFAULTS.get(name, (32, (2, 2, 2)))
-        return cls(name, width or published_width, blocks or published_blocks, **others)
+        width = published_width if width is None else width
+        return cls(name, width, published_blocks if blocks is None else blocks, **others)
 
     @classmethod
     def parse(cls, described: Mapping[str, Any]) -> Architecture:

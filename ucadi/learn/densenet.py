@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ucadi.learn.architecture import Architecture
+from ucadi.learn.classifier import Classifier
 from ucadi.learn.dropblock import DropBlock3D
 from ucadi.learn.norms import norm
 
@@ -42,12 +43,13 @@ class TransmitBlock(nn.Sequential):
         self.pool = nn.AvgPool3d(2)
 
 
-class DenseNet3D(nn.Module):
-    """Slabs (N, 1, 16, 128, 128) to logits (N, 4) in the order of `ucadi.labels.Diagnosis`."""
+class DenseNet3D(Classifier):
+    """Slabs (N, 1, 16, 128, 128) to logits (N, 4)."""
+
+    slope = SLOPE
 
     def __init__(self, architecture: Architecture) -> None:
-        super().__init__()
-        self.architecture = architecture
+        super().__init__(architecture)
         width, kind = architecture.width, architecture.norm
         self.conv, self.norm, self.act = nn.Conv3d(1, width, kernel_size=3, padding=1), norm(kind, width), _act()
         self.drop_before = DropBlock3D()
@@ -65,7 +67,6 @@ class DenseNet3D(nn.Module):
         self.classifier = nn.Linear(channels, architecture.classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """The last feature map, where Grad-CAM looks: (N, 1, 16, 128, 128) to (N, 120, 4, 32, 32)."""
         x = self.act(self.norm(self.conv(x)))  # (N, 32, 16, 128, 128)
         x = self.drop_before(x)
         x = self.blocks(x)  # (N, 96, 16, 128, 128), (N, 112, 8, 64, 64), (N, 120, 4, 32, 32) after the stages
@@ -73,18 +74,7 @@ class DenseNet3D(nn.Module):
         return last
 
     def classify(self, features: Tensor) -> Tensor:
-        """The logits of a feature map: (N, 120, 4, 32, 32) to (N, 4)."""
-        pooled = self.drop_after(features).mean(dim=(2, 3, 4))  # (N, 120)
-        logits: Tensor = self.classifier(pooled)
-        return logits
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classify(self.features(x))
-
-    def drop(self, rate: float, generator: torch.Generator | None) -> None:
-        """From now on both DropBlocks drop `rate` of their voxels, drawn from `generator`, while training."""
-        for dropblock in (self.drop_before, self.drop_after):
-            dropblock.rate, dropblock.generator = rate, generator
+        return super().classify(self.drop_after(features))
 
 
 def _act() -> nn.LeakyReLU:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from ucadi.errors import MismatchError
-from ucadi.learn.densenet import DenseNet3D
+from ucadi.learn.classifier import Classifier
 from ucadi.learn.inference import as_input
 
 
@@ -29,7 +29,7 @@ class Heatmaps:
     """(repeats,): what 1 stands for in each map, in logits; zero if nothing in the slab speaks for the diagnosis."""
 
 
-def gradcam(model: DenseNet3D, slabs: NDArray[np.float32], diagnosis: int) -> Heatmaps:
+def gradcam(model: Classifier, slabs: NDArray[np.float32], diagnosis: int) -> Heatmaps:
     """The heatmaps of a case's slabs (repeats, 1, 16, H, W) for one diagnosis, the index of a logit.
 
     Raises MismatchError for slabs of another shape than the network's or a logit that it does not have,
@@ -47,7 +47,7 @@ def gradcam(model: DenseNet3D, slabs: NDArray[np.float32], diagnosis: int) -> He
     return Heatmaps(values.cpu().numpy(), maxima.cpu().numpy())
 
 
-def activation_maps(model: DenseNet3D, x: torch.Tensor, diagnosis: int) -> torch.Tensor:
+def activation_maps(model: Classifier, x: torch.Tensor, diagnosis: int) -> torch.Tensor:
     """Equations 1 and 2 of Selvaraju et al. before the ReLU: slabs (N, 1, 16, H, W) to maps (N, 1, 4, H/4, W/4).
 
     The gradient is summed over places, not averaged: the mean over all places of a map, plus the bias, is

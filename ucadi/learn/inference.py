@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from ucadi.errors import FormatError, MismatchError
-from ucadi.learn.densenet import DenseNet3D
+from ucadi.learn.classifier import Classifier
 
 
-def predict(model: DenseNet3D, slabs: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+def predict(model: Classifier, slabs: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
     """For each case's slabs (repeats, 1, 16, H, W) their probabilities (repeats, 4), one case at a time.
 
     A case's repeats are one batch and no two cases share one, so that what a case gets never depends on
@@ -28,7 +28,7 @@ def predict(model: DenseNet3D, slabs: Iterable[NDArray[np.float32]]) -> Iterator
         yield probabilities.cpu().numpy()
 
 
-def as_input(model: DenseNet3D, slabs: NDArray[np.float32], case: int) -> torch.Tensor:
+def as_input(model: Classifier, slabs: NDArray[np.float32], case: int) -> torch.Tensor:
     """The slabs (repeats, 1, 16, H, W) of one case as a tensor, after the checks that `predict` promises."""
     a = model.architecture
     if slabs.ndim != 5 or slabs.shape[0] == 0 or slabs.shape[1:] != (1, a.slices, a.size, a.size):

@@ -12,35 +12,46 @@ from torch import Tensor, nn
 
 from ucadi.errors import FormatError, MismatchError
 from ucadi.learn.architecture import Architecture
-from ucadi.learn.densenet import SLOPE, DenseNet3D
+from ucadi.learn.classifier import Classifier
+from ucadi.learn.densenet import DenseNet3D
+from ucadi.learn.resnet import ResNet3D
 from ucadi.learn.state import Arrays
+from ucadi.learn.xception import Xception3D
+
+NETWORKS: Mapping[str, type[Classifier]] = {
+    "densenet3d": DenseNet3D,
+    "resnet50": ResNet3D,
+    "resnet101": ResNet3D,
+    "xception": Xception3D,
+}
+"""By `Architecture.name`."""
 
 
-def build(architecture: Architecture, seed: int) -> DenseNet3D:
+def build(architecture: Architecture, seed: int) -> Classifier:
     """A new network with He initialisation (He et al. 2015), the same bits for a seed on every run and machine.
 
     Uniform rather than normal: its numbers are integers scaled, and not the output of a machine's `log` and
     `cos`.
     """
     with torch.random.fork_rng(devices=[]):  # the layers' own initialisation draws from the global generator
-        model = DenseNet3D(architecture)
+        model = NETWORKS[architecture.name](architecture)
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.Conv3d | nn.Linear):
-            nn.init.kaiming_uniform_(module.weight, a=SLOPE, generator=generator)
+            nn.init.kaiming_uniform_(module.weight, a=model.slope, generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return model
 
 
-def restore(described: Mapping[str, Any], arrays: Arrays) -> DenseNet3D:
+def restore(described: Mapping[str, Any], arrays: Arrays) -> Classifier:
     """The network with its weights. FormatError for an unknown architecture, MismatchError for foreign tensors."""
     model = build(Architecture.parse(described), seed=0)
     load_arrays(model, arrays)
     return model
 
 
-def check_input(model: DenseNet3D, size: int, name: str) -> None:
+def check_input(model: Classifier, size: int, name: str) -> None:
     """Raises MismatchError, naming the dataset, unless its slices have the size that the network takes."""
     expected = model.architecture.size
     if size != expected:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ucadi.errors import CapacityError
-from ucadi.learn.densenet import DenseNet3D
+from ucadi.learn.classifier import Classifier
 from ucadi.learn.network import copies, fill, load_arrays, state_arrays
 from ucadi.learn.privacy import private_gradient
 from ucadi.learn.recipe import Recipe, Step, drop_rate, learning_rate, steps_an_epoch
@@ -23,7 +23,7 @@ from ucadi.learn.state import Arrays, TrainingState
 class Trainer:
     """Trains `model` in place, step by step, on so many cases, from a state if one is given."""
 
-    def __init__(self, model: DenseNet3D, recipe: Recipe, cases: int, resume: TrainingState | None) -> None:
+    def __init__(self, model: Classifier, recipe: Recipe, cases: int, resume: TrainingState | None) -> None:
         self.model, self.recipe = model, recipe
         self.expected = cases / steps_an_epoch(recipe, cases)
         self.device = next(model.parameters()).device

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.learn.architecture import Architecture
-from ucadi.learn.densenet import DenseNet3D
+from ucadi.learn.classifier import Classifier
 from ucadi.learn.inference import predict
 from ucadi.learn.loading import made_ahead
 from ucadi.learn.network import checked_slab, load_arrays, state_arrays
@@ -66,7 +66,7 @@ class Hooks:
 
 
 def train(
-    model: DenseNet3D,
+    model: Classifier,
     slab: Slab,
     labels: Sequence[int],
     recipe: Recipe,
@@ -101,7 +101,7 @@ class _Run:
 
     def __init__(
         self,
-        model: DenseNet3D,
+        model: Classifier,
         slab: Slab,
         labels: Sequence[int],
         recipe: Recipe,

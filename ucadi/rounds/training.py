@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ucadi.ct import sampling
+from ucadi.ct.augmentation import augment
 from ucadi.errors import FormatError, MismatchError
 from ucadi.fed.fixedpoint import layout_of
 from ucadi.fed.plan import Schedule
 from ucadi.formats import schedules
 from ucadi.formats.container import Metadata
 from ucadi.formats.weights import Weights
+from ucadi.labels import LABELS
 from ucadi.learn.recipe import Recipe
 from ucadi.rounds.round import Round
 
@@ -52,8 +54,8 @@ def recipe_of(schedule: Schedule) -> Recipe:
 class Cases:
     """A dataset's cases for training, all of them labelled; FormatError if one is not."""
 
-    def __init__(self, data: Dataset, seed: int) -> None:
-        self.data, self._seed = data, seed
+    def __init__(self, data: Dataset, schedule: Schedule) -> None:
+        self.data, self._seed, self._augment = data, schedule.seed, schedule.augment
         self.labels = [int(label) for label in data.labels if label is not None]
         if len(self.labels) != len(data):
             raise FormatError(
@@ -63,9 +65,22 @@ class Cases:
 
     def slab(self, epoch: int, index: int) -> npt.NDArray[np.float32]:
         """One random sampling of a case for one epoch (paper, Methods), float32 (1, 16, row, column)."""
-        volume = self.data.volume(index).hu
-        indices = sampling.slab_indices(len(volume), sampling.training_rng(self._seed, epoch, self.data.ids[index]))
-        return sampling.slab(volume, indices)
+        rng = sampling.training_rng(self._seed, epoch, self.data.ids[index])
+        indices = sampling.slab_indices(self.data.length(index), rng)
+        hu = self.data.slices(index, indices)
+        return sampling.slab(augment(hu, rng) if self._augment else hu, np.arange(len(hu)))
+
+    def fixed_slab(self, epoch: int, index: int) -> npt.NDArray[np.float32]:
+        """One sampling of a case, as it is and the same in every epoch, so that epochs can be compared."""
+        del epoch
+        rng = sampling.test_rng(self._seed, 0, self.data.ids[index])
+        hu = self.data.slices(index, sampling.slab_indices(self.data.length(index), rng))
+        return sampling.slab(hu, np.arange(len(hu)))
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The diagnoses that no case has."""
+        return tuple(label for diagnosis, label in enumerate(LABELS) if diagnosis not in self.labels)
 
     @property
     def digest(self) -> str:

@@ -154,6 +154,21 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> Area:
     return Area(value, max(0.0, value - half), min(1.0, value + half))
 
 
+def macro_auc(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
+    """The mean of the diagnoses' AUCs, each against the rest, of those that have both kinds of cases; None if none has.
+
+    By ranks alone, which takes a thousandth of the time of a whole report.
+    """
+    truth, p = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    areas = []
+    for diagnosis in range(p.shape[1]):
+        positive = truth == diagnosis
+        if positive.any() and not positive.all():
+            above, count = _midranks(p[:, diagnosis])[positive].sum(), int(positive.sum())
+            areas.append((above - count * (count + 1) / 2) / (count * (len(truth) - count)))
+    return float(np.mean(areas)) if areas else None
+
+
 @dataclass(frozen=True)
 class DelongTest:
     """Two AUCs on the same cases: their difference a - b with its 95 % interval, and the two-sided p.

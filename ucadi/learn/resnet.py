@@ -1,0 +1,64 @@
+"""3D-ResNet-50 and -101, a baseline of the paper (Supplementary Tables 6 and 7; Hara, Kataoka and Satoh, CVPR 2018).
+
+Bottleneck blocks of He et al. (2016) with every convolution in three dimensions: 1x1x1, 3x3x3 with the stride, 1x1x1.
+A convolution of 7x7x7 with stride 2 in the plane and a max pool come first; convolutions have no biases.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ucadi.learn.architecture import Architecture
+from ucadi.learn.classifier import Classifier
+from ucadi.learn.norms import norm
+
+EXPANSION = 4
+"""A block's output channels over those of its middle."""
+
+
+class Bottleneck(nn.Module):
+    """(N, C, D, H, W) to (N, 4 width, D/s, H/s, W/s): three convolutions beside a shortcut."""
+
+    def __init__(self, channels: int, width: int, stride: int, kind: str) -> None:
+        super().__init__()
+        out = EXPANSION * width
+        self.conv1, self.norm1 = nn.Conv3d(channels, width, 1, bias=False), norm(kind, width)
+        self.conv2 = nn.Conv3d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.norm2 = norm(kind, width)
+        self.conv3, self.norm3 = nn.Conv3d(width, out, 1, bias=False), norm(kind, out)
+        self.act = nn.ReLU(inplace=True)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels != out:
+            self.shortcut.add_module("conv", nn.Conv3d(channels, out, 1, stride=stride, bias=False))
+            self.shortcut.add_module("norm", norm(kind, out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.norm1(self.conv1(x)))
+        y = self.act(self.norm2(self.conv2(y)))
+        y = self.norm3(self.conv3(y))
+        out: Tensor = self.act(y + self.shortcut(x))
+        return out
+
+
+class ResNet3D(Classifier):
+    """Slabs (N, 1, 16, 128, 128) to logits (N, 4)."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__(architecture)
+        width, kind = architecture.width, architecture.norm
+        self.conv = nn.Conv3d(1, width, kernel_size=7, stride=(1, 2, 2), padding=3, bias=False)
+        self.norm, self.act = norm(kind, width), nn.ReLU(inplace=True)
+        self.pool = nn.MaxPool3d(kernel_size=3, stride=2, padding=1)
+        self.blocks = nn.Sequential()
+        channels = width
+        for stage, depth in enumerate(architecture.blocks):
+            for i in range(depth):
+                stride = 2 if stage > 0 and i == 0 else 1
+                self.blocks.add_module(f"block{stage + 1}_{i + 1}", Bottleneck(channels, width << stage, stride, kind))
+                channels = EXPANSION * width << stage
+        self.classifier = nn.Linear(channels, architecture.classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.pool(self.act(self.norm(self.conv(x))))  # (N, 64, 8, 32, 32)
+        last: Tensor = self.blocks(x)  # (N, 2048, 1, 4, 4)
+        return last

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from looping import Hub, make_hub, make_party, run_until_killed
+from looping import Hub, make_hub, make_party, run_until_killed, write_dataset
 
 from ucadi.commands.audit import audit
 from ucadi.commands.courier import courier_pack, courier_unpack
 from ucadi.commands.roster import roster_add, roster_remove
 from ucadi.commands.round_open import round_open
 from ucadi.commands.round_times import round_times
+from ucadi.commands.split import split
 from ucadi.commands.verify import verify
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.fed.fixedpoint import is_norm
@@ -416,3 +417,16 @@ def test_a_site_recomputes_the_history_with_what_it_keeps(fresh: Hub, model: str
     update_format.write_aggregate(opened, replace(held, total=total), force=True)
     with pytest.raises(MismatchError, match="by the sum that one's own folder opened"):
         audit(hub.exchange, beside=hub.work("site-b"))
+
+
+def test_a_site_trains_on_the_part_that_it_was_told(fresh: Hub, tmp_path: Path) -> None:
+    hub = fresh.copy(tmp_path / "hub")
+    split_file = tmp_path / "split.json"
+    write_dataset(hub.folder / "site-a" / "data.h5", seed=1, cases=12)
+    split(hub.folder / "site-a" / "data.h5", output=split_file, folds=2)
+    hub.site("site-a", split=split_file, part="trainval")
+    (update,) = hub.work("site-a").glob("*.update")
+    examples = update_format.read_update(update).examples
+    assert 0 < examples < 12
+    with pytest.raises(UsageError, match="test part is not for training"):
+        hub.site("site-b", split=split_file, part="test")

@@ -97,11 +97,11 @@ from ucadi.learn.network import build
 from ucadi.learn.recipe import Recipe
 from ucadi.learn.training import train
 
-model = build(Architecture(width=16, size=48), 0)
+model = build(Architecture(width=16, size=64), 0)
 model.saves_memory = sys.argv[1] == "save"
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-slab = lambda epoch, index: np.zeros((1, 16, 48, 48), np.float32)
-train(model, slab, [0, 1] * 4, Recipe(batch_size=8), first_epoch=0, epochs=1)
+slab = lambda epoch, index: np.zeros((1, 16, 64, 64), np.float32)
+train(model, slab, [0, 1] * 3, Recipe(batch_size=6), first_epoch=0, epochs=1)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
@@ -110,7 +110,7 @@ def test_blocks_computed_twice_take_less_memory() -> None:
     taken = [run(sys.executable, "-c", PEAK, how) for how in ("keep", "save")]
     assert all(one.returncode == 0 for one in taken), taken[0].stderr + taken[1].stderr
     keep, save = (int(one.stdout) for one in taken)
-    assert save < 0.75 * keep
+    assert save < 0.85 * keep, f"{save} kB rather than {keep} kB"
 
 
 SHORT = """

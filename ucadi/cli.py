@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -135,7 +136,7 @@ def as_command(function: Callable[..., Any]) -> Callable[..., None]:
             raise _report(
                 UsageError(f"this command needs {module}", hint=f"pip install 'ucadi[{EXTRAS[module]}]'")
             ) from None
-        if result is not None:
+        if result is not None and _speaks():
             typer.echo(json.dumps(dataclasses.asdict(result), default=_plain) if as_json else str(result))
 
     as_json = inspect.Parameter(
@@ -149,6 +150,11 @@ def as_command(function: Callable[..., Any]) -> Callable[..., None]:
     )
     command.__annotations__ = {p.name: p.annotation for p in command.__signature__.parameters.values()}  # type: ignore[attr-defined]
     return command
+
+
+def _speaks() -> bool:
+    """Whether results and progress are this process's to show: under torchrun only the first one's are."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _report(error: UcadiError) -> typer.Exit:
@@ -180,6 +186,9 @@ def _progress_bar(items: Iterable[T], label: str, total: int | None) -> Iterator
     )
 
     console = Console(stderr=True)
+    if not _speaks():
+        yield from items
+        return
     if not console.is_terminal:
         count = 0
         for count, item in enumerate(items, start=1):  # noqa: B007 - the count is printed after the loop

@@ -112,6 +112,10 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="End when so many epochs in a row were no better than the best.", min=1)
     ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where torch has one.")] = "auto",
+    save_memory: Annotated[
+        bool, typer.Option("--save-memory", help="Compute what is within blocks twice rather than keep it.")
+    ] = False,
     checkpoint: Annotated[
         Path | None, typer.Option(help="File to keep the training's state in, and to go on from; removed at the end.")
     ] = None,
@@ -124,9 +128,11 @@ def train(
 
     In a federation the round's plan sets base and hyper-parameters for everyone. Without one, the options
     do, and apply makes the site's own model of the update. With --checkpoint, a training that was stopped
-    goes on from there when the same command is given again, and ends with the same bytes.
+    goes on from there when the same command is given again, and ends with the same bytes. Under torchrun,
+    its processes train as one, each on its share of every batch.
     """
     from ucadi.formats import dataset as dataset_format
+    from ucadi.learn.distributed import joined, own_device
     from ucadi.learn.network import check_input, restore, state_arrays
     from ucadi.learn.training import train as train_network
 
@@ -162,8 +168,11 @@ def train(
         schedule = _alone(read_recipe(recipe), norms, chosen)
 
     epochs = range(first_epoch, first_epoch + schedule.local_epochs)
-    model = restore(weights.architecture, begins)
+    placed = own_device(device)
+    model = restore(weights.architecture, begins).to(placed)
+    model.saves_memory = save_memory
     with ExitStack() as opened:
+        group = opened.enter_context(joined(placed))
         whole = opened.enter_context(dataset_format.open(dataset))
         cases = Cases(split_format.select(whole, split, part), schedule)
         if plan is None and len(set(cases.labels)) == 1:
@@ -195,7 +204,8 @@ def train(
             epochs=len(epochs),
             validation=check,
             resume=checkpoint_format.read(checkpoint, training) if checkpoint else None,
-            hooks=_hooks(checkpoint, checkpoint_minutes, training),
+            hooks=_hooks(checkpoint if group.rank == 0 else None, checkpoint_minutes, training),
+            group=group,
         )
         seconds = perf_counter() - began
     deltas = difference(state_arrays(model), weights.arrays)
@@ -203,9 +213,10 @@ def train(
         deltas = bounded(deltas, schedule.update_norm)
     privacy = _privacy(schedule, len(cases.labels), epochs.stop)
     update = Update(site, weights.digest, len(cases.labels), len(records), deltas, privacy)
-    update_format.write_update(output, update, force=force)
-    if checkpoint:
-        checkpoint.unlink(missing_ok=True)
+    if group.rank == 0:
+        update_format.write_update(output, update, force=force)
+        if checkpoint:
+            checkpoint.unlink(missing_ok=True)
     return TrainResult(
         output,
         site,

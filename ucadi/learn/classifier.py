@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ucadi.learn.architecture import Architecture
 from ucadi.learn.dropblock import DropBlock3D
+from ucadi.learn.memory import recomputed
 
 
 class Classifier(nn.Module):
@@ -24,6 +25,9 @@ class Classifier(nn.Module):
 
     classifier: nn.Linear
 
+    saves_memory: bool = False
+    """Whether training computes the inside of blocks twice rather than keep it."""
+
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
@@ -31,6 +35,13 @@ class Classifier(nn.Module):
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """The last feature map, after its activation, where Grad-CAM looks: (N, 1, 16, H, W) to (N, C, D, H', W')."""
+
+    def through(self, blocks: nn.Sequential, x: Tensor) -> Tensor:
+        """One block after another."""
+        if self.saves_memory and self.training:
+            return recomputed(blocks, x)
+        y: Tensor = blocks(x)
+        return y
 
     def classify(self, features: Tensor) -> Tensor:
         """The logits of a feature map: (N, C, D, H', W') to (N, 4)."""
@@ -40,8 +51,11 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.features(x))
 
-    def drop(self, rate: float, generator: torch.Generator | None) -> None:
-        """From now on any DropBlocks that it has drop `rate` of their voxels, drawn from `generator`, in training."""
+    def drop(self, rate: float, generator: torch.Generator | None, share: tuple[range, int] | None = None) -> None:
+        """From now on any DropBlocks that it has drop `rate` of their voxels, drawn from `generator`, in training.
+
+        `share` says which rows of how large a batch will be given, where they are not all.
+        """
         for module in self.modules():
             if isinstance(module, DropBlock3D):
-                module.rate, module.generator = rate, generator
+                module.rate, module.generator, module.share = rate, generator, share

@@ -69,7 +69,9 @@ class DenseNet3D(Classifier):
     def features(self, x: Tensor) -> Tensor:
         x = self.act(self.norm(self.conv(x)))  # (N, 32, 16, 128, 128)
         x = self.drop_before(x)
-        x = self.blocks(x)  # (N, 96, 16, 128, 128), (N, 112, 8, 64, 64), (N, 120, 4, 32, 32) after the stages
+        x = self.through(
+            self.blocks, x
+        )  # (N, 96, 16, 128, 128), (N, 112, 8, 64, 64), (N, 120, 4, 32, 32) after the stages
         last: Tensor = self.last_act(self.last_norm(x))
         return last
 

@@ -24,6 +24,8 @@ class DropBlock3D(nn.Module):
         self.block_size = block_size
         self.rate = 0.0
         self.generator: torch.Generator | None = None
+        self.share: tuple[range, int] | None = None
+        """Which rows of how large a batch these samples are; None if they are all."""
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` (N, C, D, H, W) with blocks dropped and the rest scaled so that the mean over voxels is kept."""
@@ -38,7 +40,9 @@ class DropBlock3D(nn.Module):
         # dropped with the same probability. (The paper's own blocks keep inside, and drop the middle more
         # often; its equation 1 for their density ignores that blocks overlap.)
         density = 1 - (1 - self.rate) ** (1 / b**3)
-        starts = torch.rand((len(x), 1, *(length + b - 1 for length in volume)), generator=self.generator) < density
+        rows, total = self.share or (range(len(x)), len(x))
+        drawn = torch.rand((total, 1, *(length + b - 1 for length in volume)), generator=self.generator)
+        starts = drawn[rows.start : rows.stop] < density
         dropped = starts.float()
         for kernel in ((b, 1, 1), (1, b, 1), (1, 1, b)):  # grow starts to blocks by axis: 3·b reads instead of b³
             dropped = functional.max_pool3d(dropped, kernel, stride=1)

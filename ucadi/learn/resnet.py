@@ -60,5 +60,4 @@ class ResNet3D(Classifier):
 
     def features(self, x: Tensor) -> Tensor:
         x = self.pool(self.act(self.norm(self.conv(x))))  # (N, 64, 8, 32, 32)
-        last: Tensor = self.blocks(x)  # (N, 2048, 1, 4, 4)
-        return last
+        return self.through(self.blocks, x)  # (N, 2048, 1, 4, 4)

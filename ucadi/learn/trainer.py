@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from ucadi.errors import CapacityError
 from ucadi.learn.classifier import Classifier
+from ucadi.learn.distributed import Group, synchronise_norms
 from ucadi.learn.network import copies, fill, load_arrays, state_arrays
 from ucadi.learn.privacy import private_gradient
 from ucadi.learn.recipe import Recipe, Step, drop_rate, learning_rate, steps_an_epoch
@@ -23,8 +25,10 @@ from ucadi.learn.state import Arrays, TrainingState
 class Trainer:
     """Trains `model` in place, step by step, on so many cases, from a state if one is given."""
 
-    def __init__(self, model: Classifier, recipe: Recipe, cases: int, resume: TrainingState | None) -> None:
-        self.model, self.recipe = model, recipe
+    def __init__(
+        self, model: Classifier, recipe: Recipe, cases: int, resume: TrainingState | None, group: Group
+    ) -> None:
+        self.model, self.recipe, self.group = model, recipe, group
         self.expected = cases / steps_an_epoch(recipe, cases)
         self.device = next(model.parameters()).device
         self.half = recipe.precision == "bfloat16"
@@ -43,6 +47,11 @@ class Trainer:
         self.class_weights = torch.tensor(recipe.loss_weights, device=self.device)
         if resume:
             self._restore(resume)
+        self.network: nn.Module = model
+        if group.size > 1:
+            synchronise_norms(model)
+            # the statistics are the same everywhere as they are, and need not be sent
+            self.network = DistributedDataParallel(model, broadcast_buffers=False)
 
     def _restore(self, state: TrainingState) -> None:
         load_arrays(self.model, state.arrays)
@@ -53,19 +62,24 @@ class Trainer:
             self.optimiser.state[self.parameters[name]]["momentum_buffer"] = tensor
 
     def step(self, step: Step, x: Tensor, y: Tensor) -> tuple[float, NDArray[np.float32]]:
-        """One step on slabs `x` (N, 1, D, H, W) of diagnoses `y` (N): its loss, and the probabilities (N, 4).
+        """One step on slabs `x` (N, 1, D, H, W) of diagnoses `y` (N), which are the group's share of the step's batch.
 
-        Both are of the model before the step. CapacityError when the training diverges.
+        Gives the loss and the probabilities (cases, 4) of the whole batch, both of the model before the step.
+        CapacityError when the training diverges.
         """
-        x, y = x.to(self.device).to(memory_format=self.layout), y.to(self.device)
-        self.model.drop(drop_rate(self.recipe, step.position), _generator(self.recipe.seed, step))
+        share, total = self.group.share(step.cases), len(step.cases)
+        x = x.to(self.device, non_blocking=True).to(memory_format=self.layout)
+        y = y.to(self.device, non_blocking=True)
+        rate, generator = drop_rate(self.recipe, step.position), _generator(self.recipe.seed, step)
+        self.model.drop(rate, generator, (share, total) if self.group.size > 1 else None)
         self.optimiser.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            logits = self._private(step, x, y) if self.recipe.noise else self.model(x).float()  # (N, 4)
-        loss = functional.cross_entropy(logits, y, self.class_weights) if len(y) else torch.zeros(())
-        if not math.isfinite(loss.item()):
+            logits = self._private(step, x, y) if self.recipe.noise else self.network(x).float()  # (N, 4)
+        loss = self._loss(logits, y)
+        value = float(self.group.summed(loss.detach().clone())) / self.group.size
+        if not math.isfinite(value):
             cases = ", ".join(str(case) for case in step.cases)
-            raise _diverged(f"the loss is {loss.item()} in epoch {step.epoch} at cases {cases}")
+            raise _diverged(f"the loss is {value} in epoch {step.epoch} at cases {cases}")
         if not self.recipe.noise:
             loss.backward()  # type: ignore[no-untyped-call]
         for name, anchor in self.anchor.items():
@@ -76,7 +90,15 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.recipe, step.position)
         self.optimiser.step()
-        return loss.item(), logits.detach().softmax(dim=1).cpu().numpy()
+        probabilities = self.group.gathered(logits.detach().softmax(dim=1), share, total)
+        return value, probabilities.cpu().numpy()
+
+    def _loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The weighted cross-entropy. In a group, such that the mean of all processes' is that of the whole batch."""
+        if self.group.size == 1:
+            return functional.cross_entropy(logits, y, self.class_weights) if len(y) else torch.zeros(())
+        weight = self.group.summed(self.class_weights[y].sum())
+        return functional.cross_entropy(logits, y, self.class_weights, reduction="sum") * self.group.size / weight
 
     def _private(self, step: Step, x: Tensor, y: Tensor) -> Tensor:
         """Sets the gradients that a private step takes, and gives the logits."""

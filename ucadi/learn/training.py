@@ -22,8 +22,10 @@ from torch import Tensor
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.learn.architecture import Architecture
 from ucadi.learn.classifier import Classifier
+from ucadi.learn.distributed import ALONE, Group
 from ucadi.learn.inference import predict
 from ucadi.learn.loading import made_ahead
+from ucadi.learn.memory import out_of_memory_explained
 from ucadi.learn.network import checked_slab, load_arrays, state_arrays
 from ucadi.learn.privacy import check_private
 from ucadi.learn.recipe import Recipe, Step, learning_rate, steps
@@ -76,6 +78,7 @@ def train(
     validation: Validation | None = None,
     resume: TrainingState | None = None,
     hooks: Hooks | None = None,
+    group: Group = ALONE,
 ) -> list[EpochRecord]:
     """Trains `model` in place for `epochs` epochs of the recipe's schedule, the first being `first_epoch`.
 
@@ -84,14 +87,15 @@ def train(
     an interruption.
 
     Raises FormatError for no cases or a slab with NaN, MismatchError for shapes, labels or states that do
-    not fit the model, UsageError for epochs beyond the schedule, CapacityError when the training diverges.
+    not fit the model, UsageError for epochs beyond the schedule, CapacityError when the training diverges or
+    there is not memory enough. With a group, every process calls this with the same arguments, but for the hooks.
     """
     _check(model.architecture, labels, recipe, first_epoch, first_epoch + epochs, resume)
     if validation:
         _check_labels(model.architecture, validation.labels)
     # On a CPU every operation of the network gives the same bits again; on a GPU cuDNN has to be asked to.
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
-        run = _Run(model, slab, labels, recipe, validation, hooks or Hooks(), resume)
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False), out_of_memory_explained():
+        run = _Run(model, slab, labels, recipe, validation, hooks or Hooks(), resume, group)
         run.go(resume.next_epoch if resume else first_epoch, first_epoch + epochs)
     return run.records
 
@@ -108,17 +112,20 @@ class _Run:
         validation: Validation | None,
         hooks: Hooks,
         resume: TrainingState | None,
+        group: Group,
     ) -> None:
         state = resume or TrainingState(0, {})
         self.secret_seed = state.secret_seed
         if recipe.noise:
+            if group.size > 1:
+                raise UsageError("a private training is of one process", hint="run it without torchrun")
             check_private(model.architecture.norm, recipe)
             if self.secret_seed is None:
                 self.secret_seed = secrets.randbits(128)
             recipe = replace(recipe, seed=self.secret_seed)
         self.model, self.slab, self.labels, self.recipe = model, slab, labels, recipe
-        self.validation, self.hooks = validation, hooks
-        self.trainer = Trainer(model, recipe, len(labels), resume)
+        self.validation, self.hooks, self.group = validation, hooks, group
+        self.trainer = Trainer(model, recipe, len(labels), resume, group)
         self.records = list(state.records)
         self.best: Arrays = state.best
         self.losses = list(state.losses)
@@ -148,12 +155,15 @@ class _Run:
             load_arrays(model, self.best)
 
     def _load(self, step: Step) -> tuple[Tensor, Tensor]:
-        """The batch of a step: slabs (N, 1, 16, H, W) and diagnoses (N)."""
-        architecture = self.model.architecture
-        x = np.empty((len(step.cases), 1, architecture.slices, architecture.size, architecture.size), np.float32)
-        for place, case in zip(x, map(int, step.cases), strict=True):
+        """This process's share of a step's batch: slabs (N, 1, 16, H, W) and diagnoses (N)."""
+        architecture, share = self.model.architecture, self.group.share(step.cases)
+        cases = [int(case) for case in step.cases[share.start : share.stop]]
+        x = torch.empty((len(cases), 1, architecture.slices, architecture.size, architecture.size))
+        for place, case in zip(x.numpy(), cases, strict=True):
             place[:] = checked_slab(self.slab(step.epoch, case), case, architecture)
-        return torch.from_numpy(x), torch.tensor([self.labels[i] for i in step.cases], dtype=torch.int64)
+        y = torch.tensor([self.labels[case] for case in cases], dtype=torch.int64)
+        pinned = self.trainer.device.type == "cuda"  # such memory is copied to the GPU while this goes on
+        return (x.pin_memory(), y.pin_memory()) if pinned else (x, y)
 
     def _end_epoch(self, step: Step) -> None:
         self.trainer.require_finite(step.epoch)

@@ -75,7 +75,9 @@ class Xception3D(Classifier):
     def features(self, x: Tensor) -> Tensor:
         x = self.act(self.norm1(self.conv1(x)))  # (N, 32, 8, 64, 64)
         x = self.act(self.norm2(self.conv2(x)))  # (N, 64, 8, 64, 64)
-        x = self.exit(self.middle(self.entry(x)))  # (N, 728, 1, 8, 8), then (N, 1024, 1, 4, 4)
+        x = self.exit(
+            self.through(self.middle, self.through(self.entry, x))
+        )  # (N, 728, 1, 8, 8), then (N, 1024, 1, 4, 4)
         x = self.act(self.separable1(x))
         last: Tensor = self.act(self.separable2(x))  # (N, 2048, 1, 4, 4)
         return last

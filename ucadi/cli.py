@@ -26,6 +26,7 @@ from ucadi.commands.courier import courier_pack, courier_unpack
 from ucadi.commands.decrypt import decrypt
 from ucadi.commands.encrypt import encrypt
 from ucadi.commands.evaluate import evaluate
+from ucadi.commands.export import export
 from ucadi.commands.gradcam import gradcam
 from ucadi.commands.init import init
 from ucadi.commands.inspect import inspect_file
@@ -73,6 +74,11 @@ EXTRAS = {
     "sklearn": "evaluation",
     "matplotlib": "evaluation",
     "dp_accounting": "privacy",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "export",
+    "openvino": "fast",
+    "tensorboard": "logs",
 }
 """The extra of the package that brings each optional module."""
 
@@ -216,6 +222,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     predict,
     evaluate,
     gradcam,
+    export,
     keygen,
     encrypt,
     aggregate,

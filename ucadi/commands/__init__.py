@@ -35,6 +35,8 @@ Seed = Annotated[int | None, typer.Option(help="Seed of order, sampling and Drop
 
 Headroom = Annotated[int, typer.Option(help="Ranges are 2^HEADROOM times the base's.", min=0, max=16)]
 
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where torch has one.")]
+
 PrecisionOption = Annotated[str | None, typer.Option("--precision", help="float32 or bfloat16 [default: float32].")]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from ucadi.commands import Force, Part, SplitFile
+from ucadi.commands import Device, Force, Part, SplitFile
 from ucadi.errors import UsageError
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import split as split_format
@@ -48,11 +48,16 @@ def predict(
     split: SplitFile = None,
     part: Part = None,
     seed: Annotated[int, typer.Option(help="Seed of the samplings.", min=0)] = 0,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Norms folded, bfloat16, OpenVINO: what this machine has of it.")
+    ] = False,
+    device: Device = "auto",
     force: Force = False,
 ) -> PredictResult:
     """Give each case its probabilities: five independent samplings of 16 slices, each kept.
 
     Their average is the diagnosis (paper, Methods); evaluate takes it. Several models see the same samplings.
+    With --fast, probabilities may differ by a hundredth.
     """
     from ucadi.ct.sampling import TEST_SAMPLINGS
     from ucadi.formats import dataset as dataset_format
@@ -62,7 +67,7 @@ def predict(
         data = split_format.select(whole, split, part)
         for weights_path, path in zip(model, paths, strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
-            predictions_format.write(path, _predict(data, weights_path, seed), force=force)
+            predictions_format.write(path, _predict(data, weights_path, seed, device, fast=fast), force=force)
         return PredictResult(paths, len(data), TEST_SAMPLINGS)
 
 
@@ -75,12 +80,13 @@ def _outputs(output: Path, dataset: Path, models: Sequence[Path]) -> tuple[Path,
     return tuple(output / stem / f"{dataset.stem}.predictions" for stem in stems)
 
 
-def _predict(data: Dataset, model: Path, seed: int) -> Predictions:
-    from ucadi.learn import inference
+def _predict(data: Dataset, model: Path, seed: int, device: str, *, fast: bool) -> Predictions:
+    from ucadi.learn import engines, inference
+    from ucadi.learn.distributed import own_device
     from ucadi.learn.network import check_input, restore
 
     weights = weights_format.read(model)
-    network = restore(weights.architecture, weights.arrays)
+    network = restore(weights.architecture, weights.arrays).to(own_device(device))
     check_input(network, data.size, data.path.name)
     slabs = track(_slabs(data, seed), f"predicting with {model.stem[:16]}", total=len(data))
     return Predictions(
@@ -89,7 +95,7 @@ def _predict(data: Dataset, model: Path, seed: int) -> Predictions:
         tuple(data.ids),
         tuple(data.patients),
         np.array([UNLABELLED if label is None else label for label in data.labels], dtype=np.int32),
-        np.stack(list(inference.predict(network, slabs))),
+        np.stack(list(inference.predict(network, slabs, engines.fastest(network) if fast else None))),
     )
 
 

@@ -13,6 +13,7 @@ import typer
 
 from ucadi.commands import (
     BatchSize,
+    Device,
     DropRate,
     Force,
     LearningRate,
@@ -112,7 +113,7 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="End when so many epochs in a row were no better than the best.", min=1)
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where torch has one.")] = "auto",
+    device: Device = "auto",
     save_memory: Annotated[
         bool, typer.Option("--save-memory", help="Compute what is within blocks twice rather than keep it.")
     ] = False,

@@ -10,21 +10,26 @@ from numpy.typing import NDArray
 
 from ucadi.errors import FormatError, MismatchError
 from ucadi.learn.classifier import Classifier
+from ucadi.learn.engines import Engine, exact
 
 
-def predict(model: Classifier, slabs: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+def predict(
+    model: Classifier, slabs: Iterable[NDArray[np.float32]], engine: Engine | None = None
+) -> Iterator[NDArray[np.float32]]:
     """For each case's slabs (repeats, 1, 16, H, W) their probabilities (repeats, 4), one case at a time.
 
     A case's repeats are one batch and no two cases share one, so that what a case gets never depends on
-    which others are asked for. Always float32, also for networks trained in bfloat16.
+    which others are asked for. Float32, also for networks trained in bfloat16, unless an `engine` is given (see
+    `ucadi.learn.engines`).
     Raises MismatchError for slabs of another shape than the network's, FormatError for values not finite.
     """
     model.eval()
     device = next(model.parameters()).device
+    run = engine or exact(model)
     for case, slab in enumerate(slabs):
         x = as_input(model, slab, case).to(device)  # (repeats, 1, 16, H, W)
         with torch.inference_mode():  # inside the loop: the mode must not leak to whoever iterates
-            probabilities = model(x).softmax(dim=1)  # (repeats, 4)
+            probabilities = run(x)  # (repeats, 4)
         yield probabilities.cpu().numpy()
 
 

@@ -60,7 +60,7 @@ def histogram(
     datasets = sorted(name for one in held for name in one.datasets)
     if len(set(datasets)) != len(datasets):
         raise MismatchError("a dataset is counted twice", hint="give each site's predictions or histogram once")
-    counts = np.sum([one.counts for one in held], axis=0, dtype=np.int64)
+    counts = np.stack([one.counts for one in held]).sum(axis=0)
     histogram_format.write(output, Histogram(held[0].model, tuple(datasets), counts), force=force)
     negatives, positives = (int(n) for n in counts.sum(axis=1))
     area = scoring.auc(counts) if negatives and positives else None

@@ -52,7 +52,10 @@ def compare(
     decisions = [mcnemar(right[a], right[b]) for a, b in pairs]
     area_p, decision_p = holm([test.p for test in areas]), holm([test.p for test in decisions])
     return tuple(
-        Comparison(a, b, *tests) for (a, b), *tests in zip(pairs, areas, area_p, decisions, decision_p, strict=True)
+        Comparison(a, b, area, area_holm, decision, decision_holm)
+        for (a, b), area, area_holm, decision, decision_holm in zip(
+            pairs, areas, area_p, decisions, decision_p, strict=True
+        )
     )
 
 

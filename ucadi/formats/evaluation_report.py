@@ -21,7 +21,7 @@ body { font: 14px/1.45 system-ui, sans-serif; color: #222; max-width: 1200px; ma
 h2 { margin-top: 2em; border-bottom: 1px solid #ccc }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-size: 11px; font-variant-numeric: tabular-nums }
-th, td { padding: .3em .6em; border-bottom: 1px solid #ddd; text-align: left; overflow-wrap: anywhere; min-width: 3em }
+th, td { padding: .3em .6em; border-bottom: 1px solid #ddd; text-align: left; overflow-wrap: break-word }
 img { max-width: 360px; width: 32%; vertical-align: top }
 .notice { color: #a05a00 }
 @media print { @page { size: A4 landscape; margin: 12mm } body { margin: 0; max-width: none }

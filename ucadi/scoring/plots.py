@@ -87,7 +87,7 @@ def reliability_png(curves: Sequence[tuple[str, Calibration]], title: str = "") 
             axes.scatter(x, y, s=10 + 90 * cases / cases.sum(), color=colour, zorder=2)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal", title=title)
         axes.set(xlabel="predicted probability", ylabel="share with COVID-19")
-        _finish(axes, "upper left")
+        _finish(axes, "lower right")
         return _png(figure)
 
 
@@ -108,7 +108,7 @@ def decision_png(curves: Sequence[tuple[str, Sequence[Benefit]]], title: str = "
         return _png(figure)
 
 
-def _finish(axes: Axes, corner: Literal["upper left", "upper right"]) -> None:
+def _finish(axes: Axes, corner: Literal["lower right", "upper right"]) -> None:
     axes.grid(color="0.92", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc=corner, fontsize=7.5, framealpha=0.9, edgecolor="none")

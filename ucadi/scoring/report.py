@@ -96,8 +96,8 @@ def _dataset(
         pictures.append(("decision curves", plots.decision_png(decision, "decision curve")))
     for model, held in reports.items():
         if name in held:
-            two = plots.confusion_png(held[name].covid.confusion, ("others", "covid"), f"{model}, two classes")
-            four = plots.confusion_png(held[name].confusion, LABELS, f"{model}, four classes")
+            two = plots.confusion_png(held[name].covid.confusion, ("others", "covid"), model)
+            four = plots.confusion_png(held[name].confusion, LABELS, model)
             pictures += [(f"confusion of {model}, two classes", two), (f"confusion of {model}, four classes", four)]
     return Section(f"Dataset {name}", pictures=tuple(pictures))
 

@@ -156,6 +156,8 @@ def test_histograms_of_sites_give_the_pooled_auc(files: tuple[list[Path], list[P
     for site, path in (("n", north), ("s", south)):
         run("histogram", path, "-o", tmp_path / site)
     found = run("histogram", tmp_path / "s", tmp_path / "n", "-o", tmp_path / "sum")
+    facts = run("inspect", tmp_path / "sum")["facts"]
+    assert facts["covid"] + facts["others"] == 120
     histogram([north, south], output=tmp_path / "direct")
     assert (tmp_path / "sum").read_bytes() == (tmp_path / "direct").read_bytes()
     pooled = evaluate([north, south]).reports["federated"]["pooled"].covid.auc

@@ -132,7 +132,7 @@ def as_command(function: Callable[..., Any]) -> Callable[..., None]:
         try:
             if "as_json" in signature.parameters:
                 options["as_json"] = as_json
-            with show_with(_progress_bar):
+            with show_with(_progress_bar, _note):
                 result = function(*args, **options)
         except UcadiError as error:
             raise _report(error) from None
@@ -178,6 +178,11 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy
         return value.tolist()
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _note(line: str) -> None:
+    if _speaks():
+        print(line, file=sys.stderr, flush=True)
 
 
 def _progress_bar(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:

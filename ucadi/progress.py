@@ -15,7 +15,11 @@ T = TypeVar("T")
 Renderer = Callable[[Iterable[T], str, int | None], Iterator[T]]
 """A renderer takes what `track` takes and yields the same items while it shows how far they are."""
 
+Writer = Callable[[str], None]
+"""Shows a line beside the progress."""
+
 _renderer: Renderer[object] | None = None
+_writer: Writer | None = None
 
 
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
@@ -28,12 +32,19 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
     yield from _renderer(items, label, total)  # type: ignore[misc]
 
 
+def note(line: str) -> None:
+    """Shows a line about how the work goes, where anything is shown."""
+    if _writer is not None:
+        _writer(line)
+
+
 @contextmanager
-def show_with(renderer: Renderer[object]) -> Iterator[None]:
-    """Shows progress with `renderer` as long as the context lasts."""
-    global _renderer
-    previous, _renderer = _renderer, renderer
+def show_with(renderer: Renderer[object], writer: Writer | None = None) -> Iterator[None]:
+    """Shows progress with `renderer`, and notes with `writer`, as long as the context lasts."""
+    global _renderer, _writer
+    previous = _renderer, _writer
+    _renderer, _writer = renderer, writer
     try:
         yield
     finally:
-        _renderer = previous
+        _renderer, _writer = previous

@@ -38,10 +38,11 @@ from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats import split as split_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
-from ucadi.formats.container import Metadata, file_digest
+from ucadi.formats.container import file_digest
 from ucadi.formats.output import refuse_existing
 from ucadi.formats.schedules import RecipeFile
 from ucadi.labels import LABELS
+from ucadi.rounds.reporting import Report
 from ucadi.rounds.round import Round
 from ucadi.rounds.training import Cases, check_round, identity, recipe_of
 from ucadi.scoring.metrics import macro_auc
@@ -49,7 +50,7 @@ from ucadi.splitting import TEST
 
 if TYPE_CHECKING:
     from ucadi.formats.dataset import Dataset
-    from ucadi.learn.training import Hooks, Validation
+    from ucadi.learn.training import Validation
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,10 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="End when so many epochs in a row were no better than the best.", min=1)
     ] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Folder for epochs.csv and curve.png, anew after each epoch.")
+    ] = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard.")] = None,
     device: Device = "auto",
     save_memory: Annotated[
         bool, typer.Option("--save-memory", help="Compute what is within blocks twice rather than keep it.")
@@ -135,6 +140,7 @@ def train(
     from ucadi.formats import dataset as dataset_format
     from ucadi.learn.distributed import joined, own_device
     from ucadi.learn.network import check_input, restore, state_arrays
+    from ucadi.learn.training import Hooks
     from ucadi.learn.training import train as train_network
 
     if part == TEST:
@@ -174,6 +180,7 @@ def train(
     model.saves_memory = save_memory
     with ExitStack() as opened:
         group = opened.enter_context(joined(placed))
+        first = group.rank == 0
         whole = opened.enter_context(dataset_format.open(dataset))
         cases = Cases(split_format.select(whole, split, part), schedule)
         if plan is None and len(set(cases.labels)) == 1:
@@ -205,7 +212,12 @@ def train(
             epochs=len(epochs),
             validation=check,
             resume=checkpoint_format.read(checkpoint, training) if checkpoint else None,
-            hooks=_hooks(checkpoint if group.rank == 0 else None, checkpoint_minutes, training),
+            hooks=Hooks(
+                score=macro_auc,
+                report=Report(schedule.total_epochs, log, tensorboard) if first else None,
+                checkpoint=partial(checkpoint_format.write, checkpoint, training) if checkpoint and first else None,
+                checkpoint_seconds=60 * checkpoint_minutes,
+            ),
             group=group,
         )
         seconds = perf_counter() - began
@@ -214,7 +226,7 @@ def train(
         deltas = bounded(deltas, schedule.update_norm)
     privacy = _privacy(schedule, len(cases.labels), epochs.stop)
     update = Update(site, weights.digest, len(cases.labels), len(records), deltas, privacy)
-    if group.rank == 0:
+    if first:
         update_format.write_update(output, update, force=force)
         if checkpoint:
             checkpoint.unlink(missing_ok=True)
@@ -287,13 +299,3 @@ def _alone(recipe: RecipeFile, norms: Path | None, chosen: dict[str, Any]) -> Sc
     if recipe.server != FEDAVG or recipe.local_norms or norms is not None:
         raise UsageError("without a plan there are no others to share with", hint="leave out server and norms")
     return schedule_of(recipe, **chosen)
-
-
-def _hooks(checkpoint: Path | None, minutes: float, training: Metadata) -> Hooks:
-    from ucadi.learn.training import Hooks
-
-    return Hooks(
-        score=macro_auc,
-        checkpoint=partial(checkpoint_format.write, checkpoint, training) if checkpoint else None,
-        checkpoint_seconds=60 * minutes,
-    )

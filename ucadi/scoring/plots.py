@@ -53,8 +53,8 @@ def roc_png(curves: Sequence[Curve], title: str = "", readers: Sequence[tuple[st
     """
     from sklearn.metrics import roc_curve  # a second to import
 
-    with _figure(4.8, 4.9) as figure:
-        axes = _axes(figure, 0.65, 0.55, 4.0, 4.0)
+    with blank_figure(4.8, 4.9) as figure:
+        axes = placed_axes(figure, 0.65, 0.55, 4.0, 4.0)
         axes.plot([0, 1], [0, 1], color="0.75", linewidth=0.8, dashes=(4, 3), zorder=1)
         for (name, labels, scores), colour in zip(curves, _cycle(len(curves)), strict=True):
             truth, s = checked(labels, scores)
@@ -72,7 +72,7 @@ def roc_png(curves: Sequence[Curve], title: str = "", readers: Sequence[tuple[st
             loc="lower right", fontsize=7.5, frameon=True, framealpha=0.9, edgecolor="none", title="AUC [95 % interval]"
         )
         legend.get_title().set_fontsize(7.5)
-        return _png(figure)
+        return as_png(figure)
 
 
 def reliability_png(curves: Sequence[tuple[str, Calibration]], title: str = "") -> bytes:
@@ -124,8 +124,8 @@ def confusion_png(confusion: ArrayLike, labels: Sequence[str] = LABELS, title: s
         raise MismatchError(f"the confusion matrix is {counts.shape} for {len(labels)} labels")
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 0.8 * len(labels)  # inches
-    with _figure(side + 1.5, side + 1.0) as figure:
-        axes = _axes(figure, 1.4, 0.6, side, side)
+    with blank_figure(side + 1.5, side + 1.0) as figure:
+        axes = placed_axes(figure, 1.4, 0.6, side, side)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.15)  # short of the darkest, for the text's sake
         for (row, column), count in np.ndenumerate(counts):
             ink = "white" if shares[row, column] > 0.6 else "0.15"
@@ -139,7 +139,7 @@ def confusion_png(confusion: ArrayLike, labels: Sequence[str] = LABELS, title: s
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         _white_grid(axes, len(labels))
-        return _png(figure)
+        return as_png(figure)
 
 
 def montage_png(
@@ -164,21 +164,21 @@ def montage_png(
     tall = tile * height / width
     figure_width, figure_height = columns * (tile + gap) + gap + right, rows * (tall + gap) + top + bottom
     level, window = LUNG_WINDOW_HU
-    with _figure(figure_width, figure_height, background="black") as figure:
+    with blank_figure(figure_width, figure_height, background="black") as figure:
         for number, index in enumerate(chosen):
             row, column = divmod(number, columns)
             x, y = gap + column * (tile + gap), figure_height - top - row * (tall + gap) - tall
-            axes = _axes(figure, x, y, tile, tall)
+            axes = placed_axes(figure, x, y, tile, tall)
             axes.set_axis_off()
             grey = (volume_hu[index] - level) / window + 0.5
             axes.imshow(grey, interpolation="bicubic", cmap="gray", vmin=0, vmax=1)
             axes.imshow(heatmap[index], interpolation="bilinear", cmap=_overlay(), vmin=0, vmax=1)
             _annotate(axes, index, slices)
-        bar = _axes(figure, figure_width - right + 0.12, bottom, 0.13, figure_height - top - bottom - gap)
+        bar = placed_axes(figure, figure_width - right + 0.12, bottom, 0.13, figure_height - top - bottom - gap)
         _scale(bar, (LUNG_HU - level) / window + 0.5)
         figure.text(gap / figure_width, 1 - 0.5 * top / figure_height, title, color="white", fontsize=10, va="center")
         figure.text(gap / figure_width, 0.5 * bottom / figure_height, NOTICE, color="#ffb000", fontsize=8, va="center")
-        return _png(figure)
+        return as_png(figure)
 
 
 def _spread(heatmap: NDArray[np.floating], count: int) -> list[int]:
@@ -221,7 +221,7 @@ def _scale(axes: Axes, lung: float) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
+def placed_axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
     """Axes at a place in inches from the lower left corner."""
     across, along = figure.get_size_inches()
     return figure.add_axes((x / across, y / along, width / across, height / along))
@@ -239,7 +239,7 @@ def _cycle(count: int, of: Sequence[str] = COLOURS) -> list[str]:
 
 
 @contextmanager
-def _figure(width: float, height: float, background: str = "white") -> Iterator[Figure]:
+def blank_figure(width: float, height: float, background: str = "white") -> Iterator[Figure]:
     """A figure of so many inches in matplotlib's default style; drawn and saved inside the context."""
     with matplotlib.style.context("default"):
         figure = Figure(figsize=(width, height), dpi=DPI, facecolor=background)
@@ -247,7 +247,7 @@ def _figure(width: float, height: float, background: str = "white") -> Iterator[
         yield figure
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     # Without the name and version of matplotlib inside.
     figure.savefig(buffer, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})

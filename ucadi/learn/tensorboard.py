@@ -1,0 +1,32 @@
+"""Epochs for TensorBoard. Its files name machine and time, so they are for one's own eyes and no artefacts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ucadi.learn.state import EpochRecord
+
+
+class Board:
+    """A folder that TensorBoard shows; a training that goes on replaces what it had written of the same epochs."""
+
+    def __init__(self, folder: Path) -> None:
+        import tensorboard  # noqa: F401 - torch would say in other words that it is missing
+
+        self._folder = folder
+        self._shown = 0
+
+    def show(self, records: Sequence[EpochRecord]) -> None:
+        """Adds the records that are new since the last call."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        new = records[self._shown :]
+        writer = SummaryWriter(self._folder, purge_step=new[0].epoch if self._shown == 0 else None)
+        for record in new:
+            for name, value in asdict(record).items():
+                if name != "epoch" and value is not None:
+                    writer.add_scalar(name.replace("validation_", "validation/"), value, record.epoch)
+        writer.close()
+        self._shown = len(records)

@@ -77,8 +77,8 @@ def roc_png(curves: Sequence[Curve], title: str = "", readers: Sequence[tuple[st
 
 def reliability_png(curves: Sequence[tuple[str, Calibration]], title: str = "") -> bytes:
     """Observed shares against predicted probabilities; the area of a mark grows with the cases in its bin."""
-    with _figure(4.8, 4.9) as figure:
-        axes = _axes(figure, 0.65, 0.55, 4.0, 4.0)
+    with blank_figure(4.8, 4.9) as figure:
+        axes = placed_axes(figure, 0.65, 0.55, 4.0, 4.0)
         axes.plot([0, 1], [0, 1], color="0.75", linewidth=0.8, dashes=(4, 3), zorder=1)
         for (name, held), colour in zip(curves, _cycle(len(curves)), strict=True):
             x, y = [b.predicted for b in held.bins], [b.observed for b in held.bins]
@@ -88,13 +88,13 @@ def reliability_png(curves: Sequence[tuple[str, Calibration]], title: str = "") 
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal", title=title)
         axes.set(xlabel="predicted probability", ylabel="share with COVID-19")
         _finish(axes, "lower right")
-        return _png(figure)
+        return as_png(figure)
 
 
 def decision_png(curves: Sequence[tuple[str, Sequence[Benefit]]], title: str = "") -> bytes:
     """Net benefit of models, of calling all positive and of calling none, against the threshold."""
-    with _figure(5.6, 4.2) as figure:
-        axes = _axes(figure, 0.75, 0.55, 4.65, 3.25)
+    with blank_figure(5.6, 4.2) as figure:
+        axes = placed_axes(figure, 0.75, 0.55, 4.65, 3.25)
         for (name, curve), colour in zip(curves, _cycle(len(curves)), strict=True):
             x = [b.threshold for b in curve]
             axes.plot(x, [b.model for b in curve], color=colour, linewidth=1.6, label=name)
@@ -105,7 +105,7 @@ def decision_png(curves: Sequence[tuple[str, Sequence[Benefit]]], title: str = "
         axes.set(xlim=(0, 1), ylim=(-0.05, 1.1 * max(top, treat_all[0]) + 0.02), title=title)
         axes.set(xlabel="threshold probability", ylabel="net benefit")
         _finish(axes, "upper right")
-        return _png(figure)
+        return as_png(figure)
 
 
 def _finish(axes: Axes, corner: Literal["lower right", "upper right"]) -> None:

@@ -75,7 +75,7 @@ def one_stream(folder: Path, size: int) -> None:
     def get(number: int) -> None:
         here = folder / f"here{number}"
         here.mkdir()
-        with relay.client("site-b") as client:
+        with relay.client("site-a") as client:
             client.get([entry for entry in client.entries() if entry.name.endswith(".x")], Store(here))
 
     ways: dict[str, Callable[[int], object]] = {

@@ -99,7 +99,7 @@ def write_dataset(path: Path, seed: int, cases: int = 4) -> None:
         identity = f"{seed:08x}{number:08x}"
         label = Diagnosis(number % 4)
         made.append(Case(identity, identity, label, volume, volume.positions_mm, {}, "ab" * 32, ()))
-    dataset.write(path, made, [], size=SIZE, attributes={})
+    dataset.write(path, made, [], size=SIZE, attributes={}, force=True)
 
 
 def make_party(folder: Path, name: str, seed: int) -> None:

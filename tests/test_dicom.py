@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -339,6 +340,17 @@ def test_bits_above_bits_stored_are_ignored(tmp_path: Path) -> None:
     assert_is_body(read(save(tmp_path / "a", datasets)))
 
 
+def test_pixels_end_where_they_say(tmp_path: Path) -> None:
+    """What follows Pixel Data is never taken for pixels; too many are no harm."""
+    short, long = series(), series()
+    short[4].PixelData = short[4].PixelData[:-200]
+    short[4].add_new(0xFFFCFFFC, "OB", bytes(400))
+    long[4].PixelData += bytes(200)
+    scan = read(save(tmp_path / "a", short))
+    assert (scan.unreadable, scan.interpolated) == (("0004.dcm",), 1)
+    assert_is_body(read(save(tmp_path / "b", long)))
+
+
 def test_signed_values_of_twelve_bits(tmp_path: Path) -> None:
     datasets = series(BitsStored=12, HighBit=11, PixelRepresentation=1, RescaleIntercept=0)
     for dataset in datasets:
@@ -539,6 +551,19 @@ def test_without_a_decoder_the_hint_says_which_to_install(tmp_path: Path, monkey
         instance_module._decodable.cache_clear()
     assert caught.reason is Reason.NO_DECODER
     assert "pip install" in str(caught.hint)
+
+
+def test_large_private_elements_are_not_read_with_the_header(tmp_path: Path) -> None:
+    (dataset,) = series(1)
+    dataset.private_block(0x0011, "VENDOR", create=True).add_new(1, "OB", bytes(40_000_000))
+    save(tmp_path / "a", [dataset])
+    tracemalloc.start()
+    try:
+        assert read_header(tmp_path / "a" / "0000.dcm").reason is None
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000
 
 
 # The choice of a series

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ucadi.errors import FormatError, MismatchError
+from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.learn.architecture import Architecture
 from ucadi.learn.classifier import Classifier
-from ucadi.learn.gradcam import activation_maps, gradcam, place
+from ucadi.learn.gradcam import METHODS, activation_maps, gradcam, place
 from ucadi.learn.network import build
 from ucadi.learn.recipe import Recipe
 from ucadi.learn.training import train
@@ -65,6 +65,47 @@ def test_is_the_class_activation_map(model: Classifier, diagnosis: int) -> None:
     np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-5)
     # ... and the mean over places, plus the bias, is the logit.
     np.testing.assert_allclose(maps.mean(axis=(1, 2, 3)) + bias[diagnosis], logits[:, diagnosis], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_its_formula_in_numpy(model: Classifier, method: str) -> None:
+    """At the last layer the gradient is known: the linear layer's row over the number of places."""
+    x = torch.from_numpy(slabs())
+    with torch.no_grad():
+        features = model.features(x).numpy().astype(np.float64)
+    places = features[0, 0].size
+    g = model.classifier.weight.detach().numpy().astype(np.float64)[2] / places  # (C,)
+    total = features.sum(axis=(2, 3, 4))  # (N, C)
+    weights = {
+        "grad-cam": np.broadcast_to(places * g, total.shape),
+        "hires-cam": np.broadcast_to(places * g, total.shape),
+        "layer-cam": np.broadcast_to(places * np.maximum(g, 0), total.shape),
+        "grad-cam++": places * g**2 / (2 * g**2 + total * g**3) * np.maximum(g, 0),
+    }
+    expected = np.einsum("nc,nczyx->nzyx", weights[method], features)
+    maps = activation_maps(model, x, 2, method).numpy()[:, 0]
+    np.testing.assert_allclose(maps, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_any_layer_can_be_looked_at(model: Classifier, method: str) -> None:
+    x = torch.from_numpy(slabs())
+    last = activation_maps(model, x, 1, method)
+    torch.testing.assert_close(activation_maps(model, x, 1, method, "last_act"), last, rtol=1e-3, atol=1e-5)
+    assert activation_maps(model, x, 1, method, "act").shape == (3, 1, 8, 16, 16)
+    with pytest.raises(UsageError, match="has no layer 'nowhere'"):
+        activation_maps(model, x, 1, method, "nowhere")
+    with pytest.raises(UsageError, match="has no places"):
+        activation_maps(model, x, 1, method, "classifier")
+    with pytest.raises(UsageError, match="no method"):
+        activation_maps(model, x, 1, "eye-cam")
+
+
+def test_randomised_weights_change_the_map(model: Classifier) -> None:
+    """The sanity check of Adebayo et al. (NeurIPS 2018): an explanation that ignores the weights would stay."""
+    before = gradcam(model, slabs(), 1).values
+    after = gradcam(build(TINY, 1).eval(), slabs(), 1).values
+    assert abs(np.corrcoef(before.ravel(), after.ravel())[0, 1]) < 0.5
 
 
 def test_range_shape_and_maxima(model: Classifier) -> None:

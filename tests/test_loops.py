@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from looping import Hub, make_hub, make_party, run_until_killed
+from looping import Hub, make_hub, make_party, run_until_killed, write_dataset
 
 from ucadi.commands.audit import audit
 from ucadi.commands.courier import courier_pack, courier_unpack
 from ucadi.commands.roster import roster_add, roster_remove
 from ucadi.commands.round_open import round_open
-from ucadi.errors import FormatError, MismatchError
+from ucadi.commands.round_times import round_times
+from ucadi.commands.split import split
+from ucadi.commands.verify import verify
+from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.fed.fixedpoint import is_norm
 from ucadi.formats import handover as handover_format
 from ucadi.formats import keys as key_format
@@ -362,3 +368,65 @@ def test_norms_that_stay_at_home_are_kept_from_round_to_round(fresh: Hub, tmp_pa
     # the second round began with the norms that the first had made: running means went on from there
     means = [name for name in norms if name.endswith("running_mean")]
     assert all(abs(two[name]).sum() > abs(one[name]).sum() for name in means)
+
+
+def test_only_the_coordinators_own_clock_counts_and_one_that_went_back_waits(fresh: Hub, tmp_path: Path) -> None:
+    hub = fresh.copy(tmp_path / "hub")
+    for site in ("site-a", "site-b"):
+        hub.site(site)
+    plan = hub.exchange / "rounds" / "0001" / "plan.json"
+    os.utime(plan, (time.time() + 86_400, time.time() + 86_400))  # the clock has gone back a day since
+    assert hub.coordinate(deadline=60).waiting_for == "uploads of round 1: site-c"
+    os.utime(plan, (time.time() - 61, time.time() - 61))
+    assert hub.coordinate(deadline=60).rounds[1] == "closed"
+
+
+def test_verify_tells_of_a_whole_directory_and_times_account_for_its_rounds(fresh: Hub, tmp_path: Path) -> None:
+    hub = fresh.copy(tmp_path / "hub")
+    for site in ("site-a", "site-b"):
+        hub.site(site)
+    hub.coordinate(deadline=0)
+    (hub.exchange / "rounds" / "0001" / "uploads" / "site-c.enc").write_bytes(b"no ciphertext")
+    for site in ("site-a", "site-b"):
+        hub.site(site)
+    hub.coordinate()
+    first, second = verify([hub.exchange]).rounds
+    assert (first.state, first.contributed, first.missing) == ("closed", ("site-a", "site-b"), ("site-c",))
+    assert list(first.refused) == ["site-c.enc"]
+    assert second.state == "open"
+    (times,) = round_times(hub.exchange).rounds
+    assert (times.round, times.sites) == (1, 2)
+    sizes = [(hub.exchange / "rounds/0001" / name).stat().st_size for name in ("uploads/site-a.enc", "aggregate.enc")]
+    assert times.transfer == pytest.approx(sum(sizes) / 900_000)
+    parts = (times.training, times.encryption, times.aggregation, times.decryption)
+    assert all(part is not None and part >= 0 for part in parts)
+    assert times.total == pytest.approx(times.transfer + sum(part or 0 for part in parts))
+    with pytest.raises(UsageError, match="verified under their round's plan"):
+        verify([hub.exchange / "rounds/0001/aggregate.enc"])
+
+
+def test_a_site_recomputes_the_history_with_what_it_keeps(fresh: Hub, model: str, tmp_path: Path) -> None:
+    hub = fresh.copy(tmp_path / "hub")
+    assert hub.play() == model
+    assert audit(hub.exchange).rounds[1].base == "not recomputed: the opened sum is not at hand"
+    assert audit(hub.exchange, beside=hub.work("site-b")).rounds[1].base == "recomputed"
+    (opened,) = hub.work("site-b").glob("round-0001-*.aggregate")
+    held = update_format.read_aggregate(opened)
+    total = held.total.copy()
+    total[1] += 1
+    update_format.write_aggregate(opened, replace(held, total=total), force=True)
+    with pytest.raises(MismatchError, match="by the sum that one's own folder opened"):
+        audit(hub.exchange, beside=hub.work("site-b"))
+
+
+def test_a_site_trains_on_the_part_that_it_was_told(fresh: Hub, tmp_path: Path) -> None:
+    hub = fresh.copy(tmp_path / "hub")
+    split_file = tmp_path / "split.json"
+    write_dataset(hub.folder / "site-a" / "data.h5", seed=1, cases=12)
+    split(hub.folder / "site-a" / "data.h5", output=split_file, folds=2)
+    hub.site("site-a", split=split_file, part="trainval")
+    (update,) = hub.work("site-a").glob("*.update")
+    examples = update_format.read_update(update).examples
+    assert 0 < examples < 12
+    with pytest.raises(UsageError, match="test part is not for training"):
+        hub.site("site-b", split=split_file, part="test")

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from federation import Federation, make_federation
+from series import save, slice_dataset
 
 VALUES = 30_000_000
 MODEL_BYTES = 4 * VALUES
@@ -43,6 +45,28 @@ def run(federation: Federation, command: str, inputs: list[Path], output: str, k
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return path
+
+
+STUDY = """
+import resource, sys
+from pathlib import Path
+from ucadi.ct.parallel import Job, Scan, read_one
+
+resource.setrlimit(resource.RLIMIT_DATA, (1_000_000_000, 1_000_000_000))
+scan = read_one(Job(Path(sys.argv[1]), 128, 40))
+assert isinstance(scan, Scan), scan
+assert scan.volume.hu.shape == (1000, 128, 128)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits what a process may allocate as Linux does")
+def test_a_study_of_a_thousand_slices_in_less_than_a_gigabyte(tmp_path: Path) -> None:
+    hu = np.random.default_rng(0).integers(-1000, 400, (512, 512)).astype(np.int16)
+    for number in range(1000):
+        save(tmp_path, [slice_dataset(hu, (0, 0, 0.5 * number))], [f"{number}.dcm"])
+    done = subprocess.run([sys.executable, "-c", STUDY, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 MANY_FILES = """

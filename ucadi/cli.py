@@ -28,6 +28,7 @@ from ucadi.commands.encrypt import encrypt
 from ucadi.commands.evaluate import evaluate
 from ucadi.commands.export import export
 from ucadi.commands.gradcam import gradcam
+from ucadi.commands.histogram import histogram
 from ucadi.commands.init import init
 from ucadi.commands.inspect import inspect_file
 from ucadi.commands.keygen import keygen
@@ -226,6 +227,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     train,
     predict,
     evaluate,
+    histogram,
     gradcam,
     export,
     keygen,

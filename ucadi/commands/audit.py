@@ -11,7 +11,7 @@ import typer
 from ucadi.errors import SignatureError
 from ucadi.formats import roster as roster_format
 from ucadi.formats.exchange import Exchange, Kind
-from ucadi.rounds.auditing import AuditedRound, audit_rounds
+from ucadi.rounds.auditing import Aside, AuditedRound, audit_rounds
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,14 @@ def audit(
     coordinator: Annotated[
         str | None, typer.Option(help="Fingerprint that the coordinator told: fail if it is another's.")
     ] = None,
+    beside: Annotated[
+        Path | None, typer.Option("--with", help="Folder of models and opened sums, such as the one of site run.")
+    ] = None,
 ) -> AuditResult:
     """Check a federation's rounds from the first to the last, as far as their files are at hand.
 
     Signatures, the chain of receipts, uploads and sums, and that each round begins with the model that the one
-    before leads to. Needs no key.
+    before leads to. Needs no key. A coordinator that leads by digests has no models; a site has, and says --with.
     """
     folder = Exchange(exchange)
     roster = roster_format.read(folder.path(Kind.ROSTER, 0))
@@ -51,4 +54,9 @@ def audit(
             f"{exchange}: signed by {roster.coordinator.name} with fingerprint {fingerprint}",
             hint="this is not your coordinator's: do not use it",
         )
-    return AuditResult(roster.federation, roster.coordinator.name, fingerprint, audit_rounds(folder))
+    return AuditResult(
+        roster.federation,
+        roster.coordinator.name,
+        fingerprint,
+        audit_rounds(folder, Aside() if beside is None else Aside.read(beside)),
+    )

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
-from ucadi.errors import FormatError, MismatchError
+from ucadi import __version__
+from ucadi.errors import FormatError, MismatchError, UsageError
+from ucadi.formats import casetable
 from ucadi.formats import predictions as predictions_format
+from ucadi.formats.output import refuse_existing
 from ucadi.formats.predictions import UNLABELLED, Predictions
 from ucadi.labels import LABELS
 
 if TYPE_CHECKING:
+    from ucadi.scoring.comparison import Comparison
     from ucadi.scoring.metrics import Area, Rate, Report
+    from ucadi.scoring.study import Cases, Details
 
 POOLED = "pooled"
 
@@ -27,8 +32,24 @@ class EvaluateResult:
     """A report by model and dataset, and one over all datasets of a model where it has several."""
 
     reports: dict[str, dict[str, Report]]
+    details: dict[str, dict[str, Details]] = field(default_factory=dict)
+    """By model and dataset, where more than the reports was asked for."""
+    comparisons: dict[str, tuple[Comparison, ...]] = field(default_factory=dict)
+    """By dataset, every pair of models."""
 
     def __str__(self) -> str:
+        lines = [self._reports()]
+        for model, datasets in self.details.items():
+            for name, held in datasets.items():
+                lines += ["", f"{model}, {name}", *held.lines()]
+        for name, pairs in self.comparisons.items():
+            lines += ["", f"models compared on {name}: difference in AUC, p of DeLong's and McNemar's tests by Holm"]
+            for c in pairs:
+                spread = f"{c.auc.difference:+.3f} [{c.auc.low:+.3f}, {c.auc.high:+.3f}]"
+                lines.append(f"  {c.a} - {c.b}  {spread}  {c.auc_p_holm:.3g}  {c.decisions_p_holm:.3g}")
+        return "\n".join(lines)
+
+    def _reports(self) -> str:
         models, several = self.reports, len(self.reports) > 1
         if not several and len(next(iter(models.values()))) == 1:
             (report,) = next(iter(models.values())).values()
@@ -41,37 +62,120 @@ def evaluate(
         list[Path], typer.Argument(help="Predictions of labelled cases: MODEL/DATASET.predictions, or any files.")
     ],
     *,
-    threshold: Annotated[float, typer.Option(help="Probability from which a case is called COVID-19.")] = 0.5,
+    threshold: Annotated[
+        float | None, typer.Option(help="Probability from which a case is called COVID-19 [default: 0.5].")
+    ] = None,
+    validation: Annotated[
+        list[Path] | None, typer.Option(help="Predictions of validation cases, for --point and the temperature.")
+    ] = None,
+    point: Annotated[
+        str | None, typer.Option(help="Choose the threshold on validation: youden, or sensitivity=0.95.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="case, or patient: the mean of a patient's CTs.")] = "case",
+    compare: Annotated[bool, typer.Option("--compare", help="Test every pair of models on the same cases.")] = False,
+    readers: Annotated[
+        Path | None, typer.Option(help="CSV of radiologists' decisions: case,reader,decision (1 is COVID-19).")
+    ] = None,
+    subgroups: Annotated[Path | None, typer.Option(help="CSV of groups to report on: case,group.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Folder to write: a page, JSON and CSV.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing report.")] = False,
 ) -> EvaluateResult:
     """Say how good predictions are: sensitivity, specificity, AUC, confusion matrices, with 95 % intervals.
 
     Of one file, all figures. Of several, a table: models, told apart by the folders of their files, against
-    datasets, named by the files, and all datasets of a model pooled.
+    datasets, named by the files, and all datasets of a model pooled. The further options add bootstrap intervals
+    that draw patients, calibration, tests between models, readers and subgroups.
     """
-    from ucadi.scoring import metrics
+    from ucadi.scoring import comparison, metrics, study
 
+    if by not in ("case", "patient"):
+        raise UsageError(f"--by {by}", hint="--by case, or --by patient")
+    if by == "patient" and (readers or subgroups):
+        raise UsageError("readers and subgroups are of cases", hint="leave out --by patient")
+    if point is not None and (threshold is not None or not validation):
+        raise UsageError(
+            "an operating point is chosen on validation cases", hint="--validation FILE, and no --threshold"
+        )
+    if report is not None:
+        refuse_existing(report, force=force)
     by_model: dict[str, dict[str, Predictions]] = defaultdict(dict)
     for path in predictions:
         by_model[path.parent.name][path.stem] = _labelled(path)
-    reports: dict[str, dict[str, Report]] = {}
+    pooled: dict[str, dict[str, Cases]] = {}
+    thresholds: dict[str, float] = {}
+    tuning: dict[str, Cases | None] = {}
     for model, datasets in by_model.items():
         if len({held.model for held in datasets.values()}) > 1:
             raise MismatchError(
                 f"{model}: its files are predictions of several models", hint="keep each model's in a folder of its own"
             )
+        _check_disjoint(model, list(datasets.values()))
         groups = {name: [held] for name, held in datasets.items()}
         if len(datasets) > 1:
             groups[POOLED] = list(datasets.values())
-            _check_disjoint(model, groups[POOLED])
-        reports[model] = {
-            name: metrics.evaluate(
-                np.concatenate([held.labels for held in group]),
-                np.concatenate([held.mean for held in group]),
-                threshold,
-            )
-            for name, group in groups.items()
+        pooled[model] = {name: _cases(group, by) for name, group in groups.items()}
+        tuning[model] = _validation(model, list(datasets.values()), validation or [], by)
+        thresholds[model] = study.threshold(tuning[model], point, 0.5 if threshold is None else threshold)
+    reports = {
+        model: {name: metrics.evaluate(c.labels, c.probabilities, thresholds[model]) for name, c in groups.items()}
+        for model, groups in pooled.items()
+    }
+    if not (validation or compare or readers or subgroups or report or by == "patient"):
+        return EvaluateResult(reports)
+
+    decisions = casetable.read_readers(readers) if readers else {}
+    members = casetable.read_groups(subgroups) if subgroups else {}
+    details = {
+        model: {
+            name: study.details(c, thresholds[model], tuning[model], decisions, members) for name, c in groups.items()
         }
-    return EvaluateResult(reports)
+        for model, groups in pooled.items()
+    }
+    comparisons = {}
+    if compare:
+        for name in next(iter(pooled.values())):
+            labels, scores = study.aligned({model: groups.get(name) for model, groups in pooled.items()}, name)
+            comparisons[name] = comparison.compare(labels, scores, thresholds)
+    result = EvaluateResult(reports, details, comparisons)
+    if report is not None:
+        from ucadi.formats import evaluation_report  # brings matplotlib
+        from ucadi.scoring import report as report_sections
+
+        provenance = {
+            "version": __version__,
+            "unit": by,
+            "operating_point": point or "given",
+            "models": {model: next(iter(held.values())).model for model, held in by_model.items()},
+            "datasets": {name: d.dataset for held in by_model.values() for name, d in held.items()},
+        }
+        sections = report_sections.sections(pooled, reports, details, comparisons, provenance)
+        evaluation_report.write(report, sections, {"provenance": provenance, **asdict(result)}, force=force)
+    return result
+
+
+def _cases(group: Sequence[Predictions], by: str) -> Cases:
+    from ucadi.scoring import study
+
+    cases = study.Cases(
+        tuple(case for held in group for case in held.cases),
+        tuple(patient for held in group for patient in held.patients),
+        np.concatenate([held.labels for held in group]),
+        np.concatenate([held.mean for held in group]),
+    )
+    return study.per_patient(cases) if by == "patient" else cases
+
+
+def _validation(model: str, tested: Sequence[Predictions], paths: Sequence[Path], by: str) -> Cases | None:
+    """The validation cases that this model predicted; no patient of theirs may be tested on."""
+    held = [one for one in map(_labelled, paths) if one.model == tested[0].model]
+    if not held:
+        if paths:
+            raise MismatchError(f"{model}: no validation predictions of this model", hint="predict with it, too")
+        return None
+    _check_disjoint(f"validation of {model}", held)
+    if {p for one in held for p in one.patients} & {p for one in tested for p in one.patients}:
+        raise MismatchError(f"{model}: patients are in validation and test", hint="choose on other patients: split")
+    return _cases(held, by)
 
 
 def _labelled(path: Path) -> Predictions:
@@ -79,6 +183,8 @@ def _labelled(path: Path) -> Predictions:
     missing = int((held.labels == UNLABELLED).sum())
     if missing:
         raise FormatError(f"{path}: {missing} cases have no label", hint="only labelled cases can be evaluated")
+    if len(set(held.cases)) != len(held.cases):
+        raise MismatchError(f"{path}: a case stands twice in it", hint="predict each case once")
     return held
 
 

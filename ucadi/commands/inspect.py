@@ -14,6 +14,7 @@ from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container, signed
 from ucadi.formats import handover as handover_format
+from ucadi.formats import histogram as histogram_format
 from ucadi.formats import keys as key_format
 from ucadi.formats import partial as partial_format
 from ucadi.formats import plan as plan_format
@@ -210,6 +211,8 @@ def _container(held: Container, name: str) -> dict[str, Any]:
             return {"base": training.get("base"), "epochs": training.get("epochs"), "goes_on_at": [epoch, step]}
         case predictions_format.FORMAT:
             return _predictions(held.metadata, held)
+        case histogram_format.FORMAT:
+            return _histogram(held.metadata, held)
         case other:
             raise FormatError(f"{name}: a {other} file, which this program does not know")
 
@@ -224,6 +227,11 @@ def _sizes(held: Container) -> dict[str, Any]:
         "polynomials": len(held.tensors["ciphertext"]),
         "receivers": held.tensors["sealed"].shape[-2],
     }
+
+
+def _histogram(metadata: Metadata, held: Container) -> dict[str, Any]:
+    without, having = (int(n) for n in held.tensors["counts"].sum(axis=1))
+    return {"model": metadata["model"], "datasets": metadata["datasets"], "covid": having, "others": without}
 
 
 def _predictions(metadata: Metadata, held: Container) -> dict[str, Any]:

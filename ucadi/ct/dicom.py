@@ -61,7 +61,7 @@ def read_headers(path: Path) -> list[Instance]:
                 return []
             if stored_as == CTImageStorage and "Rows" not in dataset:
                 raise RefusedError(Reason.UNREADABLE, "ends within its header")
-            return instances(path, dataset)
+            return instances(path, dataset, file.tell())
     except RefusedError:
         raise
     except Exception as error:  # a parser of broken input raises whatever it likes; all of it means the same
@@ -82,8 +82,9 @@ class PixelReader:
 
     def __init__(self) -> None:
         self._path: Path | None = None
-        self._dataset = Dataset()
+        self._data = b""
         self._digest = b""
+        self._parsed: Dataset | None = None
 
     def read(self, instance: Instance) -> Pixels:
         """The pixels of a usable image. Padding becomes air, and nothing lies below air.
@@ -102,23 +103,49 @@ class PixelReader:
         hu, flags = _hounsfield(stored, instance)
         return Pixels(hu, self._digest, flags)
 
-    def _stored(self, instance: Instance) -> npt.NDArray[np.integer]:
-        if instance.bits_stored > 8 and self._dataset.file_meta.TransferSyntaxUID in jpeg12.SYNTAXES:
-            return jpeg12.decode(self._dataset, instance.frame)
-        if self._dataset.file_meta.TransferSyntaxUID == GE_PRIVATE:
-            self._dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-            self._dataset.PixelData = np.frombuffer(self._dataset.PixelData, np.uint16).byteswap().tobytes()
-        return pixel_array(self._dataset, index=instance.frame)
-
     def _open(self, path: Path) -> None:
         if path == self._path:
             return
-        self._path = None
-        data = path.read_bytes()
-        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-        if "TransferSyntaxUID" not in dataset.file_meta:
-            dataset.file_meta.TransferSyntaxUID = transfer_syntax(dataset)
-        self._dataset, self._digest, self._path = dataset, hashlib.sha256(data).digest(), path
+        self._path = self._parsed = None
+        self._data = path.read_bytes()
+        self._digest, self._path = hashlib.sha256(self._data).digest(), path
+
+    def _stored(self, instance: Instance) -> npt.NDArray[np.integer]:
+        if instance.bits_stored > 8 and self._data.startswith(_PIXEL_DATA, instance.pixels_at):
+            return self._plain(instance)
+        dataset = self._dataset
+        syntax = dataset.file_meta.TransferSyntaxUID
+        if instance.bits_stored > 8 and syntax in jpeg12.SYNTAXES:
+            return jpeg12.decode(dataset, instance.frame)
+        if syntax == GE_PRIVATE:
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            dataset.PixelData = np.frombuffer(dataset.PixelData, np.uint16).byteswap().tobytes()
+        return pixel_array(dataset, index=instance.frame)
+
+    def _plain(self, instance: Instance) -> npt.NDArray[np.integer]:
+        """Uncompressed values of 16 bits, straight from the file: its header is known and not parsed again."""
+        explicit = self._data[instance.pixels_at + 4 : instance.pixels_at + 6] in (b"OW", b"OB")
+        begin = instance.pixels_at + (12 if explicit else 8)
+        rows, columns = instance.shape
+        frame = 2 * rows * columns
+        if int.from_bytes(self._data[begin - 4 : begin], "little") < (instance.frame + 1) * frame:
+            raise ValueError("Pixel Data end before the frame does")
+        dtype = np.dtype("<i2" if instance.signed else "<u2")
+        values = np.frombuffer(self._data, dtype, rows * columns, begin + instance.frame * frame)
+        return values.reshape(rows, columns)
+
+    @property
+    def _dataset(self) -> Dataset:
+        """The open file as pydicom parses it."""
+        if self._parsed is None:
+            self._parsed = pydicom.dcmread(io.BytesIO(self._data), force=True)
+            if "TransferSyntaxUID" not in self._parsed.file_meta:
+                self._parsed.file_meta.TransferSyntaxUID = transfer_syntax(self._parsed)
+        return self._parsed
+
+
+_PIXEL_DATA = b"\xe0\x7f\x10\x00"
+"""The tag (7FE0,0010) in little endian."""
 
 
 def _hounsfield(stored: npt.NDArray[np.integer], instance: Instance) -> tuple[HounsfieldArray, frozenset[str]]:
@@ -128,13 +155,21 @@ def _hounsfield(stored: npt.NDArray[np.integer], instance: Instance) -> tuple[Ho
     padding, flags = _padding(stored, instance)
     values = _significant_bits(stored, instance.bits_stored)
     if slope == 1 and intercept.is_integer() and abs(intercept) < 1 << 15:
-        hu = values.astype(np.int32) + np.int32(intercept)
+        # Clipped first, so that the sum fits 16 bits.
+        low, high = (int(np.clip(end - intercept, *_range(values))) for end in (AIR_HU, np.iinfo(np.int16).max))
+        hu = values.clip(low, high).astype(np.int16) + np.int16(intercept)
+        np.maximum(hu, AIR_HU, out=hu)
     else:
-        hu = np.rint(values * slope + intercept)
-    hu = np.clip(hu, AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
+        hu = np.rint(values * slope + intercept).clip(AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
     if padding is not None:
         hu[padding] = AIR_HU
     return hu, flags
+
+
+def _range(values: npt.NDArray[np.integer]) -> tuple[int, int]:
+    """Least and greatest number of an array's type."""
+    limits = np.iinfo(values.dtype)
+    return int(limits.min), int(limits.max)
 
 
 def _padding(

@@ -68,9 +68,10 @@ class Instance:
     frame: its index in the file. reason: why it cannot be used, or None; what follows is only meaningful then.
     acquisition: what sets apart images at the same place. position: centre of the first pixel. across, down:
     unit vectors along which the column and the row index grow. spacing_mm: (between rows, between columns).
-    rescale: (slope, intercept) from stored values to HU. padding: the least and the greatest stored value that
-    mean padding, as written in the header. facts: what a dataset keeps of the header. patient: Patient ID, by which a
-    folder with several is told; it is written nowhere.
+    rescale: (slope, intercept) from stored values to HU. pixels_at: byte of the file at which its Pixel Data begin, 0
+    if they need a decoder. padding: the least and the greatest stored value that mean padding, as in the header.
+    header: its elements, for `tags.technical`. patient: Patient ID, by which a folder with several is told; it is
+    written nowhere.
     """
 
     path: Path
@@ -89,20 +90,22 @@ class Instance:
     thickness_mm: float
     rescale: tuple[float, float]
     bits_stored: int
+    signed: bool
+    pixels_at: int
     padding: tuple[float, float] | None
     compressed: bool
     lossy: bool
-    facts: dict[str, str | float]
+    header: Dataset
 
 
-def instances(path: Path, dataset: Dataset) -> list[Instance]:
-    """The images of a file: one, or for an enhanced CT one a frame."""
+def instances(path: Path, dataset: Dataset, end: int) -> list[Instance]:
+    """The images of a file: one, or for an enhanced CT one a frame. `end` is the byte at which its header ends."""
     syntax = transfer_syntax(dataset)
     if text(dataset, "SOPClassUID") in _ENHANCED:
-        frames = [_instance(path, index, frame, syntax) for index, frame in enumerate(_frames(dataset))]
+        frames = [_instance(path, index, frame, syntax, end) for index, frame in enumerate(_frames(dataset))]
         if frames:
             return frames
-    return [_instance(path, 0, dataset, syntax)]
+    return [_instance(path, 0, dataset, syntax, end)]
 
 
 def transfer_syntax(dataset: Dataset) -> UID:
@@ -112,6 +115,7 @@ def transfer_syntax(dataset: Dataset) -> UID:
     return UID(dataset.file_meta.get("TransferSyntaxUID", default))
 
 
+_PLAIN = {ImplicitVRLittleEndian, ExplicitVRLittleEndian}
 _ENHANCED = {EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _STRUCTURED_REPORT = "1.2.840.10008.5.1.4.1.1.88."
@@ -154,7 +158,7 @@ def _lay_over(frame: Dataset, groups: Dataset) -> None:
                 frame.update(item)
 
 
-def _instance(path: Path, frame: int, dataset: Dataset, syntax: UID) -> Instance:
+def _instance(path: Path, frame: int, dataset: Dataset, syntax: UID, end: int) -> Instance:
     position = numbers(dataset, "ImagePositionPatient", 3)
     orientation = numbers(dataset, "ImageOrientationPatient", 6)
     spacing = numbers(dataset, "PixelSpacing", 2)
@@ -178,10 +182,12 @@ def _instance(path: Path, frame: int, dataset: Dataset, syntax: UID) -> Instance
         thickness_mm=number(dataset, "SliceThickness") or math.nan,
         rescale=(number(dataset, "RescaleSlope") or math.nan, _or_nan(number(dataset, "RescaleIntercept"))),
         bits_stored=integer(dataset, "BitsStored"),
+        signed=integer(dataset, "PixelRepresentation") == 1,
+        pixels_at=end if syntax in _PLAIN else 0,
         padding=None if padding is None else (padding, padding if limit is None else limit),
         compressed=_is_encapsulated(syntax),
         lossy=words(dataset, "LossyImageCompression") == ("01",) or syntax in _LOSSY_SYNTAXES,
-        facts=tags.technical(dataset),
+        header=dataset,
     )
 
 
@@ -189,12 +195,12 @@ def _unusable(dataset: Dataset, syntax: UID) -> Reason | None:
     """Why an image cannot be part of a CT volume, whatever its geometry; the most telling reason first."""
     sop_class = text(dataset, "SOPClassUID")
     kinds = {word.upper() for word in words(dataset, "ImageType")}
-    photometric = words(dataset, "PhotometricInterpretation")
+    photometric, modality = words(dataset, "PhotometricInterpretation"), words(dataset, "Modality")
     slope, intercept = number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")
     bits, stored = integer(dataset, "BitsAllocated"), integer(dataset, "BitsStored")
     checks = (
         (Reason.SECONDARY_CAPTURE, sop_class.startswith((_SECONDARY_CAPTURE, _STRUCTURED_REPORT))),
-        (Reason.NOT_CT, words(dataset, "Modality") not in ((), ("CT",))),
+        (Reason.NOT_CT, modality not in ((), ("CT",))),
         (Reason.LOCALIZER, "LOCALIZER" in kinds),
         (Reason.SECONDARY_CAPTURE, bool(kinds & _CAPTURES)),
         (Reason.REFORMATTED, "DERIVED" in kinds and bool(kinds & (_REFORMATS | _RENDERINGS))),
@@ -203,7 +209,7 @@ def _unusable(dataset: Dataset, syntax: UID) -> Reason | None:
         (Reason.COLOUR, photometric not in ((), ("MONOCHROME2",))),
         (Reason.MULTI_FRAME, integer(dataset, "NumberOfFrames", 1) > 1),
         (Reason.NOT_CT, sop_class not in ("", CTImageStorage, *_ENHANCED)),
-        (Reason.NOT_CT, not (words(dataset, "Modality") or sop_class)),
+        (Reason.NOT_CT, not (modality or sop_class)),
         (Reason.NO_RESCALE, slope is None or intercept is None),
         (Reason.INVALID_RESCALE, slope is not None and slope <= 0),
         (Reason.NOT_HOUNSFIELD, text(dataset, "RescaleType").upper() not in _HOUNSFIELD_TYPES),

@@ -15,6 +15,7 @@ from ucadi.ct.instance import Instance
 from ucadi.ct.refusals import Reason, RefusedError, SetAside
 from ucadi.ct.series import Series, list_series, preference
 from ucadi.ct.stack import SAME_PLACE_MM, Grid, Line, Vector, affine, fill, regular_grid, shift
+from ucadi.ct.tags import technical
 from ucadi.ct.volume import Affine, HounsfieldArray, Volume, canonical, clip_hu, resize_slice, resized_affine
 
 SCAN_SUFFIXES = (*nifti.SUFFIXES, archive.SUFFIX, ".dcm")
@@ -183,7 +184,7 @@ def _read_series(series: Series, size: int | None, min_slices: int) -> Scan:
     }
     return Scan(
         volume=canonical(Volume(fill(grid, places, planes), stack.affine(grid))),
-        tags=series.instances[0].facts,
+        tags=technical(series.instances[0].header),
         digest=_series_digest(digests),
         flags=tuple(sorted(flags | {name for name, applies in observed.items() if applies})),
         slices=len(planes),

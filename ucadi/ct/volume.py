@@ -16,9 +16,13 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 HounsfieldArray = npt.NDArray[np.int16]
 Affine = npt.NDArray[np.float64]
@@ -96,21 +100,9 @@ def resize_slice(plane: HounsfieldArray, rows: int, columns: int) -> HounsfieldA
     """One slice, int16 (row, column), resized to (rows, columns); see `resize`."""
     if plane.shape == (rows, columns):
         return plane
-    halfway = _resize_rows(plane, rows)
-    exact = _resize_rows(halfway.T, columns).T
-    resized: HounsfieldArray = np.rint(exact).astype(np.int16)
-    return resized
-
-
-def _resize_rows(plane: npt.NDArray[np.generic], rows: int) -> npt.NDArray[np.float64]:
-    """The first axis resized: a product with a banded matrix, one band after the other.
-
-    No BLAS: its threads cost more than they bring on planes of this size, tenfold on a busy machine.
-    """
-    taps, weights = _band(plane.shape[0], rows)
-    resized = np.zeros((rows, plane.shape[1]))
-    for tap, weight in zip(taps, weights, strict=True):
-        resized += weight[:, np.newaxis] * plane[tap]
+    halfway = _band(plane.shape[0], rows) @ plane.astype(np.float64)
+    exact = _band(plane.shape[1], columns) @ np.ascontiguousarray(halfway.T)
+    resized: HounsfieldArray = np.rint(exact.T).astype(np.int16)
     return resized
 
 
@@ -126,12 +118,15 @@ def resized_affine(affine: Affine, old: tuple[int, ...], new: tuple[int, ...]) -
 
 
 @functools.lru_cache(maxsize=32)
-def _band(source: int, target: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """The triangle filter that resizes an axis: which rows make each row and with what weight, both (taps, target).
+def _band(source: int, target: int) -> sparse.csr_array:
+    """The triangle filter that resizes an axis: a sparse matrix (target, source) with a few weights in each row.
 
     The filter is as wide as the larger of the two grids' steps: shrinking averages, enlarging interpolates.
-    The weights of a row are multiples of 2^-18 and their sum is exactly 1.
+    The weights of a row are multiples of 2^-18 and their sum is exactly 1. Sparse, and so without BLAS, whose
+    threads cost more than they bring on planes of this size, tenfold on a busy machine.
     """
+    from scipy import sparse  # a coordinator's machine has none, and reads this module on the way to others
+
     scale = source / target
     width = max(scale, 1.0)
     centres = scale * (np.arange(target) + 0.5)
@@ -141,11 +136,9 @@ def _band(source: int, target: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[n
     weights /= weights.sum(axis=0)
     units = np.rint(weights * 2**WEIGHT_BITS)
     units[units.argmax(axis=0), np.arange(target)] += 2**WEIGHT_BITS - units.sum(axis=0)
-    taps, units = np.clip(taps, 0, source - 1), units / 2**WEIGHT_BITS
-    used = units.any(axis=1)
-    taps, units = taps[used], units[used]
-    taps.flags.writeable = units.flags.writeable = False  # shared by all callers through the cache
-    return taps, units
+    used = units > 0
+    rows = np.broadcast_to(np.arange(target), taps.shape)[used]
+    return sparse.csr_array((units[used] / 2**WEIGHT_BITS, (rows, taps[used])), shape=(target, source))
 
 
 def canonical(volume: Volume) -> Volume:

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from ucadi.commands import KeyFile, RosterFile
+from ucadi.commands import KeyFile, Part, RosterFile, SplitFile
 from ucadi.commands.apply import apply
 from ucadi.commands.decrypt import decrypt
 from ucadi.commands.encrypt import encrypt
@@ -64,6 +64,8 @@ def site_run(
     dataset: Annotated[Path, typer.Option(help="The dataset to train on, from preprocess.")],
     roster: RosterFile,
     key: KeyFile,
+    split: SplitFile = None,
+    part: Part = None,
     test: Annotated[Path | None, typer.Option(help="A dataset to evaluate each new model on.")] = None,
     work: Annotated[
         Path | None,
@@ -97,7 +99,7 @@ def site_run(
     private = Private(key.with_suffix(".work") if work is None else work)
     exchange.mkdir(parents=True, exist_ok=True)
     folder, events = Exchange(exchange), Events(as_json=as_json)
-    options = Options(dataset, test, clip=clip, publish_model=publish_model, publish_metrics=publish_metrics)
+    options = Options(dataset, split, part, test, clip, publish_model, publish_metrics)
     site = Site(folder, roster_format.read(roster), keys, key, private, options, events)
     with line_to(relay, relay_card, keys, folder, events) as line:
         _run(site, line, once=once, rounds=rounds, poll=poll)
@@ -122,6 +124,8 @@ class Options:
     """What a site does with its rounds."""
 
     dataset: Path
+    split: Path | None
+    part: str | None
     test: Path | None
     clip: bool
     publish_model: bool
@@ -220,6 +224,8 @@ class Site:
                 roster=roster,
                 site=self.keys.name,
                 output=update,
+                split=self.options.split,
+                part=self.options.part,
                 norms=self._norms(number, this),
                 checkpoint=self.private.of_round(this, "checkpoint"),
             )

@@ -26,6 +26,8 @@ ABANDONED_SECONDS = 7 * 24 * 3600.0
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _BLOCK = 1 << 20
+_EARLY = 16 << 20
+"""Bytes after which writing to the disk begins."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ class Incoming:
             os.ftruncate(self._handle, 0)
         self._sha256 = digest_of(self._handle)
         self.received = os.fstat(self._handle).st_size
+        self._begun_to_write = self.received
         os.lseek(self._handle, self.received, os.SEEK_SET)
 
     def append(self, data: bytes | memoryview) -> None:
@@ -165,8 +168,16 @@ class Incoming:
                 self._sha256.update(view[:written])
                 self.received += written
                 view = view[written:]
+            self._write_early()
         except OSError as error:
             raise self._disk_error(error) from None
+
+    def _write_early(self) -> None:
+        """Has the system begin to write what has come, without waiting, so that little is left to flush at the end."""
+        if self.received - self._begun_to_write >= _EARLY and hasattr(os, "posix_fadvise"):
+            length = self.received - self._begun_to_write
+            os.posix_fadvise(self._handle, self._begun_to_write, length, os.POSIX_FADV_DONTNEED)
+            self._begun_to_write = self.received
 
     def publish(self) -> None:
         """Makes the complete file appear under its name, for good.

@@ -6,9 +6,9 @@ Needs no key. A break is an error that names its round; what could not be looked
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ucadi.errors import CapacityError, FormatError, MismatchError
@@ -46,7 +46,22 @@ class _Ended:
     digest: str | None
 
 
-def audit_rounds(exchange: Exchange) -> tuple[AuditedRound, ...]:
+@dataclass(frozen=True)
+class Aside:
+    """What an auditor has beside the exchange: weights by their digest, opened sums by their plan's."""
+
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    opened: Mapping[str, Path] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> Aside:
+        """Finds weights and opened sums in a folder, a site's private one for instance."""
+        weights = {file_digest(path): path for path in sorted(folder.glob("*.weights"))}
+        opened = {update_format.read_aggregate(path).plan: path for path in sorted(folder.glob("*.aggregate"))}
+        return cls(weights, opened)
+
+
+def audit_rounds(exchange: Exchange, aside: Aside) -> tuple[AuditedRound, ...]:
     """Audits all rounds in order; MismatchError names the first that does not follow from what was before."""
     numbers = exchange.rounds()
     _check_plans(exchange, numbers)
@@ -57,7 +72,7 @@ def audit_rounds(exchange: Exchange) -> tuple[AuditedRound, ...]:
             if before is not None and before.receipt is None:
                 raise MismatchError(f"opened though round {before.number} has no receipt", hint=_ASK)
             this = read_round(exchange, number)
-            base = _check_base(exchange, number, this.plan.base, before)
+            base = _check_base(exchange, aside, number, this.plan.base, before)
             found = read_receipt(exchange, number, this)
             ended = _Ended(number, this, *(found or (None, None)))
             if ended.receipt is not None:
@@ -66,7 +81,7 @@ def audit_rounds(exchange: Exchange) -> tuple[AuditedRound, ...]:
             before = ended
     if before is not None and (following := exchange.model(before.number + 1)).exists():
         with _naming(before.number + 1):
-            _check_base(exchange, before.number + 1, file_digest(following), before)
+            _check_base(exchange, aside, before.number + 1, file_digest(following), before)
     return tuple(audited)
 
 
@@ -85,7 +100,7 @@ def _check_chain(receipt: Receipt, before: _Ended | None, number: int) -> None:
         raise MismatchError("its receipt does not follow the receipt of the round before", hint=_ASK)
 
 
-def _check_base(exchange: Exchange, number: int, base: str, before: _Ended | None) -> str:
+def _check_base(exchange: Exchange, aside: Aside, number: int, base: str, before: _Ended | None) -> str:
     """Says how the digest `base`, which a round begins with, follows from the round before."""
     model = exchange.model(number)
     if model.exists() and file_digest(model) != base:
@@ -98,19 +113,23 @@ def _check_base(exchange: Exchange, number: int, base: str, before: _Ended | Non
         if base != before.this.plan.base:
             raise MismatchError(f"begins with other weights than round {before.number}, which is void", hint=_ASK)
         return "that of the round before, which is void"
-    opened = exchange.places(Kind.OPENED, before.number)
+    opened = {place.site: exchange.root / place.name for place in exchange.places(Kind.OPENED, before.number)}
+    if (own := aside.opened.get(before.this.plan_digest)) is not None:
+        opened["one's own folder"] = own
     if not opened:
         return "not recomputed: the opened sum is not at hand"
-    if not exchange.model(before.number).exists():
+    published = exchange.model(before.number)
+    weights = published if published.exists() else aside.weights.get(before.this.plan.base)
+    if weights is None:
         return "not recomputed: the weights before are not at hand"
     wrong: list[str] = []
-    for place in opened:
+    for whose, path in opened.items():
         try:
-            led_to = _recompute(exchange, before, before.receipt, exchange.root / place.name)
+            led_to = _recompute(weights, before, before.receipt, path)
         except (FormatError, MismatchError):
             led_to = None
         if led_to != base:
-            wrong.append(place.site)
+            wrong.append(whose)
     if len(wrong) == len(opened):
         raise MismatchError(
             f"its base is not the model that round {before.number} leads to, by the sum that {', '.join(wrong)} opened",
@@ -119,12 +138,12 @@ def _check_base(exchange: Exchange, number: int, base: str, before: _Ended | Non
     return "recomputed" + (f"; but what {', '.join(wrong)} opened leads elsewhere" if wrong else "")
 
 
-def _recompute(exchange: Exchange, before: _Ended, receipt: Receipt, opened: Path) -> str:
+def _recompute(weights: Path, before: _Ended, receipt: Receipt, opened: Path) -> str:
     """Digest of the weights that a round leads to: what `ucadi apply` writes."""
     this, aggregate = before.this, update_format.read_aggregate(opened)
     if list(aggregate.sites) != sorted(receipt.contributions):
         raise MismatchError(f"{opened.name}: the sum of other sites than the receipt names")
-    base = weights_format.read(exchange.model(before.number))
+    base = weights_format.read(weights)
     following = next_weights(base, aggregate, this, change=file_digest(opened), name=opened.name)
     with tempfile.TemporaryDirectory(prefix="ucadi-") as folder:
         written = Path(folder) / "following.weights"

@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Literal
 
 import matplotlib
 import matplotlib.style
@@ -23,6 +24,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ucadi.errors import FormatError, MismatchError
 from ucadi.labels import LABELS
+from ucadi.scoring.calibration import Calibration
+from ucadi.scoring.decision import Benefit
 from ucadi.scoring.metrics import auc, checked
 
 Curve = tuple[str, ArrayLike, ArrayLike]
@@ -70,6 +73,45 @@ def roc_png(curves: Sequence[Curve], title: str = "", readers: Sequence[tuple[st
         )
         legend.get_title().set_fontsize(7.5)
         return as_png(figure)
+
+
+def reliability_png(curves: Sequence[tuple[str, Calibration]], title: str = "") -> bytes:
+    """Observed shares against predicted probabilities; the area of a mark grows with the cases in its bin."""
+    with blank_figure(4.8, 4.9) as figure:
+        axes = placed_axes(figure, 0.65, 0.55, 4.0, 4.0)
+        axes.plot([0, 1], [0, 1], color="0.75", linewidth=0.8, dashes=(4, 3), zorder=1)
+        for (name, held), colour in zip(curves, _cycle(len(curves)), strict=True):
+            x, y = [b.predicted for b in held.bins], [b.observed for b in held.bins]
+            cases = np.array([b.cases for b in held.bins])
+            axes.plot(x, y, color=colour, linewidth=1.4, label=f"{name}  Brier {held.brier:.3f}, ECE {held.ece:.3f}")
+            axes.scatter(x, y, s=10 + 90 * cases / cases.sum(), color=colour, zorder=2)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal", title=title)
+        axes.set(xlabel="predicted probability", ylabel="share with COVID-19")
+        _finish(axes, "lower right")
+        return as_png(figure)
+
+
+def decision_png(curves: Sequence[tuple[str, Sequence[Benefit]]], title: str = "") -> bytes:
+    """Net benefit of models, of calling all positive and of calling none, against the threshold."""
+    with blank_figure(5.6, 4.2) as figure:
+        axes = placed_axes(figure, 0.75, 0.55, 4.65, 3.25)
+        for (name, curve), colour in zip(curves, _cycle(len(curves)), strict=True):
+            x = [b.threshold for b in curve]
+            axes.plot(x, [b.model for b in curve], color=colour, linewidth=1.6, label=name)
+        x, treat_all = [b.threshold for b in curves[0][1]], [b.all for b in curves[0][1]]
+        axes.plot(x, treat_all, color="0.6", linewidth=1, label="all positive")
+        axes.axhline(0, color="0.3", linewidth=1, dashes=(4, 3), label="none positive")
+        top = max(b.model for _, curve in curves for b in curve)
+        axes.set(xlim=(0, 1), ylim=(-0.05, 1.1 * max(top, treat_all[0]) + 0.02), title=title)
+        axes.set(xlabel="threshold probability", ylabel="net benefit")
+        _finish(axes, "upper right")
+        return as_png(figure)
+
+
+def _finish(axes: Axes, corner: Literal["lower right", "upper right"]) -> None:
+    axes.grid(color="0.92", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc=corner, fontsize=7.5, framealpha=0.9, edgecolor="none")
 
 
 def confusion_png(confusion: ArrayLike, labels: Sequence[str] = LABELS, title: str = "") -> bytes:

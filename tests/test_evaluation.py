@@ -1,0 +1,170 @@
+"""`evaluate` with all its options and `histogram`, on predictions as files."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_pipeline import run
+
+from ucadi.commands.evaluate import evaluate
+from ucadi.commands.histogram import histogram
+from ucadi.errors import FormatError, MismatchError, UsageError
+from ucadi.formats import predictions as predictions_format
+from ucadi.formats.predictions import Predictions
+from ucadi.scoring import metrics
+
+MODELS = {"local": 0.7, "federated": 1.6}
+"""How well each tells the diagnoses apart."""
+
+
+def write(path: Path, strength: float, seed: int, *, model: str, count: int = 60, **changes: Any) -> Path:
+    """Predictions of `count` CTs, two of each patient, which the seed names; the last ones unlike in strength."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(rng.permutation(np.arange(count // 2) % 4), 2).astype(np.int32)
+    noise = np.random.default_rng([seed, int(10 * strength)]).normal(size=(count, 5, 4))
+    powers = np.exp(noise + strength * np.eye(4)[labels][:, None])
+    parts: dict[str, Any] = {
+        "model": model,
+        "dataset": f"{seed:064x}",
+        "cases": tuple(f"{seed:08x}{i:08x}" for i in range(count)),
+        "patients": tuple(f"{seed:08x}{i // 2:08x}" for i in range(count)),
+        "labels": labels,
+        "probabilities": (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    predictions_format.write(path, Predictions(**{**parts, **changes}))
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[list[Path], list[Path]]:
+    """Test predictions of two models on two sites, and one validation file of each."""
+    test, validation = [], []
+    for number, (model, strength) in enumerate(MODELS.items()):
+        for seed, site in enumerate(("north", "south"), 1):
+            test.append(write(tmp_path / model / f"{site}.predictions", strength, seed, model=f"{number:064x}"))
+        validation.append(write(tmp_path / f"val-{model}", strength, 9, model=f"{number:064x}"))
+    return test, validation
+
+
+def test_everything_at_once(files: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
+    test, validation = files
+    held = predictions_format.read(test[0])
+    readers, groups = tmp_path / "readers.csv", tmp_path / "groups.csv"
+    truth = held.labels == 1
+    decisions = {"ann": truth, "bob": ~truth, "eve": np.where(np.arange(60) < 30, truth, True)}
+    lines = [f"{c},{who},{int(d[i])}" for who, d in decisions.items() for i, c in enumerate(held.cases)]
+    readers.write_text("case,reader,decision\n" + "\n".join(lines) + "\n")
+    groups.write_text("case,group\n" + "\n".join(f"{c},vendor <A>" for c in held.cases[:40]) + "\n")
+    options = ["--validation", validation[0], "--validation", validation[1], "--point", "sensitivity=0.9", "--compare"]
+    options += ["--readers", readers, "--subgroups", groups]
+    # readers and subgroups are of cases of the northern site alone
+    north = [path for path in test if path.stem == "north"]
+    result = run("evaluate", *north, *options, "--report", tmp_path / "report")
+    again = run("evaluate", *north, *options, "--report", tmp_path / "again")
+    assert result == again
+
+    for index, model in enumerate(MODELS):
+        tuned = predictions_format.read(validation[index])
+        positive = tuned.mean[tuned.labels == 1, 1]
+        at = result["reports"][model]["north"]["threshold"]
+        assert (positive >= at).mean() >= 0.9 > (positive > at).mean()
+    details = result["details"]["local"]["north"]
+    assert set(details["readers"]) == {"ann", "bob", "eve", "majority"}
+    assert details["readers"]["ann"]["sensitivity"]["value"] == 1
+    assert details["readers"]["bob"]["specificity"]["value"] == 0
+    # ann and bob cancel out, so the majority is eve
+    assert details["readers"]["majority"] == details["readers"]["eve"]
+    assert details["subgroups"]["vendor <A>"]["cases"] == 40
+    (pair,) = result["comparisons"]["north"]
+    other = predictions_format.read(test[2])
+    expected = metrics.delong_test(truth, held.mean[:, 1], other.mean[:, 1])
+    assert pair["auc"]["p"] == pair["auc_p_holm"] == pytest.approx(expected.p)
+
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 3 + 4
+    assert "vendor &lt;A&gt;" in page
+    assert "http" not in page
+    document = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert document["reports"] == result["reports"]
+    with (tmp_path / "report" / "report.csv").open() as file:
+        assert [row["model"] for row in csv.DictReader(file)] == list(MODELS)
+    for name in ("report.html", "report.csv", "report.json"):
+        assert (tmp_path / "report" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_by_patient_takes_the_mean(files: tuple[list[Path], list[Path]]) -> None:
+    path = files[0][0]
+    held = predictions_format.read(path)
+    report = evaluate([path], by="patient").reports["local"]["north"]
+    mean = held.mean.reshape(30, 2, 4).mean(axis=1)
+    assert report == metrics.evaluate(held.labels[::2], mean)
+
+
+def test_what_does_not_fit_is_refused(files: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
+    test, validation = files
+    with pytest.raises(UsageError, match="validation"):
+        evaluate(test, point="youden")
+    with pytest.raises(MismatchError, match="no validation predictions"):
+        evaluate(test, validation=validation[:1])
+    with pytest.raises(MismatchError, match="validation and test"):
+        evaluate(test[:1], validation=test[:1], point="youden")
+    with pytest.raises(MismatchError, match="other cases"):
+        evaluate([test[0], write(tmp_path / "less" / "north.predictions", 1, 5, model="a" * 64)], compare=True)
+    case = ("0" * 16,)
+    twice = write(tmp_path / "twice" / "x.predictions", 1, 5, model="a" * 64, cases=case * 60)
+    with pytest.raises(MismatchError, match="twice"):
+        evaluate([twice])
+    one = write(tmp_path / "one" / "x.predictions", 1, 5, model="a" * 64, labels=np.ones(60, dtype=np.int32))
+    assert evaluate([one], report=tmp_path / "of-one").details["one"]["x"].bootstrap is None
+    with pytest.raises(MismatchError, match="positive"):
+        evaluate([test[0]], validation=[write(tmp_path / "v", 1, 8, model="0" * 64, labels=one_kind())], point="youden")
+    patient = write(tmp_path / "mixed" / "x.predictions", 1, 5, model="a" * 64, patients=case * 60)
+    with pytest.raises(MismatchError, match="different diagnoses"):
+        evaluate([patient], by="patient")
+
+
+def one_kind() -> Any:
+    return np.ones(60, dtype=np.int32)
+
+
+@pytest.mark.parametrize(
+    ("table", "what"),
+    [
+        ("case,reader\na,b\n", "lacks columns"),
+        ("case,reader,decision\na,b,2\n", "decision"),
+        ("case,reader,decision\na,b,1\na,b,0\n", "twice"),
+        ("case,reader,decision\na,,1\n", "empty"),
+        ("case,reader,decision\n", "no lines"),
+        ("case,reader,decision\na,b,1\n", "none of the cases"),
+    ],
+)
+def test_readers_that_cannot_be_used(
+    files: tuple[list[Path], list[Path]], tmp_path: Path, table: str, what: str
+) -> None:
+    path = tmp_path / "readers.csv"
+    path.write_text(table)
+    with pytest.raises((FormatError, MismatchError), match=what):
+        evaluate(files[0][:1], readers=path)
+
+
+def test_histograms_of_sites_give_the_pooled_auc(files: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
+    north, south = files[0][2:]
+    for site, path in (("n", north), ("s", south)):
+        run("histogram", path, "-o", tmp_path / site)
+    found = run("histogram", tmp_path / "s", tmp_path / "n", "-o", tmp_path / "sum")
+    facts = run("inspect", tmp_path / "sum")["facts"]
+    assert facts["covid"] + facts["others"] == 120
+    histogram([north, south], output=tmp_path / "direct")
+    assert (tmp_path / "sum").read_bytes() == (tmp_path / "direct").read_bytes()
+    pooled = evaluate([north, south]).reports["federated"]["pooled"].covid.auc
+    assert pooled is not None
+    assert found["auc"]["least"] <= pooled.value <= found["auc"]["most"]
+    assert found["auc"]["area"]["low"] == pytest.approx(pooled.low, abs=0.003)
+    with pytest.raises(MismatchError, match="counted twice"):
+        histogram([tmp_path / "sum", south], output=tmp_path / "again")
+    with pytest.raises(MismatchError, match="several models"):
+        histogram([north, files[0][1]], output=tmp_path / "again")

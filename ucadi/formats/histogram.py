@@ -1,0 +1,46 @@
+"""Histograms of scores: what a site tells of its cases so that many sites' ROC is known; they add."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ucadi.errors import FormatError
+from ucadi.formats import container
+from ucadi.formats.signed import Fields
+from ucadi.scoring.histogram import Counts
+
+FORMAT = "ucadi-histogram"
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Cases with and without COVID-19 by the probability that `model`, a digest, gives them.
+
+    `datasets` are the digests of the datasets counted, sorted: none may be counted twice.
+    """
+
+    model: str
+    datasets: tuple[str, ...]
+    counts: Counts
+
+
+def write(path: Path, histogram: Histogram, *, force: bool = False) -> None:
+    """Writes a histogram."""
+    metadata = {"format": FORMAT, "version": 1, "model": histogram.model, "datasets": list(histogram.datasets)}
+    container.write(path, {"counts": histogram.counts}, metadata, force=force)
+
+
+def read(path: Path) -> Histogram:
+    """Reads a histogram and checks that it counts."""
+    held = container.read(path, FORMAT)
+    fields = Fields(held.metadata, path.name)
+    counts = held.tensors.get("counts")
+    if set(held.tensors) != {"counts"} or counts is None or counts.dtype != np.int64 or counts.ndim != 2:
+        raise FormatError(f"{path.name}: holds other tensors than a histogram's")
+    # far below what int64 holds, so that sums of any number of sites cannot overflow
+    if counts.shape[0] != 2 or counts.min(initial=0) < 0 or counts.max(initial=0) > 2**40:
+        raise FormatError(f"{path.name}: holds numbers that are no counts of cases")
+    return Histogram(fields.digest("model"), tuple(fields.texts("datasets")), counts)

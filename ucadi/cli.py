@@ -80,6 +80,7 @@ EXTRAS = {
     "onnxruntime": "export",
     "openvino": "fast",
     "tensorboard": "logs",
+    "highdicom": "heatmaps",
 }
 """The extra of the package that brings each optional module."""
 

@@ -46,8 +46,8 @@ def overlay(
     """The picture, uint8 (rows, columns, 3) with square pixels, and the side of a pixel in mm.
 
     hu, heat: (row, column), heat in [0, 1]; spacing_mm: between rows and between columns. edges: letters of the
-    patient's sides at the left, right, top and bottom edge, of which R and L are drawn. The scale of the heat is at the right, a
-    bar of 5 cm at the lower right. Equal inputs give equal bytes with one release of Pillow.
+    patient's sides at the left, right, top and bottom edge, of which R and L are drawn. The scale of the heat is at
+    the right, a bar of 5 cm at the lower right. Equal inputs give equal bytes with one release of Pillow.
     """
     height_mm, width_mm = hu.shape[0] * spacing_mm[0], hu.shape[1] * spacing_mm[1]
     side_mm = max(height_mm, width_mm) / max(LEAST_SIDE, *hu.shape)

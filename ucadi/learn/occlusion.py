@@ -16,8 +16,8 @@ from ucadi.learn.classifier import Classifier
 from ucadi.learn.gradcam import Heatmaps
 from ucadi.learn.inference import as_input
 
-BOX = 4, 1 / 8, 1 / 8
-"""Slices, and shares of the rows and columns, that are covered at a time."""
+BOX = 4, 1 / 6, 1 / 6
+"""Slices, and shares of the rows and columns, that are covered at a time: 484 places in a slab."""
 
 BATCH = 20
 """Covered slabs that go through the network together."""
@@ -26,9 +26,9 @@ BATCH = 20
 def occlusion(model: Classifier, slabs: NDArray[np.float32], diagnosis: int, fill: NDArray[np.float32]) -> Heatmaps:
     """Heatmaps of a case's slabs (repeats, 1, 16, H, W) for one diagnosis, the index of a logit.
 
-    A box moves by half its sides; every voxel gets the mean loss of the logit over the boxes that cover it, and zero
-    where the logit rather gains. `fill` (repeats,) is what a box is filled with, in the slabs' unit. Raises as `gradcam`
-    does.
+    A box moves by its slices and by half its sides; every voxel gets the mean loss of the logit over the boxes that cover it, and zero
+    where the logit rather gains. `fill` (repeats,) is what a box is filled with, in the slabs' unit.
+    Raises as `gradcam` does.
     """
     classes = model.architecture.classes
     if not 0 <= diagnosis < classes:
@@ -47,7 +47,8 @@ def _losses(model: Classifier, slab: torch.Tensor, diagnosis: int, fill: float) 
     """The mean losses of one slab (1, 16, H, W), as (16, H, W)."""
     shape = slab.shape[1:]
     box = min(BOX[0], shape[0]), max(2, round(shape[1] * BOX[1])), max(2, round(shape[2] * BOX[2]))
-    sides = (_intervals(length, side) for length, side in zip(shape, box, strict=True))
+    steps = box[0], box[1] // 2, box[2] // 2
+    sides = (_intervals(*axis) for axis in zip(shape, box, steps, strict=True))
     boxes: list[tuple[slice, ...]] = list(product(*sides))
     losses, covers = np.zeros(shape), np.zeros(shape)
     with torch.inference_mode():
@@ -63,7 +64,7 @@ def _losses(model: Classifier, slab: torch.Tensor, diagnosis: int, fill: float) 
     return np.maximum(losses / covers, 0).astype(np.float32)
 
 
-def _intervals(length: int, side: int) -> list[slice]:
-    """Intervals of `side` that begin half a side from one another and cover `length` to its end."""
-    starts = [*range(0, max(1, length - side), max(1, side // 2)), max(0, length - side)]
+def _intervals(length: int, side: int, step: int) -> list[slice]:
+    """Intervals of `side` that begin a step from one another and cover `length` to its end."""
+    starts = [*range(0, max(1, length - side), step), max(0, length - side)]
     return [slice(start, start + side) for start in dict.fromkeys(starts)]

@@ -57,9 +57,11 @@ def write(
     """
     source = _Source(instances, statement)
     heat = np.stack([onto_slice(heatmap, affine, instance) for instance in source.instances])
-    _write_pictures(folder, source, heat, style)
-    _save(_parametric_map(source, heat), folder / PARAMETRIC_MAP, source)
-    _save(_segmentation(source, heat), folder / SEGMENTATION, source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is odd in the source, and is taken over as it is
+        _write_pictures(folder, source, heat, style)
+        _save(_parametric_map(source, heat), folder / PARAMETRIC_MAP, source)
+        _save(_segmentation(source, heat), folder / SEGMENTATION, source)
 
 
 class _Source:

@@ -271,7 +271,7 @@ def _save(dataset: Dataset, path: Path, source: _Source) -> None:
             del item.ContributionDateTime
         if "DimensionOrganizationUID" in item:
             item.DimensionOrganizationUID = source.uid("dimensions", dataset.SOPClassUID)
-    dataset.BodyPartExamined = text(source.first, "BodyPartExamined") or "CHEST"
+    dataset.BodyPartExamined = "CHEST"  # LUNG, as some scanners say, would be one of a pair and ask for a side
     dataset.save_as(path, enforce_file_format=True)
 
 

@@ -30,6 +30,7 @@ def page() -> str:
 | 6 | capacity: a number out of its range |
 | 7 | output: it exists already, or the disk is full or read-only |
 | 8 | relay: unreachable, or it refuses |
+| 9 | archive (PACS): unreachable, it refuses, or it sends what was not asked for |
 """
     return "<!-- made by docs/make_cli.py from the code -->\n\n" + text.rstrip("\n") + "\n" + exits
 

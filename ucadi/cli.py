@@ -33,6 +33,7 @@ from ucadi.commands.init import init
 from ucadi.commands.inspect import inspect_file
 from ucadi.commands.keygen import keygen
 from ucadi.commands.merge import merge
+from ucadi.commands.pacs import pacs_pull, pacs_push
 from ucadi.commands.partial_decrypt import partial_decrypt
 from ucadi.commands.phantom import phantom
 from ucadi.commands.predict import predict
@@ -81,6 +82,9 @@ EXTRAS = {
     "openvino": "fast",
     "tensorboard": "logs",
     "highdicom": "heatmaps",
+    "pynetdicom": "pacs",
+    "dicomweb_client": "pacs",
+    "requests": "pacs",
 }
 """The extra of the package that brings each optional module."""
 
@@ -256,6 +260,7 @@ GROUPS: tuple[tuple[str, str, tuple[Callable[..., Any], ...]], ...] = (
     ("site", "A site's part in the rounds.", (site_run,)),
     ("round", "The rounds of a federation.", (round_open, round_status, round_close, round_times)),
     ("courier", "Rounds carried by hand.", (courier_pack, courier_unpack)),
+    ("pacs", "Images from an archive and to it.", (pacs_pull, pacs_push)),
     ("relay", "The relay, which moves a federation's files.", (relay_serve,)),
 )
 """Commands of two words, with the help of the first."""

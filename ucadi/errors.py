@@ -59,6 +59,12 @@ class OutputError(UcadiError):
     exit_code = 7
 
 
+class PacsError(UcadiError):
+    """An archive cannot be reached, refuses, or sends what it was not asked for."""
+
+    exit_code = 9
+
+
 class RelayError(UcadiError):
     """The relay cannot be reached, does not answer, does not know the key, or refuses a file."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.server
 import shutil
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from orthanc import IS_INSTALLED, WHY_NOT, Orthanc, running
+from pydicom.uid import generate_uid
 from series import save
 from test_heatmap_objects import objects_of
 from traps import stack
@@ -58,6 +60,11 @@ def archive(tmp_path_factory: pytest.TempPathFactory, ct: Path) -> Iterator[Orth
 
 def pull(archive: Orthanc, way: str, output: Path, **wanted: object) -> PacsPullResult:
     return pacs_pull(getattr(archive, way), output=output, **wanted)  # type: ignore[arg-type]
+
+
+def own(way: str) -> str:
+    """A study of a test's own, as all share the archive."""
+    return f"{generate_uid(prefix='1.2.6.')[:50]}{WAYS.index(way) + 1}"
 
 
 def uids(folder: Path) -> set[str]:
@@ -112,15 +119,12 @@ def test_limits(archive: Orthanc, way: str, tmp_path: Path) -> None:
     with pytest.raises(CapacityError, match="more than 19 instances"):
         pull(archive, way, tmp_path / "a", study=STUDY, most_instances=19)
     assert not (tmp_path / "a").exists()
-    big = stack(range(3), SeriesInstanceUID="1.2.5.4", StudyInstanceUID="1.2.5.8", ImageComments="x" * 9000)
+    big = stack(range(3), SeriesInstanceUID="1.2.5.4", StudyInstanceUID=(uid := own(way)), ImageComments="x" * 9000)
     pacs_push(archive.node, [save(tmp_path / "big", big)])
-    try:
-        with pytest.raises(CapacityError):
-            pull(archive, way, tmp_path / "b", study="1.2.5.8", most_gb=1.8e-5)
-        assert len(list((tmp_path / "b").rglob("*.dcm"))) == 1
-        assert pull(archive, way, tmp_path / "b", study="1.2.5.8").fetched == 2
-    finally:
-        pass
+    with pytest.raises(CapacityError):
+        pull(archive, way, tmp_path / "b", study=uid, most_gb=1.8e-5)
+    assert len(list((tmp_path / "b").rglob("*.dcm"))) == 1
+    assert pull(archive, way, tmp_path / "b", study=uid).fetched == 2
 
 
 @needs_orthanc
@@ -139,21 +143,19 @@ def test_from_the_archive_to_a_heatmap_in_it(archive: Orthanc, way: str, tmp_pat
     assert archive.ask("/statistics")["CountInstances"] == before
     for modality in ("SEG", "OT"):
         pull(archive, way, tmp_path / "out", study=STUDY, modality=modality)
-    assert uids(tmp_path / "out") < uids(folder)
-    assert len(uids(tmp_path / "out")) == 16  # the parametric map has a modality of its own
+    assert uids(tmp_path / "out") == uids(folder)
 
 
 @needs_orthanc
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_refused_is_named_and_stops_nothing(archive: Orthanc, way: str, tmp_path: Path) -> None:
-    (good,) = stack([0.0], StudyInstanceUID="1.2.6.8", SeriesInstanceUID="1.2.6.4")
+    (good,) = stack([0.0], StudyInstanceUID=(study := own(way)), SeriesInstanceUID="1.2.6.4")
     folder = save(tmp_path / "a", [good], ["b.dcm"])
     (folder / "a.dcm").write_bytes(b"no DICOM")
     with pytest.raises(PacsError, match=r"1 of 2 not stored: .*a\.dcm: .*no DICOM file") as caught:
         pacs_push(getattr(archive, way), [folder])
     assert "b.dcm" not in caught.value.message
-    assert archive.ask("/tools/lookup") if False else True
-    assert pull(archive, way, tmp_path / "in", study="1.2.6.8").fetched == 1
+    assert pull(archive, way, tmp_path / "in", study=study).fetched == 1
 
 
 @needs_orthanc
@@ -181,6 +183,7 @@ def test_nothing_there(archive: Orthanc, way: str, tmp_path: Path) -> None:
 
 
 @needs_orthanc
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pynetdicom leaves its socket open
 def test_an_archive_that_dies(tmp_path: Path, ct: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UCADI_PACS_USER", "ucadi")
     monkeypatch.setenv("UCADI_PACS_PASSWORD", "secret")
@@ -189,6 +192,7 @@ def test_an_archive_that_dies(tmp_path: Path, ct: Path, monkeypatch: pytest.Monk
     for url in (archive.web, archive.node):
         with pytest.raises(PacsError):
             pacs_pull(url, output=tmp_path / "in", patient="18")
+    gc.collect()  # so that the socket is noticed here
 
 
 # Archives that lie
@@ -328,7 +332,9 @@ def test_queries() -> None:
         Query(study="1.2.*")
 
 
-@pytest.mark.parametrize("uid", ["", "1.2.", ".1", "1..2", "01.2", "1.02", "1.2/3", "1.2\n", "１.2", "1.2 ", "1." * 40])
+@pytest.mark.parametrize(
+    "uid", ["", "1.2.", ".1", "1..2", "01.2", "1.02", "1.2/3", "1.2\n", "\uff11.2", "1.2 ", "1." * 40]
+)
 def test_uids_that_are_none(uid: str) -> None:
     with pytest.raises(FormatError):
         check_uid(uid)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -11,6 +13,7 @@ from typing import Any
 import pydicom
 import requests
 from dicomweb_client import DICOMwebClient
+from pydicom.errors import InvalidDicomError
 from requests.adapters import HTTPAdapter
 
 from ucadi.errors import CapacityError, FormatError, PacsError
@@ -43,7 +46,10 @@ class WebArchive:
             session.headers["Authorization"] = f"Bearer {credentials.token}"
         elif credentials:
             session.auth = (credentials.user, credentials.password)
+        self._session = session
         self._client = DICOMwebClient(web.url, session=session, timeout=TIMEOUT_S)
+        self._client.set_http_retry_params(max_attempts=3, wait_exponential_multiplier=250)
+        logging.getLogger("retrying").setLevel(logging.CRITICAL)  # the last attempt's error is reported
 
     def find(self, query: Query, most: int) -> frozenset[Address]:
         """Every instance of the series that the query means. CapacityError for more than `most`."""
@@ -117,19 +123,21 @@ class WebArchive:
     def _errors(self) -> Iterator[None]:
         """What goes wrong on the way, as PacsError."""
         try:
-            yield
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of an archive's oddities; what came is checked
+                yield
         except requests.HTTPError as error:
             status = error.response.status_code if error.response is not None else 0
             hint = "set UCADI_PACS_USER and UCADI_PACS_PASSWORD, or --credentials" if status in (401, 403) else None
             raise PacsError(f"{self._name}: status {status}", hint=hint) from None
         except (requests.RequestException, OSError) as error:
             raise PacsError(f"{self._name}: {type(error).__name__}", hint="run again to go on where it broke") from None
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        except (InvalidDicomError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
             raise PacsError(f"{self._name}: an answer that is no DICOMweb ({type(error).__name__})") from None
 
     def close(self) -> None:
         """Ends the connections."""
-        self._adapter.close()
+        self._session.close()
 
 
 class _LimitedAdapter(HTTPAdapter):

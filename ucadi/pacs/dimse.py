@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,6 +55,7 @@ class NodeArchive:
     def __init__(self, node: Node, own: str) -> None:
         self._node = node
         self._name = f"{node.title}@{node.host}:{node.port}"
+        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # what matters becomes an error
         self._ae = AE(ae_title=own)
         self._ae.acse_timeout = self._ae.dimse_timeout = self._ae.network_timeout = TIMEOUT_S
         self._ae.connection_timeout = 10.0

@@ -34,7 +34,11 @@ from ucadi.progress import track
 from ucadi.scoring.localisation import edge_map, energy, mean_interval, pointing, rank_correlation
 
 NEAR_MM = 15.0
+OCCLUDED_CASES = 36
 RANDOMISED_CASES = 12
+FINER = "blocks.dense2_2"
+"""The last layer of twice the last one's resolution in each direction."""
+
 Map = NDArray[np.float32]
 
 
@@ -71,35 +75,45 @@ def examples(dataset: Path, masks: Path, linkage: Path) -> Iterator[Example]:
 
 def maps(model: Classifier, example: Example) -> Iterator[tuple[str, Map]]:
     """All heatmaps of a case by name, and those of who knows nothing of the network."""
-    for method in METHODS:
-        yield method, example.placed(gradcam(model, example.slabs, example.diagnosis, method).values)
-    once = example.indices[:1]  # one sampling, for occlusion asks the network hundreds of times
-    fill = sampling.standardised(example.volume.hu, once, sampling.LUNG_HU)
-    covered = occlusion(model, example.slabs[:1], example.diagnosis, fill)
-    yield "occlusion", place(covered.values, once, len(example.volume.hu))
+    for layer in (None, FINER):
+        for method in METHODS:
+            values = gradcam(model, example.slabs, example.diagnosis, method, layer).values
+            yield method + (f", {layer}" if layer else ""), example.placed(values)
     yield "edges of the image", edge_map(example.volume.hu)
     lungs = lung_mask(example.volume, body_mask(example.volume)) | example.lesions
     yield "uniform in the lungs", lungs.astype(np.float32)
     yield "uniform", np.ones(lungs.shape, np.float32)
 
 
+def occluded(model: Classifier, example: Example) -> Map:
+    """By one sampling, as it asks the network hundreds of times."""
+    once = example.indices[:1]
+    fill = sampling.standardised(example.volume.hu, once, sampling.LUNG_HU)
+    heatmaps = occlusion(model, example.slabs[:1], example.diagnosis, fill)
+    return place(heatmaps.values, once, len(example.volume.hu))
+
+
 def show_truth(model: Classifier, cases: list[Example]) -> None:
     scores: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     agreement: dict[str, list[float]] = defaultdict(list)
-    for example in track(cases, "cases"):
-        spacing = example.volume.spacing_mm
+    for number, example in enumerate(track(cases, "cases")):
         found = dict(maps(model, example))
+        second = occluded(model, example) if number < OCCLUDED_CASES else None
+        if second is not None:
+            for name, heatmap in found.items():
+                agreement[name].append(rank_correlation(heatmap, second))
+            found[f"occlusion ({OCCLUDED_CASES} cases)"] = second
         for name, heatmap in found.items():
-            hit, near = (pointing(heatmap, example.lesions, spacing, mm) for mm in (0, NEAR_MM))
+            hit, near = (pointing(heatmap, example.lesions, example.volume.spacing_mm, mm) for mm in (0, NEAR_MM))
             scores[name].append((hit, near, energy(heatmap, example.lesions)))
-            agreement[name].append(rank_correlation(heatmap, found["occlusion"]))
     volume = np.mean([example.lesions.mean() for example in cases])
     print(f"{len(cases)} cases with a disease; lesions fill {volume:.1%} of the volume\n")
-    print(f"{'':<22}{'pointing game':<20}{f'within {NEAR_MM:.0f} mm':<20}{'energy in lesions':<20}rank correlation")
-    print(f"{'':<82}with occlusion")
+    print(f"{'':<30}{'pointing game':<20}{f'within {NEAR_MM:.0f} mm':<20}{'energy in lesions':<20}rank correlation")
+    print(f"{'':<90}with occlusion")
     for name, rows in scores.items():
         columns = (_interval([row[i] for row in rows]) for i in range(3))
-        print(f"{name:<22}" + "".join(f"{column:<20}" for column in columns) + f"{np.mean(agreement[name]):.2f}")
+        agrees = f"{np.mean(agreement[name]):.2f}" if name in agreement else ""
+        print(f"{name:<30}" + "".join(f"{column:<20}" for column in columns) + agrees)
 
 
 def show_randomised(model: Classifier, cases: list[Example]) -> None:

@@ -105,7 +105,7 @@ def test_a_broken_transfer_goes_on_where_it_ended(archive: Orthanc, way: str, tm
     kept = {path: path.stat().st_mtime_ns for path in paths[4:]}
     for path in paths[:4]:
         path.unlink()
-    paths[0].with_suffix(".part").write_bytes(b"half of an image")
+    paths[0].with_name(f".{paths[0].name}.part").write_bytes(b"half of an image")
     again = pull(archive, way, tmp_path, series=SERIES)
     assert (again.fetched, again.present) == (4, 11)
     assert sorted(tmp_path.rglob("*.dcm")) == paths

@@ -178,4 +178,4 @@ def _read(path: Path) -> pydicom.FileDataset:
     try:
         return pydicom.dcmread(path)
     except Exception as error:
-        raise FormatError(f"{path.name}: no DICOM file ({type(error).__name__})") from None
+        raise FormatError(f"no DICOM file ({type(error).__name__})") from None

@@ -123,8 +123,10 @@ class NodeArchive:
 
         contexts = [StudyRootQueryRetrieveInformationModelGet, *PULLED]
         roles = [build_role(uid, scp_role=True) for uid in PULLED]
-        for study, series in sorted({(address.study, address.series) for address in inbox.missing}):
-            instances = [a.instance for a in inbox.missing if (a.study, a.series) == (study, series)]
+        missing: dict[tuple[str, str], list[str]] = {}
+        for address in inbox.missing:
+            missing.setdefault((address.study, address.series), []).append(address.instance)
+        for (study, series), instances in missing.items():
             with self._association(contexts, roles, [(evt.EVT_C_STORE, receive)]) as association:
                 identifier = Dataset()
                 identifier.QueryRetrieveLevel = "IMAGE"
@@ -157,7 +159,7 @@ class NodeArchive:
             dataset = pydicom.dcmread(path)
             sop_class, syntax = str(dataset.SOPClassUID), str(dataset.file_meta.TransferSyntaxUID)
         except Exception as error:
-            raise FormatError(f"{path.name}: no DICOM file ({type(error).__name__})") from None
+            raise FormatError(f"no DICOM file ({type(error).__name__})") from None
         with self._association([sop_class], syntaxes=[syntax]) as association:
             try:
                 code = _code(association.send_c_store(dataset))

@@ -97,7 +97,7 @@ class Inbox:
             raise PacsError(f"the archive sent instance {address.instance}, which was not asked for")
         path = self.path(address)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
+        part = path.with_name(f".{path.name}.part")  # hidden: preprocess passes over what a broken transfer leaves
         with part.open("wb") as file:
             file.write(data)
             file.flush()

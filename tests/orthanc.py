@@ -37,7 +37,7 @@ class Orthanc:
 
 
 @contextmanager
-def running(folder: Path, **settings: Any) -> Iterator[Orthanc]:
+def running(folder: Path) -> Iterator[Orthanc]:
     """Starts an archive that lets in ucadi with the password secret, and ends it by its own process."""
     folder.mkdir(parents=True)
     web_port, dicom_port = _free_ports()
@@ -59,7 +59,6 @@ def running(folder: Path, **settings: Any) -> Iterator[Orthanc]:
         "DicomAlwaysAllowFind": True,
         "DicomAlwaysAllowGet": True,
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-        **settings,
     }
     (folder / "orthanc.json").write_text(json.dumps(config))
     with (folder / "log.txt").open("w") as log:

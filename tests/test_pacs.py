@@ -5,13 +5,20 @@ from __future__ import annotations
 import gc
 import http.server
 import shutil
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pydicom
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 from orthanc import IS_INSTALLED, WHY_NOT, Orthanc, running
 from pydicom.uid import generate_uid
 from series import save
@@ -195,12 +202,49 @@ def test_an_archive_that_dies(tmp_path: Path, ct: Path, monkeypatch: pytest.Monk
     gc.collect()  # so that the socket is noticed here
 
 
+def certificate() -> bytes:
+    """A key and a certificate that it signed itself, for 127.0.0.1."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "archive")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return key.private_bytes(pem, *plain) + signed.public_bytes(pem)
+
+
 # Archives that lie
 
 
+def test_an_archive_that_sends_its_callers_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UCADI_PACS_TOKEN", "hush")
+    asked: list[str] = []
+
+    class Elsewhere(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers["Host"].partition(":")[0])
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None: ...
+
+    with serving(Elsewhere) as url, pytest.raises(PacsError, match="TooManyRedirects"):
+        pacs_pull(url, output=tmp_path / "in", study=STUDY)
+    assert set(asked) == {"127.0.0.1"}
+
+
 @contextmanager
-def lying(answers: dict[str, bytes], kind: str = "application/dicom+json") -> Iterator[str]:
-    """An archive that gives these bytes for paths that end so, and nothing for others."""
+def lying(answers: dict[str, bytes], pem: Path | None = None) -> Iterator[str]:
+    """An archive that gives these bytes for paths that end so, and nothing for others; over TLS with a certificate."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -208,20 +252,29 @@ def lying(answers: dict[str, bytes], kind: str = "application/dicom+json") -> It
             body = next((body for end, body in answers.items() if path.endswith(end)), b"[]")
             multipart = body.startswith(b"--")
             self.send_response(200)
-            self.send_header(
-                "Content-Type", 'multipart/related; type="application/dicom"; boundary=x' if multipart else kind
-            )
+            kind = 'multipart/related; type="application/dicom"; boundary=x' if multipart else "application/dicom+json"
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
         def log_message(self, *args: object) -> None: ...
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with serving(Handler, pem) as url:
+        yield url
+
+
+@contextmanager
+def serving(handler: type[http.server.BaseHTTPRequestHandler], pem: Path | None = None) -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        if pem is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(pem)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield f"{'https' if pem else 'http'}://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
             thread.join()
@@ -281,6 +334,28 @@ def test_an_answer_without_end(tmp_path: Path) -> None:
         pytest.raises(CapacityError, match="larger than allowed"),
     ):
         pacs_pull(url, output=tmp_path / "in", study=STUDY, most_gb=0.001)
+
+
+def test_certificates_are_checked(tmp_path: Path, ct: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a server of Python's: Debian's Orthanc falls over when it is asked over TLS."""
+    pem = tmp_path / "archive.pem"
+    pem.write_bytes(certificate())
+    monkeypatch.setenv("UCADI_PACS_TOKEN", "hush")
+    image = next((ct / "three").iterdir())
+    uid = str(pydicom.dcmread(image).SOPInstanceUID)
+    answers = {
+        "/instances": rows(_00080018=uid),
+        "/series": rows(_0020000D="1.2.4.8", _0020000E="1.2.4.4"),
+        "/studies": rows(_0020000D="1.2.4.8"),
+        uid: part(image),
+    }
+    with lying(answers, pem=pem) as url:
+        with pytest.raises(PacsError, match="SSLError"):
+            pacs_pull(url, output=tmp_path / "in", study="1.2.4.8")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pem))
+        assert pacs_pull(url, output=tmp_path / "in", study="1.2.4.8").fetched == 1
+    (received,) = (tmp_path / "in").rglob("*.dcm")
+    assert pydicom.dcmread(received) == pydicom.dcmread(image)
 
 
 # Addresses, credentials, queries

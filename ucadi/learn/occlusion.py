@@ -15,6 +15,7 @@ from ucadi.errors import MismatchError
 from ucadi.learn.classifier import Classifier
 from ucadi.learn.gradcam import Heatmaps
 from ucadi.learn.inference import as_input
+from ucadi.progress import track
 
 BOX = 4, 1 / 6, 1 / 6
 """Slices, and shares of the rows and columns, that are covered at a time: 484 places in a slab."""
@@ -37,7 +38,8 @@ def occlusion(model: Classifier, slabs: NDArray[np.float32], diagnosis: int, fil
     if fill.shape != (len(x),):
         raise MismatchError(f"fill is {fill.shape} for {len(x)} slabs")
     model.eval()
-    values = np.stack([_losses(model, slab, diagnosis, float(value)) for slab, value in zip(x, fill, strict=True)])
+    jobs = track(zip(x, fill, strict=True), "Covering slabs", total=len(x))
+    values = np.stack([_losses(model, slab, diagnosis, float(value)) for slab, value in jobs])
     maxima = values.max(axis=(1, 2, 3))
     shares = values / np.maximum(maxima, np.finfo(np.float32).tiny)[:, None, None, None]
     return Heatmaps(shares.astype(np.float32), maxima)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +39,9 @@ class WebArchive:
         check_secrecy(web, credentials)
         self._name = web.url
         session = requests.Session()
-        session.trust_env = False  # no .netrc; what certifies the archive is named by REQUESTS_CA_BUNDLE all the same
+        session.trust_env = False  # no .netrc and no proxy that the archive's images and the password would pass
+        session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
+        session.max_redirects = 0  # an archive that sends its callers elsewhere is not to be followed
         self._adapter = _LimitedAdapter()
         for scheme in ("https://", "http://"):
             session.mount(scheme, self._adapter)

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from ucadi.ct.dicom import PixelReader, read_headers
-from ucadi.ct.observation import central_tissue_hu, contrast_estimate, lung_and_body_mm2, observe
+from ucadi.ct.observation import (
+    body_mask,
+    central_tissue_hu,
+    contrast_estimate,
+    lung_and_body_mm2,
+    lung_mask,
+    midline_mm,
+    observe,
+)
+from ucadi.ct.regions import regions
 from ucadi.ct.scan import read_scan
 from ucadi.ct.volume import Volume, clip_hu, resize_slice
 
@@ -43,6 +52,31 @@ def test_a_whole_chest_has_no_flags() -> None:
         "lung_fraction": pytest.approx(lung_ml / body_ml, rel=0.02),
         "lung_ml": pytest.approx(lung_ml, rel=0.02),
     }
+
+
+@pytest.mark.parametrize("shift", [-14, 0, 12])
+def test_the_midline_is_the_body_s_and_not_the_image_s(shift: int) -> None:
+    volume = thorax(shift=shift)
+    assert midline_mm(volume) == pytest.approx(192 + 3 * shift, abs=2)
+    lung = lung_mask(volume, body_mask(volume))
+    right, left = _halves(volume, lung)
+    assert right.sum() == pytest.approx(left.sum(), rel=0.05)
+    heatmap = np.zeros(volume.hu.shape, np.float32)
+    heatmap[20:30, 50:58, 75 + shift : 80 + shift] = 1  # within the left lung
+    (region,) = regions(heatmap, volume.affine, middle_mm=midline_mm(volume))
+    assert region.side == "left"
+
+
+def _halves(volume: Volume, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of a mask what lies to the right and to the left of the midline."""
+    column = round((midline_mm(volume) - volume.affine[0, 3]) / SPACING_MM[2])
+    return mask[..., :column], mask[..., column:]
+
+
+def test_where_there_is_no_body_the_middle_is_the_image_s() -> None:
+    volume = Volume(np.full((4, 5, 7), -1000, np.int16), np.diag([*SPACING_MM, 1.0])[[2, 1, 0, 3]])
+    assert not body_mask(volume).any()
+    assert midline_mm(volume) == pytest.approx(9)
 
 
 def test_lungs_that_the_field_of_view_opens_still_count() -> None:

@@ -58,7 +58,7 @@ def overlay(
     draw = ImageDraw.Draw(picture)
     unit = max(size) // 40
     _write(draw, (unit // 2, unit // 2), "\n".join([*style.title, caption]), unit * 3 // 4, "la")
-    _write(draw, (size[0] // 2, size[1] - unit // 2), style.notice, unit * 4 // 5, "md", fill=_AMBER)
+    _write(draw, (size[0] // 2, size[1] - unit // 2), style.notice, unit, "md", fill=_AMBER)
     for letter, place, anchor in zip(edges, _places(size, unit), ("lm", "rm", "ma", "md"), strict=True):
         if letter in "RL":
             _write(draw, place, letter, unit * 3 // 2, anchor)

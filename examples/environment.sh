@@ -6,9 +6,23 @@
 # draw gigabytes. UCADI_TORCH may name another requirement or a wheel file.
 
 venv="$PWD/.venv"
-stamp="$venv/ready-${extras//,/-}-$(cksum pyproject.toml | cut -d ' ' -f 1)"
+sum=$(cksum pyproject.toml | cut -d ' ' -f 1)
+stamp="$venv/ready-${extras//,/-}-$sum"
 
-if [ ! -e "$stamp" ]; then
+# Whether the environment was made, for this pyproject.toml, with these extras or more.
+ready() {
+  local made extra
+  for made in "$venv"/ready-*-"$sum"; do
+    [ -e "$made" ] || continue
+    for extra in ${extras//,/ }; do
+      [[ ${made#"$venv"/ready} == *-"$extra"-* ]] || continue 2
+    done
+    return 0
+  done
+  return 1
+}
+
+if ! ready; then
   python="${PYTHON:-python3}"
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "ucadi needs Python 3.11 or later; set PYTHON to one" >&2

@@ -60,7 +60,7 @@ app = typer.Typer(
     name="ucadi",
     help="Federated learning for chest CT: encrypted rounds as files, from DICOM to heatmap.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )

@@ -17,6 +17,8 @@ extras=learn . examples/environment.sh
 EPOCHS=${EPOCHS-36}            # of all rounds together
 LOCAL_EPOCHS=${LOCAL_EPOCHS-1} # between two synchronisations
 WIDTH=${WIDTH-4}               # of the network; empty for the paper's
+LEARNING_RATE=${LEARNING_RATE-0.1}
+HEADROOM=${HEADROOM-4}         # see `ucadi round open`
 SEED=${SEED-1}
 RECIPE=${RECIPE:+$(realpath "$RECIPE")}
 
@@ -24,7 +26,7 @@ schedule=(--total-epochs "$EPOCHS" --seed "$SEED")
 if [ -n "$RECIPE" ]; then
   schedule+=(--recipe "$RECIPE")
 else
-  schedule+=(--warmup-epochs 1 --learning-rate 0.1 --batch-size 8 --drop-rate 0)
+  schedule+=(--warmup-epochs 1 --learning-rate "$LEARNING_RATE" --batch-size 8 --drop-rate 0)
   # twice as fast on processors that multiply such numbers in hardware
   if grep -qs amx_bf16 /proc/cpuinfo; then schedule+=(--precision bfloat16); fi
 fi
@@ -39,7 +41,7 @@ log="$out/log.txt"
 : >"$log"
 export OMP_NUM_THREADS=1 # several processes of one thread are faster here than one of several
 trap 'tail -n 20 "$log" >&2; exit 1' TERM
-trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+trap 'for job in $(jobs -p); do pkill -P "$job"; kill "$job"; done 2>/dev/null || true' EXIT
 
 # Runs a function with each of the names that follow `--`, all at once; one that fails ends everything.
 each() {
@@ -110,7 +112,8 @@ if [ ! -e "keys/$(cksum <<<"${sites[*]}")" ]; then
   each card -- coordinator "${sites[@]}"
   cards=()
   for site in "${sites[@]}"; do cards+=("keys/$site.card"); done
-  ucadi roster create "${cards[@]}" --federation experiment --key keys/coordinator.key -o keys/federation.json >>"$log"
+  ucadi roster create "${cards[@]}" --federation experiment --minimum-sites $((${#sites[@]} < 3 ? 2 : 3)) \
+    --key keys/coordinator.key -o keys/federation.json >>"$log"
   touch "keys/$(cksum <<<"${sites[*]}")"
 fi
 
@@ -121,7 +124,7 @@ federate() {
   mkdir -p "$folder/exchange"
   cp keys/federation.json "$folder/exchange"
   ucadi round open --exchange "$folder/exchange" --number 1 --base "$first" --key keys/coordinator.key \
-    --local-epochs "$epochs" "${schedule[@]}" >>"$log"
+    --local-epochs "$epochs" --headroom "$HEADROOM" "${schedule[@]}" >>"$log"
   { ucadi coordinate "$folder/exchange" --key keys/coordinator.key --rounds "$rounds" --poll 0.1 \
     >"$folder/rounds.txt" 2>>"$log" || kill -TERM $$; } &
   coordinating=$!

@@ -3,10 +3,12 @@
 #
 # Usage: examples/paper/networks.sh [SITES]   (see federation.sh beside it)
 #   WIDTHS="4 8 8 8"  of DenseNet, ResNet-50, ResNet-101 and Xception; empty for the published ones
+LEARNING_RATE=${LEARNING_RATE-0.02} # residual networks of this size leave the road at 0.1
 . "$(dirname "$0")/federation.sh"
 
 networks=(densenet3d resnet50 resnet101 xception)
 read -ra widths <<<"${WIDTHS-4 8 8 8}"
+HEADROOM=12 # what adds up in a residual network varies far more after its first epoch than before
 rm -rf networks
 mkdir networks
 models=()

@@ -71,8 +71,10 @@ def areas(table: str, plot: str, title: str) -> None:
                 axes.annotate(model, (high, y), (4, 0), textcoords="offset points", va="center", fontsize=7)
         middles = [-(group * (len(models) + 1) + (len(models) - 1) / 2) for group in range(len(tests))]
         axes.set_yticks(middles, [name(test) for test in tests])
-        axes.set(title=title, xlabel="AUC with 95 % interval", xlim=(min(0.45, axes.get_xlim()[0]), 1.12))
-        axes.set_xticks([x / 10 for x in range(5, 11)])
+        axes.set_ylim(-(len(tests) * (len(models) + 1) - 1.2), 0.8)
+        lowest = max(0.0, axes.get_xlim()[0])
+        axes.set(title=title, xlabel="AUC with 95 % interval", xlim=(lowest, 1 + 0.2 * (1 - lowest)))
+        axes.set_xticks([tick for tick in axes.get_xticks() if lowest <= tick <= 1])
         axes.grid(axis="x", color="0.92", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         Path(plot).write_bytes(as_png(figure))
@@ -160,7 +162,8 @@ def synchronise(table: str, plot: str, *every: str) -> None:
             right.bar(range(len(every)), seconds, bottom=bottom, color=colour, label=part, width=0.6)
             bottom += seconds
         right.set(title="b  time", ylabel="seconds", xlabel="local epochs per round")
-        right.legend(fontsize=7, frameon=False)
+        right.set_ylim(0, 1.3 * bottom.max())
+        right.legend(fontsize=7, frameon=False, ncols=3, loc="upper center")
         for axes in (left, right):
             axes.set_xticks(range(len(every)), every)
             axes.spines[["top", "right"]].set_visible(False)

@@ -2,10 +2,12 @@
 #
 #   extras=learn . examples/environment.sh
 #
+# UCADI_VENV may name another place for it.
+#
 # torch is installed first and by itself, so that it can be refused where it would be a CUDA build: those
 # draw gigabytes. UCADI_TORCH may name another requirement or a wheel file.
 
-venv="$PWD/.venv"
+venv=$(realpath -m "${UCADI_VENV:-.venv}")
 sum=$(cksum pyproject.toml | cut -d ' ' -f 1)
 stamp="$venv/ready-${extras//,/-}-$sum"
 

@@ -103,7 +103,7 @@ def test_the_papers_experiments_on_given_sites(tmp_path: Path) -> None:
                 timeout=600,
             )
             assert ran.returncode == 0, f"{experiment}: {ran.stderr}"
-            assert "federated" in ran.stdout
+            assert len(ran.stdout.splitlines()) > 3, experiment
             assert (out / experiment / plot).resolve().read_bytes().startswith(b"\x89PNG"), experiment
     finally:
         shutil.rmtree(out, ignore_errors=True)

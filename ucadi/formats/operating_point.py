@@ -67,7 +67,8 @@ def read(path: Path, model: str) -> OperatingPoint:
         name = next((name for name, digest in models.items() if digest == model), None)
         if name is None:
             raise MismatchError(
-                f"{path.name}: evaluates other models than {model[:8]}…", hint="ucadi predict and evaluate with this one"
+                f"{path.name}: evaluates other models than {model[:8]}…",
+                hint="ucadi predict and evaluate with this one",
             )
         reports = document["reports"][name]
         dataset = _POOLED if _POOLED in reports else min(reports)

@@ -34,6 +34,7 @@ _RESULTS = {
     "quality.html": "text/html; charset=utf-8",
     "ct.nii.gz": "application/gzip",
     "heatmap.nii.gz": "application/gzip",
+    "overlay.nii.gz": "application/gzip",
     "montage.png": "image/png",
 }
 """The files of a job that is done, by their media types; no other is ever sent."""
@@ -237,7 +238,9 @@ class Page:
         if job.state in ("done", "failed"):
             shown["expires"] = int(job.changed + self._settings.keep_seconds)
             results = self._settings.results(job.id)
-            shown["results"] = [n for n in _RESULTS if (results / n).is_file() and (job.state == "done" or n == "quality.html")]
+            shown["results"] = [
+                n for n in _RESULTS if (results / n).is_file() and (job.state == "done" or n == "quality.html")
+            ]
         return shown
 
 

@@ -12,12 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ucadi import __version__
 from ucadi.commands.gradcam import HEATMAP, MONTAGE, GradcamResult, gradcam
 from ucadi.commands.predict import predict
 from ucadi.commands.preprocess import preprocess
 from ucadi.ct import nifti
 from ucadi.ct.refusals import Reason
+from ucadi.ct.volume import resized_affine
 from ucadi.errors import SeriesError
 from ucadi.formats import dataset as dataset_format
 from ucadi.formats import operating_point as operating_point_format
@@ -30,6 +33,7 @@ from ucadi.scoring.calibration import tempered
 from ucadi.web import report as report_page
 
 CT = "ct.nii.gz"
+OVERLAY = "overlay.nii.gz"
 RESULT = "result.json"
 REPORT = "report.html"
 QUALITY = "quality.html"
@@ -37,7 +41,13 @@ QUALITY = "quality.html"
 PICTURE_SIZE = 256
 """Rows and columns of the CT that is shown: finer than most networks take, and no burden for a telephone."""
 
-STEPS = ("reading the CT", "preparing the picture", "asking the network", "seeing where it looked", "writing the report")
+STEPS = (
+    "reading the CT",
+    "preparing the picture",
+    "asking the network",
+    "seeing where it looked",
+    "writing the report",
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,7 @@ def diagnose(order: Order, tell: Callable[..., None]) -> None:
     seen = gradcam(dataset, model=order.model, case=held.cases[0], output=explained)
     for name in (HEATMAP, MONTAGE):
         (explained / name).replace(order.results / name)
+    _overlay(order.results / HEATMAP, order.results / OVERLAY, max(size, PICTURE_SIZE))
 
     step()
     point = operating_point_format.read(order.calibration, weights.digest) if order.calibration else None
@@ -128,9 +139,7 @@ def _suffix(file: Path) -> str:
 def _read(source: Path, dataset: Path, size: int, min_slices: int, found: Path, results: Path) -> dict[str, Any]:
     """Makes the dataset of one case, and gives what the quality report says of it. The report is kept either way."""
     try:
-        preprocess(
-            source, output=dataset, unlabelled=True, size=size, min_slices=min_slices, workers=1, report=found
-        )  # fmt: skip
+        preprocess(source, output=dataset, size=size, min_slices=min_slices, report=found, **_alike(dataset.parent))
     except SeriesError:
         record = _keep_quality(found, results)
         reason = Reason(record["reason"])
@@ -148,8 +157,17 @@ def _keep_quality(found: Path, results: Path) -> dict[str, Any]:
 
 def _hint(reason: Reason, record: dict[str, Any]) -> str | None:
     if record["not_used"]:
-        return "; ".join(f"series {s['series']}, {s['slices']} slices: {s['reason']}" for s in record["not_used"][:8])
+        series = (f"series {s['series']}: {Reason(s['reason']).sentence}" for s in record["not_used"][:8])
+        return "; ".join(series)
     return reason.hint
+
+
+def _alike(scratch: Path) -> dict[str, Any]:
+    """Options of both readings. The salt is no secret here, where every scan has the same name: with a new one each
+    time, the same scan would be sampled anew and get other probabilities."""
+    salt = scratch / "salt"
+    salt.write_bytes(b"every upload is called scan")
+    return {"unlabelled": True, "workers": 1, "salt": salt}
 
 
 def _picture(source: Path, dataset: Path, size: int, order: Order) -> None:
@@ -157,11 +175,24 @@ def _picture(source: Path, dataset: Path, size: int, order: Order) -> None:
     if size < PICTURE_SIZE:
         dataset = order.scratch / "picture.h5"
         preprocess(
-            source, output=dataset, unlabelled=True, size=PICTURE_SIZE, min_slices=order.min_slices, workers=1
+            source, output=dataset, size=PICTURE_SIZE, min_slices=order.min_slices, **_alike(order.scratch)
         )  # fmt: skip
     with dataset_format.open(dataset) as data:
         volume = data.volume(0)
     nifti.write(order.results / CT, volume.hu, volume.affine)
+
+
+def _overlay(heatmap: Path, overlay: Path, side: int) -> None:
+    """The heatmap on the picture's grid, linear between its pixels, in steps of 1/255: the viewer takes the nearest."""
+    from scipy import ndimage
+
+    values, affine = nifti.read_written(heatmap)
+    _, rows, columns = values.shape
+    fine = np.empty((len(values), side, side), np.uint8)
+    for index, plane in enumerate(values):
+        smooth = ndimage.zoom(plane, (side / rows, side / columns), order=1, mode="nearest", grid_mode=True)
+        fine[index] = np.rint(255 * smooth.clip(0, 1))
+    nifti.write(overlay, fine, resized_affine(affine, (rows, columns), (side, side)))
 
 
 def probabilities(samplings: list[list[float]], point: OperatingPoint | None) -> dict[str, Any]:

@@ -49,7 +49,9 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> str:
         f"<tr><td>{escape(status)}</td><td>{escape(answer['description'])}</td></tr>"
         for status, answer in operation["responses"].items()
     )
-    parts.append(f'<table><thead><tr><th scope="col">status</th><th scope="col">meaning</th></tr></thead>{answers}</table>')
+    parts.append(
+        f'<table><thead><tr><th scope="col">status</th><th scope="col">meaning</th></tr></thead>{answers}</table>'
+    )
     return "\n".join([*parts, "</section>"])
 
 

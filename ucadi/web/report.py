@@ -39,7 +39,7 @@ def page(result: Mapping[str, Any], montage: bytes) -> str:
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; "
+            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
             "style-src 'unsafe-inline'\">",
             f"<title>Report on a chest CT</title><style>{_STYLE}</style></head><body>",
             f'<h1>Report on a chest CT</h1><p class="notice">{NOTICE}</p>',
@@ -48,8 +48,8 @@ def page(result: Mapping[str, Any], montage: bytes) -> str:
             *(f"<p>{escape(line)}</p>" for line in sentences(result)),
             f"<h2>Where the network saw: {escape(name)}</h2>",
             f'<img alt="Slices of the CT under the heatmap of {escape(name)}" src="data:image/png;base64,{picture}">',
-            '<p class="muted">The heatmap is Grad-CAM, relative to its own maximum: it shows where the evidence for this '
-            "diagnosis lies, not how ill the lung is.</p>",
+            '<p class="muted">The heatmap is Grad-CAM, relative to its own maximum: it shows where the evidence for '
+            "this diagnosis lies, not how ill the lung is.</p>",
             _regions(result["regions"]),
             "<h2>Quality of the CT</h2>",
             _table(("item", "value"), facts(result["quality"])),

@@ -71,11 +71,11 @@ def serve(
     min_slices: Annotated[int, typer.Option(help="Refuse shorter series.", min=2)] = 40,
     as_json: bool = False,
 ) -> ServeResult:
-    """Serve the diagnosis page: upload a chest CT, get probabilities and a heatmap. Research only, not for clinical use.
+    """Serve the diagnosis page: upload a chest CT, get probabilities and a heatmap.
 
-    One job at a time, from a queue that outlives the server. Uploads are read in a process of their own, within limits
-    of memory and time. Ends on SIGTERM or SIGINT; a job that was under way is done again by the next server.
-    What happens is told in lines on stderr; with --json, in lines of JSON on stdout.
+    Research only, not for clinical use. One job at a time, from a queue that outlives the server. Uploads are read in a
+    process of their own, within limits of memory and time. Ends on SIGTERM or SIGINT; a job that was under way is done
+    again by the next server. What happens is told in lines on stderr; with --json, in lines of JSON on stdout.
     """
     import uvicorn
 
@@ -152,7 +152,7 @@ def serve(
 
 
 def read_token(path: Path) -> str:
-    """The secret in a file that its owner alone can read. Raises SignatureError for others, UsageError for short ones."""
+    """The secret in a file. Raises UsageError for a short one, SignatureError where others can read it."""
     try:
         token = path.read_text(encoding="ascii").strip()
         mode = path.stat().st_mode

@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def limit(memory_bytes: int, seconds: float) -> None:
-    """Limits on this process and all that it starts: memory, processor time, files; no core dumps, which hold pixels."""
+    """Limits this process and all that it starts: memory, processor time, files. No core dumps: they hold pixels."""
     processor = int(seconds * (os.cpu_count() or 1)) + 1
     for what, most in (
         (resource.RLIMIT_AS, memory_bytes),

@@ -47,6 +47,7 @@ async function upload(files) {
   const stopping = new AbortController();
   see("wait");
   say("Sending");
+  element("come-back").hidden = true;
   element("stop").onclick = () => stopping.abort();
   try {
     const job = await send(worthSending(files), service.limits, {
@@ -70,6 +71,7 @@ async function upload(files) {
 
 async function follow(job, mine) {
   see("wait");
+  element("come-back").hidden = false;
   element("stop").onclick = () => remove(job);
   while (turn === mine) {
     const status = await api.show(job);
@@ -147,8 +149,9 @@ function describe() {
     `One scan of the chest, ${limits.least_slices} slices or more, ${inWords(limits.upload_bytes)} at most. Names of files stay with you. ` +
     `Everything is removed after ${hours(limits.keep_seconds)}, or when you say so.`;
   element("model").textContent =
-    `Model ${model.sha256.slice(0, 12)}…${model.trained ? "" : ", which is not trained: its answers mean nothing"}. ` +
-    (point ? `Evaluated on ${point.cases} cases.` : "No evaluation of it was given: its probabilities are not calibrated.");
+    `Model ${model.sha256.slice(0, 12)}, ` +
+    (model.trained ? "" : "not trained, so that its answers mean nothing, ") +
+    (point ? `evaluated on ${point.cases} cases.` : "not calibrated: no evaluation of it was given.");
 }
 
 function hours(seconds) {

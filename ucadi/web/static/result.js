@@ -169,11 +169,11 @@ async function showPictures(job, result) {
     slider.value = slice;
     slider.setAttribute("aria-valuetext", `${slice} of ${viewer.slices}, from the feet`);
     element("place").textContent =
-      `Slice ${slice} of ${viewer.slices} from the feet; at the cross ${Math.round(hu)} HU, heatmap ${(heat ?? 0).toFixed(2)}`;
+      `Slice ${slice} of ${viewer.slices} from the feet; at the cross ${Math.round(hu)} HU, heatmap ${heat.toFixed(2)}`;
   };
   viewer = new Viewer(canvas, told);
   element("place").textContent = "Loading the CT…";
-  await viewer.open(api.resultPath(job, "ct.nii.gz"), api.resultPath(job, "heatmap.nii.gz"));
+  await viewer.open(api.resultPath(job, "ct.nii.gz"), api.resultPath(job, "overlay.nii.gz"));
   element("controls").reset();
   slider.max = viewer.slices;
   if (result.regions.length) {

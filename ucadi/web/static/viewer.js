@@ -2,8 +2,9 @@
 
 const NIIVUE = "/static/niivue/niivue.umd.js";
 
-// Weaker than this share of the maximum the heatmap is clear, so that the lung is seen; regions begin at half.
-const CLEAR_BELOW = 0.25;
+// The overlay holds the heatmap in steps of 1/255. Weaker than a quarter it is clear, so that the lung is seen.
+const STEPS = 255;
+const CLEAR_BELOW = STEPS / 4;
 
 let library = null;
 
@@ -28,7 +29,7 @@ export class Viewer {
     this.onMove = onMove;
   }
 
-  async open(ct, heatmap) {
+  async open(ct, overlay) {
     const { Niivue, SLICE_TYPE } = await load();
     this.types = SLICE_TYPE;
     this.niivue = new Niivue({
@@ -49,7 +50,7 @@ export class Viewer {
     await this.niivue.attachToCanvas(this.canvas, false);
     await this.niivue.loadVolumes([
       { url: ct, name: "ct.nii.gz", colormap: "gray", cal_min: -1350, cal_max: 150, trustCalMinMax: false },
-      { url: heatmap, name: "heatmap.nii.gz", colormap: "warm", cal_min: CLEAR_BELOW, cal_max: 1, opacity: 0.5, trustCalMinMax: false },
+      { url: overlay, name: "overlay.nii.gz", colormap: "warm", cal_min: CLEAR_BELOW, cal_max: STEPS, opacity: 0.5, trustCalMinMax: false },
     ]);
     this.niivue.setInterpolation(false);
     this.niivue.onLocationChange = (place) => this.moved(place);
@@ -64,7 +65,7 @@ export class Viewer {
 
   moved(place) {
     const [ct, heat] = place.values;
-    this.onMove({ slice: Math.round(place.vox[2]) + 1, hu: ct?.value, heat: heat?.value });
+    this.onMove({ slice: Math.round(place.vox[2]) + 1, hu: ct?.value, heat: (heat?.value ?? 0) / STEPS });
   }
 
   // slices count from 1 at the feet

@@ -181,12 +181,12 @@ def named(folder: Path, slices: int = 48) -> Path:
     for dataset in datasets:
         dataset.PatientName, dataset.PatientID = NAME, "4711-SECRET"
         dataset.InstitutionName = dataset.Manufacturer = SCRIPT
-        dataset.ConvolutionKernel = dataset.ManufacturerModelName = SCRIPT
+        dataset.ManufacturerModelName, dataset.ConvolutionKernel = SCRIPT, SCRIPT[:16]
     return save(folder, datasets)
 
 
 NAME = "Mustermann^Erika"
-SCRIPT = '<img src=x onerror="document.title=1"><script>document.title="owned"</script>'
+SCRIPT = '<script>document.title="owned"</script>'
 
 
 def sequence_of(items: int, path: Path) -> Path:

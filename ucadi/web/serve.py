@@ -6,9 +6,12 @@ import fcntl
 import importlib.util
 import ipaddress
 import os
+import signal
 import socket
 import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -142,9 +145,11 @@ def serve(
                 server_header=False,
                 proxy_headers=False,
                 limit_concurrency=64,
+                h11_max_incomplete_event_size=1 << 14,  # of a request's head
                 timeout_graceful_shutdown=3,
             )
-            uvicorn.Server(config).run(sockets=[listener])
+            with _ended_by_signals():
+                uvicorn.Server(config).run(sockets=[listener])
     finally:
         queue.close()
         os.close(lock)
@@ -208,6 +213,17 @@ def _access(
     own = {address, "localhost", "127.0.0.1", "::1"}
     hosts = {name.lower() for name in names} | {_shown(name, port) for name in own}
     return Access(frozenset(hosts), token, user_header.lower() if user_header else None)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """uvicorn ends on SIGTERM and SIGINT, and then raises them again for whoever was to hear them before: nobody."""
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _claim(folder: Path) -> int:

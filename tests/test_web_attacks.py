@@ -293,7 +293,7 @@ def test_every_answer_forbids_foreign_code(page: Page, tmp_path: Path) -> None:
         else:
             assert policy.endswith("sandbox"), name
         assert answer.headers["x-content-type-options"] == "nosniff", name
-        assert answer.headers["referrer-policy"] == "no-referrer", name
+        assert answer.headers["referrer-policy"] == "same-origin", name
         assert "server" not in answer.headers, name
         stored = "no-cache" if name.startswith("/static/") and answer.status == 200 else "no-"
         assert answer.headers["cache-control"].startswith(stored), name

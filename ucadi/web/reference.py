@@ -23,7 +23,7 @@ def page(document: Mapping[str, Any]) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(info['title'])}</title>",
             '<link rel="icon" href="/static/icon.svg"><link rel="stylesheet" href="/static/page.css"></head><body>',
-            '<p class="notice" role="note">Research only, not for clinical use.</p><main class="prose">',
+            '<aside class="notice" aria-label="Notice">Research only, not for clinical use.</aside><main class="prose">',
             f"<h1>{escape(info['title'])}</h1>",
             *(f"<p>{escape(part)}</p>" for part in info["description"].split("\n\n")),
             '<p><a href="/api/openapi.json">openapi.json</a> describes the same for programs. '

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -136,6 +137,17 @@ def test_removed_on_demand_in_every_state(page: Page, tmp_path: Path) -> None:
         assert not (work / "jobs" / job).exists()
 
 
+def test_removed_at_any_moment_the_next_one_is_done(page: Page, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_bytes(b"no image at all")
+    for pause in (0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2):
+        job = page.send(text)
+        time.sleep(pause)
+        assert page.ask("DELETE", f"/api/jobs/{job}").status == 204
+    assert page.wait(page.send(text))["state"] == "failed"
+    assert page.wait(page.send(nifti(tmp_path / "a.nii")))["state"] == "done"
+
+
 def test_results_are_removed_after_their_time(model: Path, tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_bytes(b"no image at all")
@@ -250,12 +262,20 @@ def test_each_user_of_the_proxy_has_jobs_of_their_own(model: Path, tmp_path: Pat
     with Page(model, "--work", tmp_path / "work", "--proxy-user-header", "X-User") as page:
         assert page.ask("GET", "/api/service").status == 401
         assert page.ask("POST", "/api/jobs").status == 401
+        assert page.ask("GET", "/api/service", x_user="").status == 401
+        assert _twice(page, "X-User: bob\r\nX-User: ann") == 401
         job = page.send(text, x_user="ann")
         assert page.wait(job, x_user="ann")["state"] == "failed"
         for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/start"), ("GET", "/results/quality.html")):
             assert page.ask(method, f"/api/jobs/{job}{path}", x_user="bob").status == 404
         assert page.ask("PUT", f"/api/jobs/{job}/files/0", b"x", x_user="bob").status == 404
         assert page.show(job, x_user="ann")["state"] == "failed"
+
+
+def _twice(page: Page, headers: str) -> int:
+    with socket.create_connection(("127.0.0.1", page.port)) as line:
+        line.sendall(f"GET /api/service HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\n{headers}\r\n\r\n".encode())
+        return int(line.recv(100).split()[1])
 
 
 def test_a_token_is_shown_as_bearer_or_by_signing_in(model: Path, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ class Page:
         job, name = self._job(request), request.path_params["name"]
         shown = job.state == "done" or (job.state == "failed" and name == "quality.html")
         path = self._settings.results(job.id) / name
-        if name not in _RESULTS or not shown or not path.is_file():
+        if name not in _RESULTS or not shown or path.is_symlink() or not path.is_file():
             raise HTTPException(404, "no such result")
         response = FileResponse(path, media_type=_RESULTS[name])
         response.headers["content-security-policy"] = DOCUMENT_POLICY

@@ -68,8 +68,8 @@ class Access:
 
     def admits(self, headers: Headers) -> bool:
         """Whether a request bears what is asked for."""
-        if self.user_header is not None and not headers.get(self.user_header):
-            return False
+        if self.user_header is not None and (len(users := headers.getlist(self.user_header)) != 1 or not users[0]):
+            return False  # two: the proxy has added to what a client sent
         if self.token is None:
             return True
         scheme, _, given = headers.get("authorization", "").partition(" ")

@@ -52,8 +52,12 @@ class Runner:
                 job = self._queue.take()
                 if job is None:
                     await self._bell.wait()
-                else:
+                    continue
+                try:
                     await self._do(job)
+                except OSError as error:  # its folder is gone, or the disk is full: the next one may fare better
+                    self._queue.finish(job.id, f"the server could not begin: {error.strerror}")
+                    self._tell("failed", {"job": short(job.id)})
         finally:
             sweeping.cancel()
 
@@ -102,6 +106,8 @@ class Runner:
         assert process.stdin is not None, "it is a pipe"
         assert process.stdout is not None, "it is a pipe"
         self._running = (job, process)
+        if self._queue.find(job) is None:  # removed while its worker began
+            _end(process)
         order = {
             "uploads": str(settings.uploads(job)),
             "results": str(settings.results(job)),
@@ -118,12 +124,11 @@ class Runner:
             await process.stdin.drain()
             async with asyncio.timeout(settings.seconds):
                 async for line in process.stdout:
-                    last = json.loads(line)
-                    self._progress = last
+                    last = self._progress = dict(json.loads(line))
                 await process.wait()
         except TimeoutError:
             return f"not done within {settings.seconds / 60:g} minutes", "upload one series, not a whole archive"
-        except (ConnectionError, ValueError):
+        except (ConnectionError, TypeError, ValueError):
             pass  # it died, or was overrun: judged by what it said last
         finally:
             _end(process)
@@ -140,9 +145,10 @@ class Runner:
         while True:
             for job in self._queue.expired(self._settings.keep_seconds):
                 await self.remove(job)
-            for folder in (self._settings.work / "jobs").iterdir():
-                if self._queue.find(folder.name) is None:
-                    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            with suppress(OSError):
+                for folder in (self._settings.work / "jobs").iterdir():
+                    if self._queue.find(folder.name) is None:
+                        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             await asyncio.sleep(_SWEEP_SECONDS)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +26,6 @@ from ucadi.learn.network import NETWORKS, build, restore, state_arrays
 
 BASELINES = ("resnet50", "resnet101", "xception")
 TINY = {"resnet50": (1, 1, 1, 1), "resnet101": (1, 1, 2, 1), "xception": (1,)}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ EXTRAS = {
     "onnxruntime": "export",
     "openvino": "fast",
     "tensorboard": "logs",
+    "highdicom": "heatmaps",
     "starlette": "web",
     "uvicorn": "web",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import shutil
@@ -11,18 +12,21 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from datasets import LABELS, write_dataset
 from openapi_spec_validator import validate
 from pages import NAME, SCRIPT, Page, chest, named, nifti, small_model, zipped
 
 from ucadi.commands.evaluate import evaluate
+from ucadi.commands.phantom import phantom
 from ucadi.commands.predict import predict
 from ucadi.errors import FormatError, MismatchError, SignatureError, UsageError
 from ucadi.formats import operating_point
@@ -44,15 +48,30 @@ def page(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page
         yield running
 
 
-def test_a_zip_file_a_folder_and_a_nifti_become_results(page: Page, tmp_path: Path) -> None:
-    folder = chest(tmp_path / "chest")
+@pytest.fixture(scope="module")
+def phantom_case(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a phantom's DICOM files."""
+    made = tmp_path_factory.mktemp("phantom") / "made"
+    phantom(made, patients=1, slices=44, matrix=64, workers=1)
+    (folder,) = (path for path in made.iterdir() if path.is_dir())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(page: Page, phantom_case: Path) -> str:
+    """The phantom's job, over."""
+    job = page.send(phantom_case)
+    assert page.wait(job)["state"] == "done"
+    return job
+
+
+def test_a_folder_a_zip_file_and_a_nifti_become_results(page: Page, done: str, tmp_path: Path) -> None:
     jobs = [
-        page.send(folder),
-        page.send(zipped(folder, tmp_path / "chest.zip")),
+        page.send(zipped(chest(tmp_path / "chest"), tmp_path / "chest.zip")),
         page.send(nifti(tmp_path / "a.nii.gz")),
     ]
-    assert page.show(jobs[2])["state"] == "queued"
-    for job in jobs:
+    assert page.show(jobs[1])["state"] == "queued"
+    for job in (done, *jobs):
         shown = page.wait(job)
         assert shown["state"] == "done", shown
         result = json.loads(page.result(job, "result.json"))
@@ -66,42 +85,38 @@ def test_a_zip_file_a_folder_and_a_nifti_become_results(page: Page, tmp_path: Pa
         for name in ("report.html", "quality.html"):
             assert page.result(job, name).startswith(b"<!doctype html>")
     assert json.loads(page.result(jobs[0], "result.json"))["quality"]["slices"] == 48
+    assert "heatmap-dicom.zip" not in page.show(jobs[1])["results"]
+    assert "NIfTI" in json.loads(page.result(jobs[1], "result.json"))["no_dicom"]
 
 
-def test_ct_and_heatmap_lie_on_each_other(page: Page, tmp_path: Path) -> None:
-    job = page.send(zipped(chest(tmp_path / "chest"), tmp_path / "chest.zip"))
-    page.wait(job)
-    images = {}
+def test_ct_and_heatmap_lie_on_each_other(page: Page, done: str, tmp_path: Path) -> None:
+    images = []
     for name in ("ct", "heatmap", "overlay"):
         path = tmp_path / f"{name}.nii.gz"
-        path.write_bytes(page.result(job, f"{name}.nii.gz"))
-        images[name] = nibabel.load(path)
-    ct, heatmap, overlay = images["ct"], images["heatmap"], images["overlay"]
-    assert ct.shape == overlay.shape == (256, 256, 48)
-    assert heatmap.shape == (16, 16, 48)
-    np.testing.assert_allclose(ct.affine, overlay.affine)
-    # the first and the last corner of the field of view are the same places in all of them
-    for corner in (-0.5, "end"):
-        places = []
-        for image in images.values():
-            index = [side - 0.5 if corner == "end" else -0.5 for side in image.shape[:2]]
-            places.append(image.affine @ [*index, 0, 1])
-        np.testing.assert_allclose(places[1], places[0], atol=1e-3)
-        np.testing.assert_allclose(places[2], places[0], atol=1e-3)
-    # the overlay is the heatmap: at the centre of a pixel's 16 x 16 finer ones is its value
+        path.write_bytes(page.result(done, f"{name}.nii.gz"))
+        images.append(nibabel.load(path))
+    ct, heatmap, overlay = images
+    assert ct.shape == overlay.shape == (256, 256, 44)
+    assert heatmap.shape == (16, 16, 44)
+    # the corners of the field of view are the same places in all of them
+    for corner in ((0, 0, 0), (1, 0, 0), (0, 1, 1)):
+        places = [image.affine @ [*(np.array(corner) * (*image.shape[:2], 44) - (0.5, 0.5, 0)), 1] for image in images]
+        np.testing.assert_allclose(places, [places[0]] * 3, atol=1e-3)
+    # the overlay is the heatmap: about the centre of a pixel, which is 16 x 16 finer ones, it has its value
     coarse, fine = np.asarray(heatmap.dataobj), np.asarray(overlay.dataobj) / 255
-    means = fine.reshape(16, 16, 16, 16, 48)[:, 7:9, :, 7:9].mean(axis=(1, 3))
+    means = fine.reshape(16, 16, 16, 16, 44)[:, 7:9, :, 7:9].mean(axis=(1, 3))
     np.testing.assert_allclose(means, coarse, atol=0.05)
 
 
-def test_the_same_ct_gives_the_same_results(page: Page, tmp_path: Path) -> None:
-    scan = zipped(chest(tmp_path / "chest"), tmp_path / "chest.zip")
-    jobs = [page.send(scan), page.send(scan)]
-    for job in jobs:
-        page.wait(job)
-    for name in ("result.json", "report.html", "quality.html", "ct.nii.gz", "overlay.nii.gz", "montage.png"):
-        first, second = (page.result(job, name) for job in jobs)
-        assert first == second, name
+def test_the_heatmap_as_dicom_belongs_to_the_study(page: Page, done: str, phantom_case: Path) -> None:
+    source = [pydicom.dcmread(file) for file in phantom_case.iterdir()]
+    assert json.loads(page.result(done, "result.json"))["no_dicom"] == ""
+    with zipfile.ZipFile(io.BytesIO(page.result(done, "heatmap-dicom.zip"))) as archive:
+        objects = [pydicom.dcmread(io.BytesIO(archive.read(name))) for name in archive.namelist()]
+    pictures, parametric_map, segmentation = (f"1.2.840.10008.5.1.4.1.1.{part}" for part in ("7", "30", "66.4"))
+    assert {held.SOPClassUID for held in objects} == {pictures, parametric_map, segmentation}
+    of_whom = {(image.StudyInstanceUID, image.PatientID) for image in source}
+    assert {(held.StudyInstanceUID, held.PatientID) for held in objects} == of_whom
 
 
 def test_what_is_no_ct_fails_with_a_reason(page: Page, tmp_path: Path) -> None:
@@ -165,7 +180,7 @@ def test_results_are_removed_after_their_time(model: Path, tmp_path: Path) -> No
     assert list((work / "jobs").iterdir()) == []
 
 
-@pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_killed_in_the_middle_the_job_is_done_again(model: Path, tmp_path: Path, step: int) -> None:
     scan = zipped(chest(tmp_path / "chest"), tmp_path / "chest.zip")
     with Page(model, "--work", tmp_path / "work") as page:
@@ -178,7 +193,8 @@ def test_killed_in_the_middle_the_job_is_done_again(model: Path, tmp_path: Path,
         assert page.wait_for("again")["job"] == job[:8]
         assert page.wait(job)["state"] == "done"
         assert page.wait(waiting)["state"] == "done"
-        assert page.result(job, "result.json") == page.result(waiting, "result.json")
+        for name in page.show(job)["results"]:  # the same CT gives the same results, done twice or once
+            assert page.result(job, name) == page.result(waiting, name), name
         assert [told["attempt"] for told in page.events if told["event"] == "running"] == [2, 1]
 
 
@@ -242,10 +258,14 @@ def test_no_identifiers_in_what_the_server_tells(model: Path, tmp_path: Path) ->
         user = {"x-user": "dr.house@example.org"}
         job = page.send(zipped(scan, tmp_path / "Mustermann.zip"), **user)
         assert page.wait(job, **user)["state"] == "done"
-        kept = [page.result(job, name, **user) for name in page.show(job, **user)["results"]]
+        # DICOM objects are for the patient's own study, and so name the patient
+        names = set(page.show(job, **user)["results"]) - {"heatmap-dicom.zip"}
+        kept = [page.result(job, name, **user) for name in names]
         page.ask("GET", "/api/jobs/Mustermann", **user)
         page.ask("GET", "/?patient=Mustermann", **user)
         told = "".join(page.told)
+        events = {event["event"] for event in page.events}
+    assert events == {"listening", "new", "queued", "running", "done"}
     for secret in ("Mustermann", "4711", "dr.house", job):
         assert secret not in told
     for held in kept:
@@ -506,9 +526,9 @@ print(json.dumps([(m, r.path) for r in page.application().routes if isinstance(r
     }
 
 
-def test_what_listens_has_loaded_no_reader(page: Page, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("done")
+def test_what_listens_has_loaded_no_reader(page: Page) -> None:
     """After a job, the server's process has mapped neither torch nor HDF5, nor a decoder of images."""
-    page.wait(page.send(chest(tmp_path / "chest")))
     maps = Path(f"/proc/{page.process.pid}/maps").read_text()
     for library in ("torch", "h5py", "gdcm", "openjpeg", "jpegls", "PIL"):
         assert f"/{library}" not in maps.replace("site-packages/", "/"), library
@@ -528,8 +548,6 @@ def test_the_viewer_is_the_one_that_was_published() -> None:
 
 @pytest.mark.slow
 def test_the_wheel_has_the_page(tmp_path: Path) -> None:
-    import zipfile
-
     source = tmp_path / "source"
     source.mkdir()
     for name in ("pyproject.toml", "README.md"):

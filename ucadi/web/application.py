@@ -35,6 +35,7 @@ _RESULTS = {
     "ct.nii.gz": "application/gzip",
     "heatmap.nii.gz": "application/gzip",
     "overlay.nii.gz": "application/gzip",
+    "heatmap-dicom.zip": "application/zip",
     "montage.png": "image/png",
 }
 """The files of a job that is done, by their media types; no other is ever sent."""

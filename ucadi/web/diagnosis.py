@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ucadi import __version__
-from ucadi.commands.gradcam import HEATMAP, MONTAGE, GradcamResult, gradcam
+from ucadi.commands.gradcam import DICOM, HEATMAP, MONTAGE, GradcamResult, gradcam
 from ucadi.commands.predict import predict
 from ucadi.commands.preprocess import preprocess
 from ucadi.ct import nifti
@@ -34,6 +35,7 @@ from ucadi.web import report as report_page
 
 CT = "ct.nii.gz"
 OVERLAY = "overlay.nii.gz"
+DICOM_ZIP = "heatmap-dicom.zip"
 RESULT = "result.json"
 REPORT = "report.html"
 QUALITY = "quality.html"
@@ -88,7 +90,9 @@ def diagnose(order: Order, tell: Callable[..., None]) -> None:
 
     step()
     explained = order.scratch / "gradcam"
-    seen = gradcam(dataset, model=order.model, case=held.cases[0], output=explained)
+    seen, no_dicom = _explain(dataset, order.model, held.cases[0], source, explained)
+    if seen.dicom:
+        _zip(explained / DICOM, order.results / DICOM_ZIP)
     for name in (HEATMAP, MONTAGE):
         (explained / name).replace(order.results / name)
     _overlay(order.results / HEATMAP, order.results / OVERLAY, max(size, PICTURE_SIZE))
@@ -100,6 +104,7 @@ def diagnose(order: Order, tell: Callable[..., None]) -> None:
         "model": {"sha256": weights.digest, "architecture": weights.architecture},
         **probabilities(held.probabilities[0].astype(float).tolist(), point),
         **_heatmap(seen),
+        "no_dicom": no_dicom,
         "quality": quality,
     }
     (order.results / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -180,6 +185,25 @@ def _picture(source: Path, dataset: Path, size: int, order: Order) -> None:
     with dataset_format.open(dataset) as data:
         volume = data.volume(0)
     nifti.write(order.results / CT, volume.hu, volume.affine)
+
+
+def _explain(dataset: Path, model: Path, case: str, source: Path, folder: Path) -> tuple[GradcamResult, str]:
+    """The heatmap, with DICOM objects that refer to the uploaded images; or without, and why not."""
+    (scan,) = source.iterdir()
+    if nifti.is_nifti(scan):
+        return gradcam(dataset, model=model, case=case, output=folder), "a NIfTI file has no images to refer to"
+    try:
+        return gradcam(dataset, model=model, case=case, output=folder, dicom=scan), ""
+    except Exception as error:  # whatever a header that is read well enough to be shown lacks for them
+        why = error.message if isinstance(error, SeriesError) else type(error).__name__
+        return gradcam(dataset, model=model, case=case, output=folder, force=True), f"they could not be made: {why}"
+
+
+def _zip(folder: Path, path: Path) -> None:
+    """A zip file of a folder's files; equal files give equal bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.writestr(zipfile.ZipInfo(file.name), file.read_bytes(), zipfile.ZIP_DEFLATED, compresslevel=1)
 
 
 def _overlay(heatmap: Path, overlay: Path, side: int) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LEAST_TOKEN = 32
 """Fewest characters of a token: 128 random bits in hex."""
 
-_WORKER_NEEDS = ("torch", "h5py", "pydicom", "nibabel", "scipy", "matplotlib")
+_WORKER_NEEDS = ("torch", "h5py", "pydicom", "nibabel", "scipy", "matplotlib", "highdicom")
 _LOCK_SECONDS = 20.0
 
 

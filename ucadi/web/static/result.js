@@ -13,6 +13,7 @@ const NAMES = {
 const DOWNLOADS = {
   "report.html": "Report (HTML)",
   "heatmap.nii.gz": "Heatmap (NIfTI)",
+  "heatmap-dicom.zip": "Heatmap (DICOM)",
   "ct.nii.gz": "CT as shown (NIfTI)",
   "result.json": "Figures (JSON)",
 };
@@ -39,6 +40,8 @@ export async function show(job, status) {
     .filter(([name]) => status.results.includes(name))
     .map(([name, text]) => make("a", text, { class: "button", href: `${api.resultPath(job, name)}?download`, download: name }));
   element("downloads").replaceChildren(...links);
+  element("no-dicom").hidden = !result.no_dicom;
+  element("no-dicom").textContent = `No DICOM objects: ${result.no_dicom}.`;
   element("expires").textContent = `Removed by itself ${new Date(status.expires * 1000).toLocaleString()}.`;
   element("explained").textContent =
     `Grad-CAM for: ${NAMES[result.explained]}. Relative to its own maximum: where the evidence lies, not how ill the lung is.`;

@@ -272,8 +272,6 @@ def test_no_identifiers_in_what_the_server_tells(model: Path, tmp_path: Path) ->
         plain = gzip.decompress(held) if held[:2] == b"\x1f\x8b" else held
         for secret in (NAME, "Mustermann", "4711-SECRET", SCRIPT, "<script"):
             assert secret.encode() not in plain
-        events = {event["event"] for event in page.events}
-    assert events == {"listening", "new", "queued", "running", "done"}
 
 
 def test_each_user_of_the_proxy_has_jobs_of_their_own(model: Path, tmp_path: Path) -> None:

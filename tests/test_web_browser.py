@@ -156,7 +156,9 @@ def test_a_dropped_phantom_shows_its_heatmap(tab: Tab, server: Page, tmp_path: P
     with_heatmap = pixels(canvas)
     assert coloured(with_heatmap) > 0.01
     assert with_heatmap.std() > 20  # and the CT is under it
-    tab.get_by_label("Heatmap", exact=True).fill("0")
+    tab.get_by_label("Heatmap shown from").fill("20")
+    assert coloured(pixels(canvas)) > coloured(with_heatmap)
+    tab.get_by_label("Heatmap opacity").fill("0")
     assert coloured(pixels(canvas)) < 0.001
     rows = tab.locator("#probabilities tbody tr")
     expect(rows).to_have_count(4)
@@ -189,7 +191,7 @@ def test_a_real_series_as_a_folder(tab: Tab) -> None:
 
 def test_slices_windows_and_planes(tab: Tab, server: Page, seen: str) -> None:
     canvas = open_result(tab, server, seen)
-    tab.get_by_label("Heatmap", exact=True).fill("0")
+    tab.get_by_label("Heatmap opacity").fill("0")
     slider = tab.get_by_label("Slice", exact=True)
     assert slider.get_attribute("max") == "44"
     pictures = []
@@ -252,7 +254,16 @@ def test_everything_can_be_done_by_keyboard(tab: Tab, tmp_path: Path) -> None:
             assert tab.get_by_label("Slice", exact=True).input_value() != before
         if order[-1] == "remove":
             break
-    wanted = ["slice", "opacity", "quality-report", "Report (HTML)", "Heatmap (NIfTI)", "Send another CT", "remove"]
+    wanted = [
+        "slice",
+        "least",
+        "opacity",
+        "quality-report",
+        "Report (HTML)",
+        "Heatmap (NIfTI)",
+        "Send another CT",
+        "remove",
+    ]
     places = [order.index(name) for name in wanted]
     assert places == sorted(places)
     press("Enter")

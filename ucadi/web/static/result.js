@@ -179,6 +179,7 @@ async function showPictures(job, result) {
   await viewer.open(api.resultPath(job, "ct.nii.gz"), api.resultPath(job, "overlay.nii.gz"));
   element("controls").reset();
   slider.max = viewer.slices;
+  viewer.least(element("least").value / 100);
   if (result.regions.length) {
     viewer.place(result.regions[0].position_mm);
   } else {
@@ -188,6 +189,10 @@ async function showPictures(job, result) {
 }
 
 element("slice").addEventListener("input", (event) => viewer.slice(Number(event.target.value)));
+element("least").addEventListener("input", ({ target }) => {
+  target.setAttribute("aria-valuetext", `${target.value} % of the maximum`);
+  viewer.least(target.value / 100);
+});
 element("opacity").addEventListener("input", (event) => viewer.opacity(event.target.value / 100));
 element("controls").addEventListener("change", ({ target }) => {
   if (target.name === "window") {

@@ -2,9 +2,8 @@
 
 const NIIVUE = "/static/niivue/niivue.umd.js";
 
-// The overlay holds the heatmap in steps of 1/255. Weaker than a quarter it is clear, so that the lung is seen.
+// The overlay holds the heatmap in steps of 1/255.
 const STEPS = 255;
-const CLEAR_BELOW = STEPS / 4;
 
 let library = null;
 
@@ -50,7 +49,7 @@ export class Viewer {
     await this.niivue.attachToCanvas(this.canvas, false);
     await this.niivue.loadVolumes([
       { url: ct, name: "ct.nii.gz", colormap: "gray", cal_min: -1350, cal_max: 150, trustCalMinMax: false },
-      { url: overlay, name: "overlay.nii.gz", colormap: "warm", cal_min: CLEAR_BELOW, cal_max: STEPS, opacity: 0.5, trustCalMinMax: false },
+      { url: overlay, name: "overlay.nii.gz", colormap: "warm", cal_min: STEPS / 2, cal_max: STEPS, opacity: 0.5, trustCalMinMax: false },
     ]);
     this.niivue.setInterpolation(false);
     this.niivue.onLocationChange = (place) => this.moved(place);
@@ -88,6 +87,13 @@ export class Viewer {
   window(low, high) {
     const ct = this.niivue.volumes[0];
     [ct.cal_min, ct.cal_max] = [low, high];
+    this.niivue.updateGLVolume();
+  }
+
+  // the heatmap is clear where it is weaker than this share of its maximum; regions are listed from half
+  least(share) {
+    const heat = this.niivue.volumes[1];
+    heat.cal_min = Math.max(1, share * heat.global_max);
     this.niivue.updateGLVolume();
   }
 

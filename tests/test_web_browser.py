@@ -70,7 +70,7 @@ class Complaints(list[str]):
         )
         tab.on("console", self._console)
         tab.on("pageerror", lambda error: self.append(str(error)))
-        tab.on("request", lambda r: r.url.startswith((url, "data:", "blob:")) or self.append(r.url))
+        tab.on("request", lambda r: r.url.startswith((url, "data:")) or self.append(r.url))
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and "GL Driver Message" not in message.text:

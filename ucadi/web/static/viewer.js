@@ -5,18 +5,10 @@ const NIIVUE = "/static/niivue/niivue.umd.js";
 // The overlay holds the heatmap in steps of 1/255.
 const STEPS = 255;
 
-let library = null;
-
-// The viewer is large: it is loaded when there is something to see.
-function load() {
-  library ??= new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = NIIVUE;
-    script.onload = () => resolve(window.niivue);
-    script.onerror = () => reject(new Error("the viewer cannot be loaded"));
-    document.head.append(script);
-  });
-  return library;
+// The viewer is large: it is loaded when there is something to see. It is no module, but names itself.
+async function load() {
+  await import(NIIVUE);
+  return globalThis.niivue;
 }
 
 export const canShow = () => Boolean(document.createElement("canvas").getContext("webgl2"));

@@ -524,6 +524,30 @@ print(json.dumps([(m, r.path) for r in page.application().routes if isinstance(r
     }
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
+def test_the_examples_with_curl_do_what_they_say(page: Page, tmp_path: Path) -> None:
+    text = (ROOT / "docs/serve.md").read_text().partition("## With curl")[2].partition("## ")[0]
+    blocks = [part for part in text.split("\n\n") if part.startswith("    ")]
+    one_file, folder = (block.replace("http://127.0.0.1:8300", page.url).splitlines() for block in blocks)
+    zipped(chest(tmp_path / "series"), tmp_path / "scan.zip")
+
+    def run(*lines: str, **variables: str) -> str:
+        command = ["bash", "-ec", "\n".join(line.partition("  # ")[0] for line in lines)]
+        environment = os.environ | variables
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+
+    send, show, result, heatmap, delete = one_file
+    job = json.loads(run(send))["id"]
+    page.wait(job)
+    assert json.loads(run(show, JOB=job))["state"] == "done"
+    assert "probabilities" in json.loads(run(result, JOB=job))
+    run(heatmap, JOB=job)
+    assert (tmp_path / "heatmap.nii.gz").read_bytes()[:2] == b"\x1f\x8b"
+    assert run(delete, JOB=job) == ""
+    assert page.ask("GET", f"/api/jobs/{job}").status == 404
+    assert json.loads(run(*folder))["state"] in ("queued", "running")
+
+
 @pytest.mark.usefixtures("done")
 def test_what_listens_has_loaded_no_reader(page: Page) -> None:
     """After a job, the server's process has mapped neither torch nor HDF5, nor a decoder of images."""

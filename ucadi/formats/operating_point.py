@@ -13,19 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ucadi.errors import FormatError, MismatchError
+from ucadi.scoring.metrics import Rate
 
 MAX_BYTES = 64 << 20
 
 _POOLED = "pooled"
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure with its 95 % interval; None where the evaluation could not give it."""
-
-    value: float | None
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)
@@ -44,9 +36,9 @@ class OperatingPoint:
     brier: float | None
     dataset: str
     cases: int
-    sensitivity: Interval
-    specificity: Interval
-    auc: Interval
+    sensitivity: Rate
+    specificity: Rate
+    auc: Rate
 
 
 def read(path: Path, model: str) -> OperatingPoint:
@@ -98,8 +90,8 @@ def _point(document: Mapping[str, Any], model: str, dataset: str) -> OperatingPo
     )
 
 
-def _interval(figure: Mapping[str, Any]) -> Interval:
-    return Interval(*(_maybe(figure[part]) for part in ("value", "low", "high")))
+def _interval(figure: Mapping[str, Any]) -> Rate:
+    return Rate(*(_maybe(figure[part]) for part in ("value", "low", "high")))
 
 
 def _maybe(value: Any) -> float | None:

@@ -120,6 +120,13 @@ class Queue:
             ("failed" if error else "done", time.time(), error, hint, identifier),
         )
 
+    def give_back(self, identifier: str) -> None:
+        """Queues a running job again that the server ends before it is done; that is no attempt."""
+        self._connection.execute(
+            "UPDATE jobs SET state = 'queued', attempts = attempts - 1 WHERE id = ? AND state = 'running'",
+            (identifier,),
+        )
+
     def ahead(self, job: Job) -> int:
         """How many jobs come before a queued one, the running one included."""
         count: int = self._connection.execute(

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Set
 from html import escape
 from typing import Any
 
+from ucadi.web.settings import NOTICE
+
 
 def page(document: Mapping[str, Any]) -> str:
     """The page of an OpenAPI 3.1 description: each path and method with its parameters, body and answers."""
@@ -26,7 +28,7 @@ def page(document: Mapping[str, Any]) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(info['title'])}</title>",
             '<link rel="icon" href="/static/icon.svg"><link rel="stylesheet" href="/static/page.css"></head><body>',
-            '<aside class="notice" aria-label="Notice">Research only, not for clinical use.</aside>',
+            f'<aside class="notice" aria-label="Notice">{NOTICE}</aside>',
             '<main class="prose">',
             f"<h1>{escape(info['title'])}</h1>",
             *(f"<p>{escape(part)}</p>" for part in info["description"].split("\n\n")),

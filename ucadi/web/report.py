@@ -8,8 +8,9 @@ from html import escape
 from typing import Any
 
 from ucadi.labels import LABELS
-
-NOTICE = "Research only, not for clinical use."
+from ucadi.scoring.metrics import Rate
+from ucadi.scoring.study import spread
+from ucadi.web.settings import NOTICE
 
 NAMES: Mapping[str, str] = {
     "healthy": "Healthy lungs",
@@ -66,16 +67,16 @@ def page(result: Mapping[str, Any], montage: bytes) -> str:
 def sentences(result: Mapping[str, Any]) -> list[str]:
     """What is known of how far the probabilities can be trusted, in words."""
     point = result["operating_point"]
-    spread = f"Means of {result['samplings']} samplings of 16 slices; in brackets the lowest and the highest of them."
+    means = f"Means of {result['samplings']} samplings of 16 slices; in brackets the lowest and the highest of them."
     if point is None:
-        return [spread, "Not calibrated, and without an operating point: no evaluation of this model was given."]
+        return [means, "Not calibrated, and without an operating point: no evaluation of this model was given."]
     called = "reaches" if result["called"] else "does not reach"
     tested = f"{point['cases']} test cases ({point['dataset']})"
     lines = [
-        spread,
+        means,
         f"COVID-19 {called} the operating point: a probability, before calibration, of {point['threshold']:.3f} "
-        f"({point['chosen']}). On {tested} that had sensitivity {interval(point['sensitivity'])}, specificity "
-        f"{interval(point['specificity'])}, AUC {interval(point['auc'])}.",
+        f"({point['chosen']}). On {tested} that had sensitivity {_spread(point['sensitivity'])}, specificity "
+        f"{_spread(point['specificity'])}, AUC {_spread(point['auc'])}.",
     ]
     if point["temperature"] is None:
         lines.append("Not calibrated: the evaluation of this model had no validation cases.")
@@ -101,21 +102,16 @@ def facts(quality: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def interval(figure: Mapping[str, float | None]) -> str:
-    """A figure with its interval: `0.973 [0.951, 0.988]`."""
-    if figure["value"] is None:
-        return "unknown"
-    if figure["low"] is None or figure["high"] is None:
-        return f"{figure['value']:.3f}"
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+def _spread(figure: Mapping[str, float | None]) -> str:
+    return spread(Rate(figure["value"], figure["low"], figure["high"]))
 
 
 def _probabilities(result: Mapping[str, Any]) -> str:
     rows = []
     for label in sorted(LABELS, key=lambda label: -result["probabilities"][label]):
-        spread = f"[{result['lowest'][label]:.3f}, {result['highest'][label]:.3f}]"
+        between = f"[{result['lowest'][label]:.3f}, {result['highest'][label]:.3f}]"
         calibrated = [f"{result['calibrated'][label]:.3f}"] if result["calibrated"] else []
-        rows.append((NAMES[label], f"{result['probabilities'][label]:.3f} {spread}", *calibrated))
+        rows.append((NAMES[label], f"{result['probabilities'][label]:.3f} {between}", *calibrated))
     return _table(("diagnosis", "probability", *(["calibrated"] if result["calibrated"] else [])), rows)
 
 

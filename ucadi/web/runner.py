@@ -81,6 +81,9 @@ class Runner:
         scratch.mkdir()
         try:
             error, hint = await self._work(job.id)
+        except asyncio.CancelledError:
+            self._queue.give_back(job.id)
+            raise
         finally:
             self._running, self._progress = None, {}
         for used in (scratch, self._settings.uploads(job.id)):

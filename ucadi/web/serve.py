@@ -89,7 +89,7 @@ def serve(
     from ucadi.web.application import Page, limits
     from ucadi.web.jobs import Queue
     from ucadi.web.runner import Runner
-    from ucadi.web.settings import Settings
+    from ucadi.web.settings import NOTICE, Settings
 
     if (tls_certificate is None) != (tls_key is None):
         raise UsageError("--tls-certificate and --tls-key belong together")
@@ -113,7 +113,7 @@ def serve(
     )
     service = {
         "version": __version__,
-        "notice": "Research only, not for clinical use.",
+        "notice": NOTICE,
         "token_needed": token is not None,
         **_described(settings),
         "limits": limits(settings),

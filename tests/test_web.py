@@ -434,12 +434,13 @@ def evaluated(folder: Path, *, temperature: bool) -> tuple[Path, Path]:
 def test_a_model_with_an_evaluation_shows_its_operating_point(tmp_path: Path) -> None:
     weights, report = evaluated(tmp_path, temperature=True)
     document = json.loads(report.read_text())
-    with Page(weights, "--calibration", report, "--work", tmp_path / "work") as page:
+    with Page(weights, "--calibration", report, "--work", tmp_path / "work", "--no-dicom") as page:
         assert page.ask("GET", "/api/service").json["operating_point"]["cases"] == 16
         job = page.send(chest(tmp_path / "chest"))
         page.wait(job)
         result = json.loads(page.result(job, "result.json"))
         page_text = page.result(job, "report.html").decode()
+    assert result["no_dicom"] == "this server makes none"
     (figures,) = document["reports"].values()
     (details,) = document["details"].values()
     point = result["operating_point"]

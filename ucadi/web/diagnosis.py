@@ -62,6 +62,7 @@ class Order:
     model: Path
     calibration: Path | None
     min_slices: int
+    dicom: bool
 
 
 def diagnose(order: Order, tell: Callable[..., None]) -> None:
@@ -90,7 +91,7 @@ def diagnose(order: Order, tell: Callable[..., None]) -> None:
 
     step()
     explained = order.scratch / "gradcam"
-    seen, no_dicom = _explain(dataset, order.model, held.cases[0], source, explained)
+    seen, no_dicom = _explain(dataset, held.cases[0], source, explained, order)
     if seen.dicom:
         _zip(explained / DICOM, order.results / DICOM_ZIP)
     for name in (HEATMAP, MONTAGE):
@@ -187,11 +188,14 @@ def _picture(source: Path, dataset: Path, size: int, order: Order) -> None:
     nifti.write(order.results / CT, volume.hu, volume.affine)
 
 
-def _explain(dataset: Path, model: Path, case: str, source: Path, folder: Path) -> tuple[GradcamResult, str]:
+def _explain(dataset: Path, case: str, source: Path, folder: Path, order: Order) -> tuple[GradcamResult, str]:
     """The heatmap, with DICOM objects that refer to the uploaded images; or without, and why not."""
     (scan,) = source.iterdir()
+    model, why = order.model, "" if order.dicom else "this server makes none"
     if nifti.is_nifti(scan):
-        return gradcam(dataset, model=model, case=case, output=folder), "a NIfTI file has no images to refer to"
+        why = "a NIfTI file has no images to refer to"
+    if why:
+        return gradcam(dataset, model=model, case=case, output=folder), why
     try:
         return gradcam(dataset, model=model, case=case, output=folder, dicom=scan), ""
     except Exception as error:  # whatever a header that is read well enough to be shown lacks for them

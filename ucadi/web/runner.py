@@ -119,6 +119,7 @@ class Runner:
             "memory_bytes": settings.memory_bytes,
             "seconds": settings.seconds,
             "min_slices": settings.min_slices,
+            "dicom": settings.dicom,
         }
         last: dict[str, Any] = {}
         try:

@@ -72,6 +72,9 @@ def serve(
     memory: Annotated[float, typer.Option(help="Gigabytes of memory that a job may take.", min=0.1)] = 8.0,
     minutes: Annotated[float, typer.Option(help="Minutes that a job may take.", min=0.001)] = 30.0,
     min_slices: Annotated[int, typer.Option(help="Refuse shorter series.", min=2)] = 40,
+    dicom: Annotated[
+        bool, typer.Option(help="Also make the heatmap's DICOM objects, which take most of a job's time and room.")
+    ] = True,
     as_json: bool = False,
 ) -> ServeResult:
     """Serve the diagnosis page: upload a chest CT, get probabilities and a heatmap.
@@ -110,6 +113,7 @@ def serve(
         seconds=minutes * 60,
         keep_seconds=keep * 3600,
         min_slices=min_slices,
+        dicom=dicom,
     )
     service = {
         "version": __version__,

@@ -37,7 +37,8 @@ class Settings:
     memory_bytes: int
     seconds: float
     keep_seconds: float
-    min_slices: int = 40
+    min_slices: int
+    dicom: bool
 
     def folder(self, job: str) -> Path:
         """A job's folder."""

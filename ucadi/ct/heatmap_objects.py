@@ -57,9 +57,11 @@ def write(
     """
     source = _Source(instances, statement)
     heat = np.stack([onto_slice(heatmap, affine, instance) for instance in source.instances])
-    _write_pictures(folder, source, heat, style)
-    _save(_parametric_map(source, heat), folder / PARAMETRIC_MAP, source)
-    _save(_segmentation(source, heat), folder / SEGMENTATION, source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is odd in the source, and is taken over as it is
+        _write_pictures(folder, source, heat, style)
+        _save(_parametric_map(source, heat), folder / PARAMETRIC_MAP, source)
+        _save(_segmentation(source, heat), folder / SEGMENTATION, source)
 
 
 class _Source:
@@ -269,7 +271,7 @@ def _save(dataset: Dataset, path: Path, source: _Source) -> None:
             del item.ContributionDateTime
         if "DimensionOrganizationUID" in item:
             item.DimensionOrganizationUID = source.uid("dimensions", dataset.SOPClassUID)
-    dataset.BodyPartExamined = text(source.first, "BodyPartExamined") or "CHEST"
+    dataset.BodyPartExamined = "CHEST"  # LUNG, as some scanners say, would be one of a pair and ask for a side
     dataset.save_as(path, enforce_file_format=True)
 
 

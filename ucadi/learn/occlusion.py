@@ -26,8 +26,8 @@ BATCH = 20
 def occlusion(model: Classifier, slabs: NDArray[np.float32], diagnosis: int, fill: NDArray[np.float32]) -> Heatmaps:
     """Heatmaps of a case's slabs (repeats, 1, 16, H, W) for one diagnosis, the index of a logit.
 
-    A box moves by its slices and by half its sides; every voxel gets the mean loss of the logit over the boxes that cover it, and zero
-    where the logit rather gains. `fill` (repeats,) is what a box is filled with, in the slabs' unit.
+    A box moves by its slices and by half its sides; every voxel gets the mean loss of the logit over the boxes that
+    cover it, and zero where the logit rather gains. `fill` (repeats,) is what a box is filled with, in the slabs' unit.
     Raises as `gradcam` does.
     """
     classes = model.architecture.classes

@@ -162,10 +162,10 @@ def _keep_quality(found: Path, results: Path) -> dict[str, Any]:
 
 
 def _hint(reason: Reason, record: dict[str, Any]) -> str | None:
-    if record["not_used"]:
+    if len(record["not_used"]) > 1:
         series = (f"series {s['series']}: {Reason(s['reason']).sentence}" for s in record["not_used"][:8])
         return "; ".join(series)
-    return reason.hint
+    return None if reason.hint is None or "--" in reason.hint else reason.hint  # options are of the command line
 
 
 def _alike(scratch: Path) -> dict[str, Any]:

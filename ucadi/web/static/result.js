@@ -13,7 +13,7 @@ const NAMES = {
 const DOWNLOADS = {
   "report.html": "Report (HTML)",
   "heatmap.nii.gz": "Heatmap (NIfTI)",
-  "heatmap-dicom.zip": "Heatmap (DICOM)",
+  "heatmap-dicom.zip": "Heatmap (DICOM, names the patient)",
   "ct.nii.gz": "CT as shown (NIfTI)",
   "result.json": "Figures (JSON)",
 };

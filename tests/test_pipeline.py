@@ -104,6 +104,7 @@ def test_a_round_from_training_to_heatmap(made: Federation, tmp_path: Path) -> N
         "ct.nii.gz",
         "heatmap.nii.gz",
         "montage.png",
+        "regions.json",
     ]
 
 

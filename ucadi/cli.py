@@ -53,6 +53,7 @@ from ucadi.errors import UcadiError, UsageError
 from ucadi.loops.coordinate import coordinate
 from ucadi.loops.site import site_run
 from ucadi.progress import show_with
+from ucadi.web.serve import serve
 
 T = TypeVar("T")
 
@@ -80,6 +81,9 @@ EXTRAS = {
     "onnxruntime": "export",
     "openvino": "fast",
     "tensorboard": "logs",
+    "highdicom": "heatmaps",
+    "starlette": "web",
+    "uvicorn": "web",
 }
 """The extra of the package that brings each optional module."""
 
@@ -243,6 +247,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     push,
     pull,
     watch,
+    serve,
 )
 """In the order of `ucadi --help`."""
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
+from ucadi import __version__
 from ucadi.commands import Force
-from ucadi.errors import MismatchError
+from ucadi.ct.statement import Statement
+from ucadi.errors import MismatchError, UsageError
 from ucadi.formats import weights as weights_format
+from ucadi.formats.container import file_digest
 from ucadi.formats.output import new_folder
 from ucadi.labels import LABELS, Diagnosis
 
@@ -22,6 +27,11 @@ if TYPE_CHECKING:
 MONTAGE = "montage.png"
 HEATMAP = "heatmap.nii.gz"
 CT = "ct.nii.gz"
+REGIONS = "regions.json"
+DICOM = "dicom"
+
+OCCLUSION = "occlusion"
+"""The method that asks the network, not its gradient."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +43,16 @@ class GradcamResult:
     diagnosis: str
     probabilities: dict[str, float]
     method: str
+    layer: str | None
     regions: list[Region]
+    dicom: int
+    """How many DICOM objects were made."""
 
     def __str__(self) -> str:
         probabilities = ", ".join(f"{label} {p:.3f}" for label, p in self.probabilities.items())
+        objects = f", {DICOM} with {self.dicom} objects" if self.dicom else ""
         return (
-            f"{self.folder}: {MONTAGE}, {HEATMAP}, {CT}\n"
+            f"{self.folder}: {MONTAGE}, {HEATMAP}, {CT}, {REGIONS}{objects}\n"
             f"case {self.case}, where {self.diagnosis} was seen ({probabilities})"
             + "".join(f"\n  {region}" for region in self.regions)
         )
@@ -54,7 +68,7 @@ def gradcam(
         str | None, typer.Option(help="The diagnosis to explain [default: the most probable].")
     ] = None,
     method: Annotated[
-        str, typer.Option(help="grad-cam, the paper's; or grad-cam++, hires-cam, layer-cam.")
+        str, typer.Option(help="grad-cam, the paper's; or grad-cam++, hires-cam, layer-cam, occlusion.")
     ] = "grad-cam",
     layer: Annotated[
         str | None, typer.Option(help="The network's layer to look at [default: the last that has places].")
@@ -63,43 +77,82 @@ def gradcam(
         float, typer.Option(help="Share of the maximum from which a region is listed.", min=0.01, max=1)
     ] = 0.5,
     seed: Annotated[int, typer.Option(help="Seed of the samplings.", min=0)] = 0,
+    dicom: Annotated[
+        Path | None,
+        typer.Option(help="The case's own DICOM files (folder, .zip or .dcm); also make objects for a PACS."),
+    ] = None,
     force: Force = False,
 ) -> GradcamResult:
     """Show where in a CT the network saw a diagnosis: a montage (PNG), heatmap and CT (NIfTI), and a list of regions.
 
-    Grad-CAM of each of the five samplings, put back on the slices and averaged (paper, Fig. 3c).
+    Grad-CAM of each of the five samplings, put back on the slices and averaged (paper, Fig. 3c). With `--dicom`, also
+    pictures of every original slice, a parametric map and a segmentation, which refer to them, in the folder `dicom`.
     Research only, not for clinical use.
     """
     from ucadi.ct import nifti, sampling
+    from ucadi.ct.observation import midline_mm
     from ucadi.ct.regions import regions
     from ucadi.formats import dataset as dataset_format
     from ucadi.learn import gradcam as explanation
     from ucadi.learn import inference
     from ucadi.learn.network import check_input, restore
+    from ucadi.learn.occlusion import occlusion
     from ucadi.scoring.plots import montage_png
 
     chosen = None if diagnosis is None else Diagnosis.parse(diagnosis)
+    if method == OCCLUSION and layer is not None:
+        raise UsageError("--layer: occlusion looks at no layer", hint="leave out --layer, or choose another --method")
     weights = weights_format.read(model)
     network = restore(weights.architecture, weights.arrays)
     with dataset_format.open(dataset) as data:
         check_input(network, data.size, dataset.name)
         index = _find(data, case)
-        volume, case = data.volume(index), data.ids[index]
+        volume, case, series_digest = data.volume(index), data.ids[index], data.series_digests[index]
     indices = sampling.test_indices(len(volume.hu), seed, case)
     slabs = sampling.slabs(volume.hu, indices)
     (probabilities,) = inference.predict(network, [slabs])
     mean = probabilities.mean(axis=0)
     seen = Diagnosis(int(mean.argmax())) if chosen is None else chosen
-    heatmaps = explanation.gradcam(network, slabs, seen, method, layer)
+    if method == OCCLUSION:
+        heatmaps = occlusion(network, slabs, seen, sampling.standardised(volume.hu, indices, sampling.LUNG_HU))
+    else:
+        heatmaps = explanation.gradcam(network, slabs, seen, method, layer)
     heatmap = explanation.place(heatmaps.values, indices, len(volume.hu))
-    title = f"case {case}: {seen.label}, probability {mean[seen]:.2f}"
+    by_label = {label: float(p) for label, p in zip(LABELS, mean, strict=True)}
+    listed = regions(heatmap, volume.affine, level=level, middle_mm=midline_mm(volume))
+    objects = 0
     with new_folder(output, force=force) as folder:
-        (folder / MONTAGE).write_bytes(montage_png(volume.hu, heatmap, title))
+        title = f"case {case}: {seen.label}, probability {mean[seen]:.2f}"
+        (folder / MONTAGE).write_bytes(
+            montage_png(volume.hu, heatmap, title, method=method, pixel_mm=volume.spacing_mm[2])
+        )
         nifti.write(folder / HEATMAP, heatmap.astype(np.float32), volume.affine)
         nifti.write(folder / CT, volume.hu, volume.affine)
-    by_label = {label: float(p) for label, p in zip(LABELS, mean, strict=True)}
-    listed = regions(heatmap, volume.affine, level=level)
-    return GradcamResult(output, case, seen.label, by_label, method, listed)
+        if dicom is not None:
+            made_of = f"layer={layer or 'last'}", f"seed={seed}", f"case={case}"
+            statement = Statement(seen.label, float(mean[seen]), method, file_digest(model), __version__, made_of)
+            objects = _write_objects(folder / DICOM, dicom, series_digest, heatmap, volume.affine, statement)
+        result = GradcamResult(output, case, seen.label, by_label, method, layer, listed, objects)
+        described = {name: value for name, value in asdict(result).items() if name != "folder"}
+        described |= {"dataset": file_digest(dataset), "model": file_digest(model)}
+        (folder / REGIONS).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return result
+
+
+def _write_objects(
+    folder: Path, source: Path, digest: str, heatmap: NDArray[np.float32], affine: NDArray[np.float64], says: Statement
+) -> int:
+    """Writes the DICOM objects about the source series and returns how many there are."""
+    from ucadi.ct import heatmap_objects
+    from ucadi.ct.overlay import Style
+    from ucadi.ct.scan import source_series
+    from ucadi.scoring.plots import NOTICE, overlay_colours
+
+    folder.mkdir()
+    with source_series(source, digest) as instances:
+        style = Style(overlay_colours(), says.title, NOTICE)
+        heatmap_objects.write(folder, instances, heatmap, affine, says, style)
+    return len(list(folder.iterdir()))
 
 
 def _find(data: Dataset, case: str) -> int:

@@ -66,6 +66,19 @@ def read(path: Path, *, size: int | None = None) -> tuple[Volume, str]:
     return (volume if size is None else resize(volume, size)), digest
 
 
+def read_mask(path: Path) -> tuple[npt.NDArray[np.bool_], Affine]:
+    """Where a mask in NIfTI is not zero, bool (slice, row, column), and its affine. RefusedError for anything else."""
+    try:
+        image: Any = nibabel.load(path)
+        values = np.asarray(image.dataobj)
+        affine = from_nifti(image.affine)
+    except Exception as error:  # as above
+        raise RefusedError(Reason.UNREADABLE, type(error).__name__) from error
+    if values.ndim != 3 or values.dtype.kind not in "buif" or values.size > MAX_VOXELS:
+        raise RefusedError(Reason.UNSUPPORTED_PIXELS, f"a mask of {values.dtype} {values.shape}")
+    return values.transpose(2, 1, 0) != 0, affine
+
+
 def write(path: Path, array: npt.NDArray[np.generic], affine: Affine) -> None:
     """Writes an array (slice, row, column) with our affine to NIfTI; equal inputs give equal bytes.
 
@@ -76,6 +89,12 @@ def write(path: Path, array: npt.NDArray[np.generic], affine: Affine) -> None:
     image: Any = nibabel.Nifti1Image(array.transpose(2, 1, 0), to_nifti(affine))  # type: ignore[no-untyped-call]
     image.header.set_xyzt_units("mm")
     nibabel.save(image, path)
+
+
+def read_written(path: Path) -> tuple[npt.NDArray[np.float32], Affine]:
+    """An array (slice, row, column) that `write` wrote, and its affine."""
+    image: Any = nibabel.load(path)
+    return np.asarray(image.dataobj, dtype=np.float32).transpose(2, 1, 0), from_nifti(image.affine)
 
 
 def to_nifti(affine: Affine) -> Affine:

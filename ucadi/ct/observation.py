@@ -90,23 +90,43 @@ Areas = npt.NDArray[np.float64]
 
 
 def lung_and_body_mm2(volume: Volume) -> tuple[Areas, Areas]:
-    """Areas of aerated lung and of the body's tissue in each slice, each float64 (slices,).
+    """Areas of aerated lung and of the body's tissue in each slice, each float64 (slices,)."""
+    body = body_mask(volume)
+    lung = lung_mask(volume, body)
+    _, row_mm, column_mm = volume.spacing_mm
+    return lung.sum(axis=(1, 2)) * row_mm * column_mm, body.sum(axis=(1, 2)) * row_mm * column_mm
 
-    Lung is what is as thin as lung and lies within the body.
+
+def lung_mask(volume: Volume, body: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Aerated lung: what is as thin as lung and lies within the body.
 
     Within is what has the body on at least three of its four sides in the slice: a narrow field of view may cut
     the chest wall, and the table is no part of the body.
     """
-    parts, count = ndimage.label(volume.hu >= LUNG_HU[1])
-    if count == 0:
-        return np.zeros(len(volume.hu)), np.zeros(len(volume.hu))
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    body = parts == sizes.argmax()
     sides = np.zeros(body.shape, np.uint8)
     for axis in (1, 2):
         sides += np.logical_or.accumulate(body, axis)
         sides += np.flip(np.logical_or.accumulate(np.flip(body, axis), axis), axis)
-    lung = (sides >= 3) & (volume.hu > LUNG_HU[0]) & (volume.hu < LUNG_HU[1])
-    _, row_mm, column_mm = volume.spacing_mm
-    return lung.sum(axis=(1, 2)) * row_mm * column_mm, body.sum(axis=(1, 2)) * row_mm * column_mm
+    lung: npt.NDArray[np.bool_] = (sides >= 3) & (volume.hu > LUNG_HU[0]) & (volume.hu < LUNG_HU[1])
+    return lung
+
+
+def body_mask(volume: Volume) -> npt.NDArray[np.bool_]:
+    """The tissue of the body, its lungs not included: the largest connected part of what is denser than lung."""
+    parts, count = ndimage.label(volume.hu >= LUNG_HU[1])
+    if count == 0:
+        return np.zeros(volume.hu.shape, bool)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    mask: npt.NDArray[np.bool_] = parts == sizes.argmax()
+    return mask
+
+
+def midline_mm(volume: Volume) -> float:
+    """Where the patient's right ends and the left begins, by the first patient coordinate: the middle of the body.
+
+    The middle of the volume if no body is seen.
+    """
+    places = np.argwhere(body_mask(volume))
+    middle = places.mean(axis=0) if len(places) else (np.array(volume.hu.shape) - 1) / 2
+    return float((volume.affine @ np.array([*middle, 1.0]))[0])

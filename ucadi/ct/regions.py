@@ -13,8 +13,8 @@ from ucadi.ct.volume import Affine
 
 @dataclass(frozen=True)
 class Region:
-    """A connected region. `slice` counts from 1 at the feet, where the region is largest; `position_mm` is its heaviest
-    point in DICOM patient coordinates (left, posterior, superior); `side` is the patient's, of the volume's middle."""
+    """A connected region. `slice` counts from 1 at the feet, where the region is largest; `position_mm` is the
+    centre of its heat in DICOM patient coordinates (left, posterior, superior); `side` is the patient's."""
 
     slice: int
     position_mm: tuple[float, float, float]
@@ -31,10 +31,16 @@ class Region:
 
 
 def regions(
-    heatmap: npt.NDArray[np.float32], affine: Affine, *, level: float = 0.5, least_ml: float = 1.0
+    heatmap: npt.NDArray[np.float32],
+    affine: Affine,
+    *,
+    level: float = 0.5,
+    least_ml: float = 1.0,
+    middle_mm: float | None = None,
 ) -> list[Region]:
     """The connected regions (26 neighbours) of a heatmap (slice, row, column) in [0, 1] at or above `level` of its
-    maximum, the largest first; those below `least_ml` are left out."""
+    maximum, the largest first; those below `least_ml` are left out. `middle_mm` is where the patient's left side
+    begins, by the first patient coordinate; None for the middle of the volume."""
     from scipy import ndimage
 
     top = float(heatmap.max(initial=0.0))
@@ -42,7 +48,8 @@ def regions(
         return []
     labels, count = ndimage.label(heatmap >= level * top, structure=np.ones((3, 3, 3)))
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-    middle = affine @ np.array([*(np.array(heatmap.shape) - 1) / 2, 1.0])
+    if middle_mm is None:
+        middle_mm = float((affine @ np.array([*(np.array(heatmap.shape) - 1) / 2, 1.0]))[0])
     found = []
     for label in range(1, count + 1):
         mask = labels == label
@@ -57,7 +64,7 @@ def regions(
                 position_mm=(float(x), float(y), float(z)),
                 volume_ml=volume_ml,
                 peak=float(heatmap[mask].max()),
-                side="left" if x > middle[0] else "right",
+                side="left" if x > middle_mm else "right",
             )
         )
     return sorted(found, key=lambda region: -region.volume_ml)

@@ -17,6 +17,9 @@ import numpy.typing as npt
 
 from ucadi.ct.volume import WINDOW_HU
 
+LUNG_HU = -850
+"""Of healthy lung."""
+
 SLICES = 16
 """Slices of a slab."""
 
@@ -47,11 +50,24 @@ def slab(volume_hu: npt.NDArray[np.integer], indices: npt.NDArray[np.intp]) -> n
     becomes zeros.
     """
     hu = np.clip(volume_hu[indices], *WINDOW_HU).astype(np.float64)
-    # Sums of integers in float64 are exact, so the result does not depend on the order of summation.
+    mean, deviation = _moments(hu)
+    values: npt.NDArray[np.float32] = ((hu - mean) / deviation).astype(np.float32)
+    return values[np.newaxis]
+
+
+def standardised(
+    volume_hu: npt.NDArray[np.integer], indices: npt.NDArray[np.intp], hu: float
+) -> npt.NDArray[np.float32]:
+    """What a value of `hu` is in each slab of the samplings (repeats, 16), float32 (repeats,)."""
+    moments = [_moments(np.clip(volume_hu[taken], *WINDOW_HU).astype(np.float64)) for taken in indices]
+    return np.array([(hu - mean) / deviation for mean, deviation in moments], np.float32)
+
+
+def _moments(hu: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and deviation. Sums of integers in float64 are exact, so they do not depend on the order of summation."""
     mean = hu.sum() / hu.size
     variance = np.square(hu).sum() / hu.size - mean**2
-    standardised: npt.NDArray[np.float32] = ((hu - mean) / np.sqrt(max(variance, 1e-6))).astype(np.float32)
-    return standardised[np.newaxis]
+    return float(mean), float(np.sqrt(max(variance, 1e-6)))
 
 
 def test_indices(slices: int, seed: int, case_id: str) -> npt.NDArray[np.intp]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ucadi.ct.series import Series, list_series, preference
 from ucadi.ct.stack import SAME_PLACE_MM, Grid, Line, Vector, affine, fill, regular_grid, shift
 from ucadi.ct.tags import technical
 from ucadi.ct.volume import Affine, HounsfieldArray, Volume, canonical, clip_hu, resize_slice, resized_affine
+from ucadi.errors import MismatchError
 
 SCAN_SUFFIXES = (*nifti.SUFFIXES, archive.SUFFIX, ".dcm")
 """How files are named that are a scan each; folders, and DICOM files of several frames, may have any name."""
@@ -93,6 +95,52 @@ def find_source(path: Path, *, min_slices: int = 40, series: Collection[str] = (
     digest = _series_digest({hashlib.sha256(file.read_bytes()).digest() for file in paths})
     aside = tuple(s.set_aside() for s in found.series if s is not best)
     return Source(digest, best.uid, best.ordinal, len(best.instances), aside)
+
+
+@contextmanager
+def source_series(path: Path, digest: str) -> Iterator[tuple[Instance, ...]]:
+    """The images of the series at `path` whose digest this is. Their files are there until the block ends.
+
+    Broken and doubled ones are left out, as they were when the scan was read.
+    Raises MismatchError if no series there is the one.
+    """
+    if archive.is_archive(path):
+        with archive.unpacked(path) as folder, source_series(folder, digest) as found:
+            yield found
+            return
+    for series in _usable(list_series(path, min_slices=2).series, ()):
+        files = {instance.path for instance in series.instances}
+        if _series_digest({hashlib.sha256(file.read_bytes()).digest() for file in files}) == digest:
+            yield series.instances
+            return
+    for series in _usable(list_series(path, min_slices=2).series, ()):
+        readable = _one_for_each_place(series)
+        if _series_digest({hashlib.sha256(i.path.read_bytes()).digest() for i in readable}) == digest:
+            yield readable
+            return
+    raise MismatchError(
+        f"{path}: holds no series that the case was made from",
+        hint="name the folder that preprocess read it from, unchanged; --linkage of preprocess says which",
+    )
+
+
+def _one_for_each_place(series: Series) -> tuple[Instance, ...]:
+    """The images of a series that can be read, without those at the place of another."""
+    assert series.line is not None, "only usable series are read"
+    along = series.line.along(series.positions)
+    reader = PixelReader()
+    kept: list[Instance] = []
+    last = -np.inf
+    for index in np.argsort(along, kind="stable"):
+        if along[index] - last < SAME_PLACE_MM:
+            continue
+        try:
+            reader.read(series.instances[index])
+        except RefusedError:
+            continue
+        kept.append(series.instances[index])
+        last = along[index]
+    return tuple(kept)
 
 
 def _usable(series: Collection[Series], wanted: Collection[str]) -> list[Series]:

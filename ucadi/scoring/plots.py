@@ -41,6 +41,9 @@ LUNG_WINDOW_HU = (-600.0, 1500.0)
 LUNG_HU = -850.0
 """Of healthy lung."""
 
+BAR_MM = 50.0
+"""Length of the bar in a montage."""
+
 NOTICE = "research only - not for clinical use"
 
 DPI = 150
@@ -153,14 +156,21 @@ def confusion_png(confusion: ArrayLike, labels: Sequence[str] = LABELS, title: s
 
 
 def montage_png(
-    volume_hu: NDArray[np.number], heatmap: NDArray[np.floating], title: str, *, columns: int = 4, rows: int = 4
+    volume_hu: NDArray[np.number],
+    heatmap: NDArray[np.floating],
+    title: str,
+    *,
+    method: str = "grad-cam",
+    pixel_mm: float | None = None,
+    columns: int = 4,
+    rows: int = 4,
 ) -> bytes:
     """Slices of a CT in the lung window under its heatmap, from the head down.
 
     `volume_hu` and `heatmap`, in [0, 1], are (slice, row, column): slices from feet to head, rows from front
     to back, columns from the patient's right to left, with square pixels. The patient is thus seen from the
     feet, the right side on the left. Slices are spread evenly, and the nearest one gives way to that in which
-    the heatmap is highest.
+    the heatmap is highest. `method` stands beside the colours; `pixel_mm`, a pixel's side, gives a bar of 5 cm.
     MismatchError for shapes that differ, FormatError for values that are not finite.
     """
     if volume_hu.ndim != 3 or volume_hu.shape != heatmap.shape:
@@ -184,8 +194,10 @@ def montage_png(
             axes.imshow(grey, interpolation="bicubic", cmap="gray", vmin=0, vmax=1)
             axes.imshow(heatmap[index], interpolation="bilinear", cmap=_overlay(), vmin=0, vmax=1)
             _annotate(axes, index, slices)
+            if pixel_mm is not None and number == len(chosen) - 1:
+                _length_bar(axes, BAR_MM / pixel_mm / width)
         bar = placed_axes(figure, figure_width - right + 0.12, bottom, 0.13, figure_height - top - bottom - gap)
-        _scale(bar, (LUNG_HU - level) / window + 0.5)
+        _scale(bar, (LUNG_HU - level) / window + 0.5, method)
         figure.text(gap / figure_width, 1 - 0.5 * top / figure_height, title, color="white", fontsize=10, va="center")
         figure.text(gap / figure_width, 0.5 * bottom / figure_height, NOTICE, color="#ffb000", fontsize=8, va="center")
         return as_png(figure)
@@ -199,6 +211,12 @@ def _spread(heatmap: NDArray[np.floating], count: int) -> list[int]:
     highest = int(heatmap.max(axis=(1, 2)).argmax())
     chosen[min(range(count), key=lambda i: abs(chosen[i] - highest))] = highest
     return chosen[::-1]
+
+
+def overlay_colours() -> NDArray[np.uint8]:
+    """The heatmaps' colours for others who draw them: uint8 (256, 4), red, green, blue, opacity of heat 0 to 1."""
+    colours: NDArray[np.uint8] = _overlay()(np.arange(256), bytes=True)
+    return colours
 
 
 def _overlay() -> LinearSegmentedColormap:
@@ -217,7 +235,17 @@ def _annotate(axes: Axes, index: int, slices: int) -> None:
         mark.set_path_effects([withStroke(linewidth=1.5, foreground="black")])  # legible on bone, too
 
 
-def _scale(axes: Axes, lung: float) -> None:
+def _length_bar(axes: Axes, share: float) -> None:
+    """A bar of 5 cm, which is so much of the tile's width, at the lower middle."""
+    (bar,) = axes.plot((0.5 - share / 2, 0.5 + share / 2), (0.05, 0.05), color="0.9", lw=1, transform=axes.transAxes)
+    mark = axes.text(
+        0.5, 0.07, f"{BAR_MM / 10:g} cm", ha="center", va="bottom", color="0.9", fontsize=5.5, transform=axes.transAxes
+    )
+    for artist in (bar, mark):
+        artist.set_path_effects([withStroke(linewidth=2.5, foreground="black")])
+
+
+def _scale(axes: Axes, lung: float, method: str) -> None:
     """The heatmap's colours as they look on the grey of lung, for that is what they lie on."""
     gradient = np.linspace(0, 1, 256)[:, None]
     axes.imshow(np.full_like(gradient, lung), cmap="gray", vmin=0, vmax=1, aspect="auto", extent=(0, 1, 0, 1))
@@ -227,7 +255,7 @@ def _scale(axes: Axes, lung: float) -> None:
     axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     axes.tick_params(colors="0.85", labelsize=6.5, length=2, width=0.5)
     axes.yaxis.set_label_position("right")
-    axes.set_ylabel("Grad-CAM, share of maximum", color="0.85", fontsize=7)
+    axes.set_ylabel(f"{method}, share of maximum", color="0.85", fontsize=7)
     axes.spines[:].set_visible(False)
 
 

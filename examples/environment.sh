@@ -2,13 +2,29 @@
 #
 #   extras=learn . examples/environment.sh
 #
+# UCADI_VENV may name another place for it.
+#
 # torch is installed first and by itself, so that it can be refused where it would be a CUDA build: those
 # draw gigabytes. UCADI_TORCH may name another requirement or a wheel file.
 
-venv="$PWD/.venv"
-stamp="$venv/ready-${extras//,/-}-$(cksum pyproject.toml | cut -d ' ' -f 1)"
+venv=$(realpath -m "${UCADI_VENV:-.venv}")
+sum=$(cksum pyproject.toml | cut -d ' ' -f 1)
+stamp="$venv/ready-${extras//,/-}-$sum"
 
-if [ ! -e "$stamp" ]; then
+# Whether the environment was made, for this pyproject.toml, with these extras or more.
+ready() {
+  local made extra
+  for made in "$venv"/ready-*-"$sum"; do
+    [ -e "$made" ] || continue
+    for extra in ${extras//,/ }; do
+      [[ ${made#"$venv"/ready} == *-"$extra"-* ]] || continue 2
+    done
+    return 0
+  done
+  return 1
+}
+
+if ! ready; then
   python="${PYTHON:-python3}"
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "ucadi needs Python 3.11 or later; set PYTHON to one" >&2

@@ -43,7 +43,7 @@ each_site() {
   wait "${pids[@]}"
 }
 trap 'tail -n 20 log-*.txt >&2; exit 1' TERM
-trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+trap 'for job in $(jobs -p); do pkill -P "$job"; kill "$job"; done 2>/dev/null || true' EXIT
 
 # --- each hospital, at home ------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ begin() {
   { "$@" >>"$log" 2>&1 || kill -TERM $$; } &
 }
 trap 'tail -n 5 */log-*.txt log-*.txt >&2; exit 1' TERM
-trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+trap 'for job in $(jobs -p); do pkill -P "$job"; kill "$job"; done 2>/dev/null || true' EXIT
 
 # --- three hospitals and their federation ----------------------------------------------------------
 

@@ -17,12 +17,13 @@ LABELS = tuple(Diagnosis)
 
 def write_dataset(path: Path, labels: Sequence[Diagnosis | None], *, size: int = 16, first: int = 0) -> Path:
     """A dataset of one case for each label, numbered from `first`, with 20 slices of `size` x `size`."""
-    cases = [_case(number, label, size) for number, label in enumerate(labels, start=first)]
+    cases = [make_case(number, label, size) for number, label in enumerate(labels, start=first)]
     dataset.write(path, cases, [], size=size)
     return path
 
 
-def _case(number: int, label: Diagnosis | None, size: int) -> Case:
+def make_case(number: int, label: Diagnosis | None = None, size: int = 16) -> Case:
+    """A case; what is in it follows from its number and label."""
     rng = np.random.default_rng(number)
     hu = rng.normal(-700, 60, (20, size, size))
     side = size * (label or 0) // 4  # the healthy have none

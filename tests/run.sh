@@ -12,9 +12,6 @@ if [ "${1:-}" = "--all" ]; then
   shift
 fi
 
-# one thread a process: pytest runs a process a core
-export OMP_NUM_THREADS=1
-
 ruff check .
 ruff format --check --quiet .
 mypy

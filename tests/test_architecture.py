@@ -8,7 +8,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "ucadi"
 
-HEAVY = {"torch", "h5py", "pydicom", "nibabel", "PIL", "scipy", "sklearn", "matplotlib"}
+HEAVY = {"torch", "h5py", "pydicom", "nibabel", "PIL", "scipy", "sklearn", "matplotlib", "starlette", "uvicorn"}
 
 
 def test_starting_the_program_imports_nothing_heavy() -> None:

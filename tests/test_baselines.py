@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +26,6 @@ from ucadi.learn.network import NETWORKS, build, restore, state_arrays
 
 BASELINES = ("resnet50", "resnet101", "xception")
 TINY = {"resnet50": (1, 1, 1, 1), "resnet101": (1, 1, 2, 1), "xception": (1,)}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +62,24 @@ def test_sizes_beside_the_papers(
         assert giga == pytest.approx(published_giga, rel=0.005)
     else:
         assert parameters / 1e6 == pytest.approx(published, rel=0.06)
+
+
+@pytest.mark.parametrize("name", ["densenet3d", *BASELINES])
+@pytest.mark.parametrize("size", [16, 24])
+def test_gradients_in_bfloat16_are_about_those_in_float32(name: str, size: int) -> None:
+    """Down to inputs that the last stages see as single voxels, of which torch's bfloat16 kernels have made garbage."""
+    torch.manual_seed(0)
+    slabs, labels = torch.randn(8, 1, 16, size, size), torch.arange(8) % 4
+    found = []
+    for enabled in (False, True):
+        model = build(Architecture.of(name, width=8, blocks=TINY.get(name), size=size), 0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = nn.functional.cross_entropy(model(slabs).float(), labels)
+        loss.backward()
+        found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    largest = max(float(gradient.abs().max()) for gradient in found[0].values())
+    for parameter, gradient in found[1].items():
+        assert float(gradient.abs().max()) < 3 * largest, parameter
 
 
 @pytest.mark.parametrize("name", BASELINES)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,15 +14,6 @@ from ucadi.learn.densenet import DenseBlock, DenseNet3D, TransmitBlock
 from ucadi.learn.network import build, state_arrays
 
 TINY = Architecture(width=4, slices=8, size=16)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny networks are all overhead on several, and far slower where tests run side by side."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_size_and_work_are_the_published_ones() -> None:

@@ -2,16 +2,19 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from datasets import make_case
 from test_pipeline import run
 
 from ucadi.commands.evaluate import evaluate
 from ucadi.commands.histogram import histogram
 from ucadi.errors import FormatError, MismatchError, UsageError
+from ucadi.formats import dataset as dataset_format
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats.predictions import Predictions
 from ucadi.scoring import metrics
@@ -102,6 +105,56 @@ def test_by_patient_takes_the_mean(files: tuple[list[Path], list[Path]]) -> None
     report = evaluate([path], by="patient").reports["local"]["north"]
     mean = held.mean.reshape(30, 2, 4).mean(axis=1)
     assert report == metrics.evaluate(held.labels[::2], mean)
+
+
+def test_readers_and_subgroups_of_patients(files: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
+    path = files[0][0]
+    held = predictions_format.read(path)
+    patients, truth = held.patients[::2], held.labels[::2] == 1
+    readers, groups = tmp_path / "readers.csv", tmp_path / "groups.csv"
+    lines = [f"{p},ann,{int(d)}" for p, d in zip(patients, truth, strict=True)]
+    readers.write_text("patient,reader,decision\n" + "\n".join(lines) + "\n")
+    groups.write_text("patient,group\n" + "\n".join(f"{p},over 65" for p in patients[:12]) + "\n")
+    details = evaluate([path], by="patient", readers=readers, subgroups=groups).details["local"]["north"]
+    assert (details.readers["ann"].cases, details.readers["ann"].sensitivity.value) == (30, 1)
+    assert details.subgroups["over 65"].cases == 12
+    with pytest.raises(FormatError, match="lacks columns") as error:
+        evaluate([path], readers=readers)
+    assert error.value.hint == "the first line is: case,reader,decision"
+
+
+def test_readers_of_one_site_among_several(files: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
+    north, south = files[0][:2]
+    case = predictions_format.read(north).cases[0]
+    (tmp_path / "readers.csv").write_text(f"case,reader,decision\n{case},ann,1\n")
+    details = evaluate([north, south], readers=tmp_path / "readers.csv").details["local"]
+    assert {name: len(held.readers) for name, held in details.items()} == {"north": 1, "south": 0, "pooled": 1}
+
+
+def test_subgroups_from_the_datasets_tags(tmp_path: Path) -> None:
+    """Three cases of two scanners: the groups are what the dataset says, and of the predicted cases only."""
+    kinds = [("ge", "named", 1.25), ("ge", "none", 5.0), ("siemens", "none", 5.0)]
+    cases = [
+        replace(make_case(number), tags={"Manufacturer": vendor, "ContrastBolusAgent": agent, "SliceThickness": thick})
+        for number, (vendor, agent, thick) in enumerate(kinds)
+    ]
+    dataset_format.write(tmp_path / "north.h5", cases, [], size=16)
+    held = Predictions(
+        *("0" * 64, "1" * 64, tuple(c.id for c in cases), tuple(c.patient for c in cases)),
+        *(np.array([1, 0, 0], np.int32), np.full((3, 1, 4), 0.25, np.float32)),
+    )
+    predictions_format.write(tmp_path / "north.predictions", held)
+    result = evaluate([tmp_path / "north.predictions"], dataset=[tmp_path / "north.h5"])
+    (details,) = next(iter(result.details.values())).values()
+    assert {name: group.cases for name, group in details.subgroups.items()} == {
+        "contrast agent: named": 1,
+        "contrast agent: none": 2,
+        "contrast by its HU: not given": 3,
+        "slices: over 2 mm": 2,
+        "slices: up to 2 mm": 1,
+        "vendor: ge": 2,
+        "vendor: siemens": 1,
+    }
 
 
 def test_what_does_not_fit_is_refused(files: tuple[list[Path], list[Path]], tmp_path: Path) -> None:

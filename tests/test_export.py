@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +24,6 @@ from ucadi.learn.export import check_onnx, check_torchscript, to_onnx, to_torchs
 from ucadi.learn.network import restore
 
 NETWORKS = {"densenet3d": "1,2", "resnet50": "1,1,1,1", "xception": "1"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

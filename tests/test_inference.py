@@ -1,7 +1,5 @@
 """Prediction: probabilities, one case at a time, and the model's state left alone."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -12,15 +10,6 @@ from ucadi.learn.inference import predict
 from ucadi.learn.network import build, state_arrays
 
 TINY = Architecture(width=4, slices=8, size=16)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny networks are all overhead on several, and far slower where tests run side by side."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def slabs(cases: int, repeats: int = 5) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm
+from scipy.stats import binom, binomtest, norm
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
@@ -19,7 +19,7 @@ from sklearn.metrics import (
 
 from ucadi.errors import FormatError, MismatchError
 from ucadi.labels import LABELS
-from ucadi.scoring.metrics import auc, delong_test, evaluate, wilson
+from ucadi.scoring.metrics import auc, clopper_pearson, delong_test, evaluate, wilson
 
 
 def brute_force(labels: NDArray[np.int_], scores: list[NDArray[np.float64]]) -> tuple[list[float], NDArray[np.float64]]:
@@ -144,6 +144,37 @@ def test_delong_by_brute_force(data: tuple[NDArray[np.int_], NDArray[np.float64]
         assert test.high - test.low == pytest.approx(2 * norm.ppf(0.975) * math.sqrt(variance), rel=1e-5)
 
 
+def test_delong_against_the_published_example() -> None:
+    """Markers of 113 patients with a subarachnoid haemorrhage (Turck et al. 2010), the example of the R package pROC
+    (Robin et al. 2011), with the figures that its documentation prints."""
+    outcome = np.array([kind == "p" for kind in ASAH_OUTCOME])
+    s100b, wfns = np.array(ASAH_S100B.split(), float), np.array([int(grade) for grade in ASAH_WFNS])
+    assert len(outcome) == len(s100b) == len(wfns) == 113
+    area = auc(outcome, s100b)
+    assert (area.value, area.low, area.high) == pytest.approx((0.7314, 0.6301, 0.8326), abs=5e-5)
+    assert auc(outcome, wfns).value == pytest.approx(0.8236789, abs=5e-8)
+    test = delong_test(outcome, wfns, s100b)
+    assert (test.z, test.p) == (pytest.approx(2.209, abs=5e-4), pytest.approx(0.02718, abs=5e-6))
+
+
+ASAH_OUTCOME = (
+    "ggggppgpggpgppggpgpppgpgggggggggpggppgppgggggggggppgggpgggpgpggpppgppgppppgggppgpggggggpggggggggggggppppppgggpggg"
+)
+"""Poor or good."""
+
+ASAH_WFNS = (
+    "11113254125255125225211112121134214541425511241125521251222151125214524414121421232421451154221113125225552445111"
+)
+
+ASAH_S100B = """
+0.13 0.14 0.1 0.04 0.13 0.1 0.47 0.16 0.18 0.1 0.12 0.1 0.44 0.71 0.04 0.08 0.49 0.04 0.07 0.33 0.09 0.09 0.07
+0.11 0.07 0.17 0.07 0.11 0.13 0.19 0.05 0.16 0.41 0.14 0.34 0.35 0.48 0.09 0.96 0.25 0.5 0.46 0.16 0.07 0.43
+0.45 0.11 0.08 0.09 0.86 0.52 0.08 0.06 0.13 2.07 0.1 0.14 0.15 0.07 0.06 0.77 0.05 0.09 0.3 0.03 0.09 0.04 0.23
+0.7 0.09 0.27 0.71 0.08 0.26 0.08 0.16 0.09 0.13 0.1 0.08 0.11 0.33 0.11 0.28 0.07 0.1 0.32 0.22 0.07 0.05 0.24
+0.38 0.1 0.15 0.08 0.14 0.1 0.07 0.04 0.19 0.56 0.14 0.58 0.32 0.82 0.74 0.15 0.47 0.17 0.44 0.15 0.5 0.48
+"""
+
+
 def test_delong_is_antisymmetric_and_knows_sameness() -> None:
     rng = np.random.default_rng(2)
     labels = np.repeat([0, 1], 30)
@@ -182,6 +213,25 @@ def test_wilson_against_scipy(successes: int, total: int) -> None:
     assert rate.low is not None
     assert rate.high is not None
     assert 0 <= rate.low <= rate.value <= rate.high <= 1
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_exact_intervals_by_their_definition(shares: tuple[int, int]) -> None:
+    """At each bound, what was seen or more extreme has a probability of 2.5 %; one bound is 0 or 1 at the ends."""
+    successes, total = shares
+    rate = clopper_pearson(successes, total)
+    assert rate.value == successes / total
+    assert (rate.low == 0) if successes == 0 else binom.sf(successes - 1, total, rate.low) == pytest.approx(0.025)
+    assert (rate.high == 1) if successes == total else binom.cdf(successes, total, rate.high) == pytest.approx(0.025)
+
+
+def test_exact_intervals_all_through() -> None:
+    report = evaluate([0, 1, 1, 2], np.eye(4)[[0, 1, 0, 2]], intervals="exact")
+    assert report.covid.sensitivity == clopper_pearson(1, 2)
+    assert report.diagnoses["healthy"].specificity == clopper_pearson(2, 3)
+    assert report.accuracy == clopper_pearson(3, 4)
+    assert report.covid.f1.high == pytest.approx(2 * (h := clopper_pearson(1, 2).high or 0) / (1 + h))
+    assert clopper_pearson(0, 0) == wilson(0, 0)
 
 
 def test_wilson_of_nothing() -> None:

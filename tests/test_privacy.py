@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import NormalDist
 
@@ -30,14 +29,6 @@ from ucadi.learn.training import Hooks, train
 
 TINY = Architecture(width=4, slices=8, size=16, norm="group")
 RECIPE = Recipe(noise=1.0, clip_norm=0.5, batch_size=4, drop_rate=0.0, learning_rate=0.05, warmup_epochs=0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def slab(epoch: int, index: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score, roc_curve
 
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.scoring import histogram
-from ucadi.scoring.bootstrap import auc_bootstrap
+from ucadi.scoring.bootstrap import FALSE_POSITIVE_RATES, bootstrap
 from ucadi.scoring.calibration import calibration, fit_temperature, tempered
 from ucadi.scoring.comparison import compare, holm, mcnemar
 from ucadi.scoring.decision import decision_curve
@@ -39,7 +39,7 @@ def drawn(seed: int, count: int = 200) -> tuple[NDArray[np.int_], NDArray[np.flo
 
 def test_bootstrap_of_single_cases_agrees_with_delong() -> None:
     labels, scores = drawn(0, 400)
-    boot, delong = auc_bootstrap(labels, scores, np.arange(400)), auc(labels, scores)
+    boot, delong = bootstrap(labels, scores, np.arange(400)).auc, auc(labels, scores)
     assert boot.value == pytest.approx(roc_auc_score(labels, scores))
     assert boot.low == pytest.approx(delong.low, abs=0.012)
     assert boot.high == pytest.approx(delong.high, abs=0.012)
@@ -50,17 +50,19 @@ def test_bootstrap_draws_patients() -> None:
     labels, scores = drawn(1, 80)
     scores = scores.round(1)  # ties
     patients = np.arange(80)
-    one = auc_bootstrap(labels, scores, patients, replicates=300)
-    four = auc_bootstrap(np.tile(labels, 4), np.tile(scores, 4), np.tile(patients, 4), replicates=300)
-    assert (four.value, four.low, four.high) == pytest.approx((one.value, one.low, one.high))
+    one = bootstrap(labels, scores, patients, replicates=300)
+    four = bootstrap(np.tile(labels, 4), np.tile(scores, 4), np.tile(patients, 4), replicates=300)
+    assert np.array(four.band) == pytest.approx(np.array(one.band))
+    a, b = one.auc, four.auc
+    assert (b.value, b.low, b.high) == pytest.approx((a.value, a.low, a.high))
 
 
 def test_bootstrap_is_invariant_under_rising_maps_and_seeded() -> None:
     labels, scores = drawn(2)
     patients = np.arange(200) // 3
-    one = auc_bootstrap(labels, scores, patients, replicates=100)
-    assert one == auc_bootstrap(labels, np.exp(3 * scores) - 7, patients, replicates=100)
-    assert one != auc_bootstrap(labels, scores, patients, replicates=100, seed=1)
+    one = bootstrap(labels, scores, patients, replicates=100)
+    assert one == bootstrap(labels, np.exp(3 * scores) - 7, patients, replicates=100)
+    assert one != bootstrap(labels, scores, patients, replicates=100, seed=1)
 
 
 def test_clustered_bootstrap_covers_the_truth() -> None:
@@ -70,22 +72,47 @@ def test_clustered_bootstrap_covers_the_truth() -> None:
     truth, covered = norm.cdf(1 / math.sqrt(2)), 0
     for _ in range(200):
         scores = labels + np.repeat(rng.normal(size=80), 3) * math.sqrt(0.5) + rng.normal(size=240) * math.sqrt(0.5)
-        area = auc_bootstrap(labels, scores, patients, replicates=200)
+        area = bootstrap(labels, scores, patients, replicates=200).auc
         covered += (area.low or 0) <= truth <= (area.high or 0)
     assert 0.89 <= covered / 200 <= 0.99
+
+
+def test_the_band_covers_the_true_sensitivity() -> None:
+    """Scores of unit normals one apart: at a false positive rate of 0.2 the sensitivity is 1 - Phi(z - 1)."""
+    rng = np.random.default_rng(5)
+    at = int(np.argmin(np.abs(FALSE_POSITIVE_RATES - 0.2)))
+    labels, truth, covered = np.repeat([0, 1], 100), norm.sf(norm.isf(0.2) - 1), 0
+    for _ in range(200):
+        low, high = bootstrap(labels, labels + rng.normal(size=200), np.arange(200), replicates=200).band[at]
+        covered += low <= truth <= high
+    assert 0.89 <= covered / 200 <= 0.99
+
+
+def test_the_band_lies_about_the_curve() -> None:
+    labels, scores = drawn(6)
+    low, high = np.array(bootstrap(labels, scores, np.arange(200), replicates=300).band).T
+    false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
+    assert (np.diff(low) >= 0).all()
+    assert (np.diff(high) >= 0).all()
+    assert (high[-1], low[-1]) == (1, 1)
+    curve = np.interp(FALSE_POSITIVE_RATES, false, true)
+    assert (curve >= low - 0.02).all()
+    assert (curve <= high + 0.02).all()
 
 
 def test_bootstrap_refuses() -> None:
     labels, scores = drawn(4, 10)
     with pytest.raises(MismatchError, match="patients"):
-        auc_bootstrap(labels, scores, np.arange(9))
+        bootstrap(labels, scores, np.arange(9))
     with pytest.raises(MismatchError, match="positive"):
-        auc_bootstrap(np.ones(10), scores, np.arange(10))
+        bootstrap(np.ones(10), scores, np.arange(10))
     with pytest.raises(FormatError, match="not finite"):
-        auc_bootstrap(labels, np.where(labels, np.nan, scores), np.arange(10))
+        bootstrap(labels, np.where(labels, np.nan, scores), np.arange(10))
     with pytest.raises(UsageError):
-        auc_bootstrap(labels, scores, np.arange(10), replicates=0)
-    assert auc_bootstrap(labels, scores, labels).low is None
+        bootstrap(labels, scores, np.arange(10), replicates=0)
+    only = bootstrap(labels, scores, labels)
+    assert only.auc.low is None
+    assert only.band == ()
 
 
 # Comparisons

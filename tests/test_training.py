@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -33,15 +32,6 @@ def toy(epoch: int, index: int) -> NDArray[np.float32]:
         z, y, x = rng.integers(0, (6, 12, 12))
         slab[:, z : z + 3, y : y + 5, x : x + 5] += 3
     return slab.astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny networks are all overhead on several, and far slower where tests run side by side."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def same(a: dict[str, NDArray[np.float32]], b: dict[str, NDArray[np.float32]]) -> bool:

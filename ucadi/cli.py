@@ -54,6 +54,7 @@ from ucadi.errors import UcadiError, UsageError
 from ucadi.loops.coordinate import coordinate
 from ucadi.loops.site import site_run
 from ucadi.progress import show_with
+from ucadi.web.serve import serve
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ app = typer.Typer(
     name="ucadi",
     help="Federated learning for chest CT: encrypted rounds as files, from DICOM to heatmap.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
@@ -85,6 +86,8 @@ EXTRAS = {
     "pynetdicom": "pacs",
     "dicomweb_client": "pacs",
     "requests": "pacs",
+    "starlette": "web",
+    "uvicorn": "web",
 }
 """The extra of the package that brings each optional module."""
 
@@ -248,6 +251,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     push,
     pull,
     watch,
+    serve,
 )
 """In the order of `ucadi --help`."""
 

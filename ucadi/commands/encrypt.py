@@ -9,9 +9,12 @@ from typing import Annotated
 import typer
 
 from ucadi.commands import Force, KeyFile, Output, PlanFile, RosterFile
+from ucadi.formats import container
+from ucadi.formats import histogram as histogram_format
 from ucadi.formats import keys as key_format
 from ucadi.formats import update as update_format
 from ucadi.rounds.contribution import write_contribution
+from ucadi.rounds.counting import as_update
 from ucadi.rounds.round import Round
 
 
@@ -31,7 +34,9 @@ class EncryptResult:
 
 
 def encrypt(
-    update: Annotated[Path, typer.Argument(help="The site's update, from train.")],
+    update: Annotated[
+        Path, typer.Argument(help="The site's update, from train; or its histogram, if the round counts.")
+    ],
     *,
     plan: PlanFile,
     roster: RosterFile,
@@ -46,6 +51,10 @@ def encrypt(
     """
     this = Round.read(plan, roster)
     keys = key_format.read_key(key)
-    clipped = write_contribution(output, update_format.read_update(update), this, keys, clip=clip, force=force)
+    if container.read(update).metadata.get("format") == histogram_format.FORMAT:
+        contributed = as_update(histogram_format.read(update), keys.name, this)
+    else:
+        contributed = update_format.read_update(update)
+    clipped = write_contribution(output, contributed, this, keys, clip=clip, force=force)
     size = output.stat().st_size
     return EncryptResult(output, keys.name, size, size / (4 * this.plan.layout.size), clipped)

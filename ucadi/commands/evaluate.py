@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 
 POOLED = "pooled"
 
+TECHNICAL_GROUPS = {
+    "Manufacturer": "vendor",
+    "ContrastBolusAgent": "contrast agent",
+    "contrast_estimate": "contrast by its HU",
+}
+"""Subgroups by the tags of a dataset."""
+
+THIN_MM = 2.0
+"""Thickest slices that are called thin."""
+
 
 @dataclass(frozen=True)
 class EvaluateResult:
@@ -73,10 +83,17 @@ def evaluate(
     ] = None,
     by: Annotated[str, typer.Option(help="case, or patient: the mean of a patient's CTs.")] = "case",
     compare: Annotated[bool, typer.Option("--compare", help="Test every pair of models on the same cases.")] = False,
+    intervals: Annotated[str, typer.Option(help="Of rates: wilson, or exact (Clopper and Pearson).")] = "wilson",
     readers: Annotated[
-        Path | None, typer.Option(help="CSV of radiologists' decisions: case,reader,decision (1 is COVID-19).")
+        Path | None,
+        typer.Option(help="CSV of radiologists' decisions: case (or patient),reader,decision (1: COVID-19)."),
     ] = None,
-    subgroups: Annotated[Path | None, typer.Option(help="CSV of groups to report on: case,group.")] = None,
+    subgroups: Annotated[
+        Path | None, typer.Option(help="CSV of groups to report on: case (or patient),group; of age, for instance.")
+    ] = None,
+    dataset: Annotated[
+        list[Path] | None, typer.Option(help="A predicted dataset, for subgroups by vendor, contrast and slices.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Folder to write: a page, JSON and CSV.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing report.")] = False,
 ) -> EvaluateResult:
@@ -90,8 +107,8 @@ def evaluate(
 
     if by not in ("case", "patient"):
         raise UsageError(f"--by {by}", hint="--by case, or --by patient")
-    if by == "patient" and (readers or subgroups):
-        raise UsageError("readers and subgroups are of cases", hint="leave out --by patient")
+    if intervals not in metrics.INTERVALS:
+        raise UsageError(f"--intervals {intervals}", hint="--intervals wilson, or --intervals exact")
     if point is not None and (threshold is not None or not validation):
         raise UsageError(
             "an operating point is chosen on validation cases", hint="--validation FILE, and no --threshold"
@@ -117,17 +134,24 @@ def evaluate(
         tuning[model] = _validation(model, list(datasets.values()), validation or [], by)
         thresholds[model] = study.threshold(tuning[model], point, 0.5 if threshold is None else threshold)
     reports = {
-        model: {name: metrics.evaluate(c.labels, c.probabilities, thresholds[model]) for name, c in groups.items()}
+        model: {
+            name: metrics.evaluate(c.labels, c.probabilities, thresholds[model], intervals)
+            for name, c in groups.items()
+        }
         for model, groups in pooled.items()
     }
-    if not (validation or compare or readers or subgroups or report or by == "patient"):
+    if not (validation or compare or readers or subgroups or dataset or report or by == "patient"):
         return EvaluateResult(reports)
 
-    decisions = casetable.read_readers(readers) if readers else {}
-    members = casetable.read_groups(subgroups) if subgroups else {}
+    decisions = casetable.read_readers(readers, by) if readers else {}
+    members = casetable.read_groups(subgroups, by) if subgroups else {}
+    members |= _technical_groups(dataset or [], by)
+    study.check_known(pooled.values(), decisions.values(), "readers' decisions")
+    study.check_known(pooled.values(), members.values(), "subgroups")
     details = {
         model: {
-            name: study.details(c, thresholds[model], tuning[model], decisions, members) for name, c in groups.items()
+            name: study.details(c, thresholds[model], tuning[model], decisions, members, intervals)
+            for name, c in groups.items()
         }
         for model, groups in pooled.items()
     }
@@ -144,6 +168,7 @@ def evaluate(
         provenance = {
             "version": __version__,
             "unit": by,
+            "intervals": intervals,
             "operating_point": point or "given",
             "models": {model: next(iter(held.values())).model for model, held in by_model.items()},
             "datasets": {name: d.dataset for held in by_model.values() for name, d in held.items()},
@@ -163,6 +188,23 @@ def _cases(group: Sequence[Predictions], by: str) -> Cases:
         np.concatenate([held.mean for held in group]),
     )
     return study.per_patient(cases) if by == "patient" else cases
+
+
+def _technical_groups(datasets: Sequence[Path], by: str) -> dict[str, set[str]]:
+    """Cases, or patients with a CT of that kind, by what the scanners' headers and the volumes say."""
+    from ucadi.formats import dataset as dataset_format
+
+    groups: dict[str, set[str]] = defaultdict(set)
+    for path in datasets:
+        with dataset_format.open(path) as data:
+            for index, unit in enumerate(data.ids if by == "case" else data.patients):
+                tags = data.tags(index)
+                for tag, name in TECHNICAL_GROUPS.items():
+                    groups[f"{name}: {tags.get(tag, 'not given')}"].add(unit)
+                thickness = tags.get("SliceThickness")
+                if isinstance(thickness, float):
+                    groups[f"slices: {'up to' if thickness <= THIN_MM else 'over'} {THIN_MM:g} mm"].add(unit)
+    return dict(sorted(groups.items()))
 
 
 def _validation(model: str, tested: Sequence[Predictions], paths: Sequence[Path], by: str) -> Cases | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,13 +11,16 @@ import numpy as np
 import typer
 
 from ucadi.commands import Force, Output
-from ucadi.errors import FormatError, MismatchError
+from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.formats import container
 from ucadi.formats import histogram as histogram_format
 from ucadi.formats import predictions as predictions_format
+from ucadi.formats import update as update_format
 from ucadi.formats.histogram import Histogram
 from ucadi.formats.predictions import UNLABELLED
 from ucadi.labels import Diagnosis
+from ucadi.rounds.counting import opened_histogram
+from ucadi.rounds.round import Round
 from ucadi.scoring import histogram as scoring
 from ucadi.scoring.histogram import BinnedArea
 
@@ -27,6 +31,8 @@ class HistogramResult:
 
     histogram: Path
     datasets: int
+    sites: tuple[str, ...]
+    """Whose counts were added under encryption."""
     negatives: int
     positives: int
     auc: BinnedArea | None
@@ -42,34 +48,52 @@ class HistogramResult:
 
 
 def histogram(
-    inputs: Annotated[list[Path], typer.Argument(help="Predictions of labelled cases, or histograms, of one model.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Predictions of labelled cases, histograms, opened sums of them; of one model.")
+    ],
     *,
     output: Output,
+    plan: Annotated[Path | None, typer.Option(help="The counting round's signed plan, for an opened sum.")] = None,
+    roster: Annotated[Path | None, typer.Option(help="The federation's signed roster, for an opened sum.")] = None,
     force: Force = False,
 ) -> HistogramResult:
     """Count cases by score, or add such counts: the pooled ROC of many sites without any case's score.
 
-    Each site counts its own predictions; whoever adds the files has the AUC of all cases together. The counts
+    Each site counts its own predictions; whoever adds the files has the AUC of all cases together. These counts
     are not encrypted: in a small histogram single scores can be seen, to 1/1024, though not whose they are.
+    In a counting round (round open --count), encrypt takes a histogram as it takes an update, and what decrypt
+    gives is turned into the histogram of all sites here.
     """
-    held = [_read(path) for path in inputs]
+    this = Round.read(plan, roster) if plan and roster else None
+    held = [_read(path, this) for path in inputs]
     if len({one.model for one in held}) > 1:
         raise MismatchError("scores of several models", hint="make a histogram of each model")
     if len({one.counts.shape for one in held}) > 1:
         raise MismatchError("histograms of different bins", hint="make all of them with one version of ucadi")
-    datasets = sorted(name for one in held for name in one.datasets)
-    if len(set(datasets)) != len(datasets):
-        raise MismatchError("a dataset is counted twice", hint="give each site's predictions or histogram once")
+    datasets = _once((name for one in held for name in one.datasets), "dataset")
+    sites = _once((name for one in held for name in one.sites), "site")
     counts = np.stack([one.counts for one in held]).sum(axis=0)
-    histogram_format.write(output, Histogram(held[0].model, tuple(datasets), counts), force=force)
+    histogram_format.write(output, Histogram(held[0].model, datasets, counts, sites), force=force)
     negatives, positives = (int(n) for n in counts.sum(axis=1))
     area = scoring.auc(counts) if negatives and positives else None
-    return HistogramResult(output, len(datasets), negatives, positives, area)
+    return HistogramResult(output, len(datasets), sites, negatives, positives, area)
 
 
-def _read(path: Path) -> Histogram:
-    if container.read(path).metadata.get("format") == histogram_format.FORMAT:
+def _once(names: Iterable[str], what: str) -> tuple[str, ...]:
+    ordered = tuple(sorted(names))
+    if len(set(ordered)) != len(ordered):
+        raise MismatchError(f"a {what} is counted twice", hint="give each site's predictions or histogram once")
+    return ordered
+
+
+def _read(path: Path, this: Round | None) -> Histogram:
+    found = container.read(path)
+    if found.metadata.get("format") == histogram_format.FORMAT:
         return histogram_format.read(path)
+    if found.metadata.get("format") == update_format.AGGREGATE_FORMAT:
+        if this is None:
+            raise UsageError("an opened sum is read under its round's plan", hint="--plan and --roster")
+        return opened_histogram(update_format.parse_aggregate(found, path.name), this, path.name)
     held = predictions_format.read(path)
     if (held.labels == UNLABELLED).any():
         raise FormatError(f"{path}: has cases without a label", hint="only labelled cases can be evaluated")

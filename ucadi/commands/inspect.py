@@ -231,7 +231,8 @@ def _sizes(held: Container) -> dict[str, Any]:
 
 def _histogram(metadata: Metadata, held: Container) -> dict[str, Any]:
     without, having = (int(n) for n in held.tensors["counts"].sum(axis=1))
-    return {"model": metadata["model"], "datasets": metadata["datasets"], "covid": having, "others": without}
+    counted = {name: metadata[name] for name in ("datasets", "sites") if metadata.get(name)}
+    return {"model": metadata["model"], **counted, "covid": having, "others": without}
 
 
 def _predictions(metadata: Metadata, held: Container) -> dict[str, Any]:

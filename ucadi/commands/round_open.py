@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -35,6 +36,7 @@ from ucadi.formats import weights as weights_format
 from ucadi.formats.exchange import Exchange
 from ucadi.formats.output import write_file
 from ucadi.rounds.closing import read_roster
+from ucadi.rounds.counting import WEIGHT_CAP, counting_layout
 from ucadi.rounds.round import Round
 from ucadi.rounds.training import recipe_of
 
@@ -60,8 +62,12 @@ class RoundResult:
 def round_open(
     *,
     number: Annotated[int, typer.Option(help="Number of the round, from 1.", min=1)],
-    base: Annotated[Path, typer.Option(help="The global weights that the round begins with.")],
     key: KeyFile,
+    base: Annotated[Path | None, typer.Option(help="The global weights that the round begins with.")] = None,
+    count: Annotated[
+        str | None,
+        typer.Option(help="SHA-256 of a model: the sites add up histograms of its scores, and nobody trains."),
+    ] = None,
     roster: Annotated[Path | None, typer.Option(help="The federation's signed roster.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")] = None,
     exchange: Annotated[
@@ -86,8 +92,11 @@ def round_open(
 ) -> RoundResult:
     """Open a round: a signed plan that fixes base, sites, ranges and hyper-parameters for everyone.
 
-    Either --exchange says where everything lies, or --roster and --output do.
+    Either --exchange says where everything lies, or --roster and --output do. With --count in place of --base, it is
+    a counting round, for the pooled ROC of a model: see histogram.
     """
+    if (base is None) == (count is None):
+        raise UsageError("a round begins with a model", hint="--base FILE, or --count SHA256 to count its scores")
     if exchange is not None:
         if roster is not None or output is not None:
             raise UsageError("in an exchange directory, places are fixed", hint="leave out --roster and --output")
@@ -104,19 +113,24 @@ def round_open(
         raise MismatchError(
             f"{keys.name} is not the coordinator of {members.federation}", hint="use the coordinator's key"
         )
-    weights = weights_format.read(base)
     sites = members.names if site is None else tuple(sorted(members.member(name).name for name in set(site)))
     chosen = read_recipe(recipe)
+    if base is None:
+        digest, layout, weight_cap = _digest(count or ""), counting_layout(len(sites)), WEIGHT_CAP
+    else:
+        weights = weights_format.read(base)
+        digest = weights.digest
+        layout = layout_of(without_norms(weights.arrays) if chosen.local_norms else weights.arrays, headroom)
     plan = Plan(
         federation=members.federation,
         round=number,
-        base=weights.digest,
+        base=digest,
         roster=members.digest,
         mode=members.policy.mode,
         sites=sites,
         quorum=len(sites) if quorum is None else quorum,
         weight_cap=weight_cap,
-        layout=layout_of(without_norms(weights.arrays) if chosen.local_norms else weights.arrays, headroom),
+        layout=layout,
         server=chosen.server,
         schedule=schedule_of(
             chosen,
@@ -132,10 +146,16 @@ def round_open(
     )
     recipe_of(plan.schedule)  # what no site could train with is refused here
     bits = Round(plan, "", members).bits
-    if exchange is not None:
-        _publish(base, Exchange(exchange).model(number), weights.digest)
+    if exchange is not None and base is not None:
+        _publish(base, Exchange(exchange).model(number), digest)
     plan_format.write(output, plan, keys, force=force)
     return RoundResult(output, number, plan.sites, plan.quorum, plan.base, bits)
+
+
+def _digest(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise UsageError(f"{text!r} is no SHA-256", hint="what apply and site run print, or sha256sum MODEL")
+    return text
 
 
 def _publish(base: Path, place: Path, digest: str) -> None:

@@ -91,6 +91,12 @@ def write(path: Path, array: npt.NDArray[np.generic], affine: Affine) -> None:
     nibabel.save(image, path)
 
 
+def read_written(path: Path) -> tuple[npt.NDArray[np.float32], Affine]:
+    """An array (slice, row, column) that `write` wrote, and its affine."""
+    image: Any = nibabel.load(path)
+    return np.asarray(image.dataobj, dtype=np.float32).transpose(2, 1, 0), from_nifti(image.affine)
+
+
 def to_nifti(affine: Affine) -> Affine:
     """The affine of (column, row, slice, 1) in NIfTI's coordinates."""
     turned: Affine = _FLIP @ affine[:, [2, 1, 0, 3]]

@@ -1,4 +1,4 @@
-"""CSV tables about a dataset's cases, named by their salted ids: readers' decisions and subgroups."""
+"""CSV tables about a dataset's cases or patients, named by their salted ids: readers' decisions and subgroups."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from pathlib import Path
 from ucadi.errors import FormatError
 
 
-def read_readers(path: Path) -> dict[str, dict[str, bool]]:
-    """Decisions by reader and case, of the columns case, reader, decision: 1 says COVID-19, 0 anything else."""
+def read_readers(path: Path, unit: str = "case") -> dict[str, dict[str, bool]]:
+    """Decisions by reader and case, of the columns case, reader, decision: 1 says COVID-19, 0 anything else.
+
+    With the `unit` patient, the first column is that, and they are of patients; as in `read_groups`.
+    """
     found: dict[str, dict[str, bool]] = {}
-    for where, (case, reader, decision) in _rows(path, ("case", "reader", "decision")):
+    for where, (case, reader, decision) in _rows(path, (unit, "reader", "decision")):
         if decision not in ("0", "1"):
             raise FormatError(f"{where}: decision {decision!r}", hint="1 for COVID-19, 0 for anything else")
         if case in found.setdefault(reader, {}):
-            raise FormatError(f"{where}: {reader} decides on case {case} twice", hint="keep one line of the two")
+            raise FormatError(f"{where}: {reader} decides on {unit} {case} twice", hint="keep one line of the two")
         found[reader][case] = decision == "1"
     return found
 
 
-def read_groups(path: Path) -> dict[str, set[str]]:
+def read_groups(path: Path, unit: str = "case") -> dict[str, set[str]]:
     """Cases by group, of the columns case, group; a case may be in several, one line each."""
     found: dict[str, set[str]] = {}
-    for where, (case, group) in _rows(path, ("case", "group")):
+    for where, (case, group) in _rows(path, (unit, "group")):
         if case in found.setdefault(group, set()):
-            raise FormatError(f"{where}: case {case} stands twice in {group}", hint="keep one line of the two")
+            raise FormatError(f"{where}: {unit} {case} stands twice in {group}", hint="keep one line of the two")
         found[group].add(case)
     return found
 

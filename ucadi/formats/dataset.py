@@ -212,17 +212,21 @@ class Dataset:
         positions = self._array(group, "positions_mm", "<f8", 1)
         if positions.shape != volume.hu.shape[:1]:
             raise self._error(group, f"{positions.shape[0]} positions for {len(volume.hu)} slices")
-        tags = self._attributes(self._group(group, "tags"))
         return Case(
             id=self.ids[index],
             patient=self.patients[index],
             label=self.labels[index],
             volume=volume,
             positions_mm=positions[()],
-            tags={name: value if isinstance(value, str) else float(value) for name, value in tags.items()},
+            tags=self.tags(index),
             series_digest=self.series_digests[index],
             flags=tuple(self._text(group, "flags").split()),
         )
+
+    def tags(self, index: int) -> dict[str, str | float]:
+        """The technical facts about a case."""
+        tags = self._attributes(self._group(self._groups[index], "tags"))
+        return {name: value if isinstance(value, str) else float(value) for name, value in tags.items()}
 
     def _rejections(self, file: h5py.File) -> list[Rejection]:
         table = self._array(file, "rejections", None, 1)

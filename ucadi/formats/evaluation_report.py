@@ -23,9 +23,11 @@ h2 { margin-top: 2em; border-bottom: 1px solid #ccc }
 table { border-collapse: collapse; font-size: 11px; font-variant-numeric: tabular-nums }
 th, td { padding: .3em .6em; border-bottom: 1px solid #ddd; text-align: left; overflow-wrap: break-word }
 img { max-width: 360px; width: 32%; vertical-align: top }
+img[alt^="confusion"] { width: 24% }
 .notice { color: #a05a00 }
 @media print { @page { size: A4 landscape; margin: 12mm } body { margin: 0; max-width: none }
-  table { font-size: 7px } tr, img { break-inside: avoid } }
+  table { font-size: 7px } tr, img { break-inside: avoid } h2 { margin-top: 1em } h2, p { break-after: avoid }
+  section:has(img) { break-before: page } }
 """
 
 

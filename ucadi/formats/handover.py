@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ucadi.errors import FormatError, SignatureError
-from ucadi.formats import container
-from ucadi.formats.container import GET_AGAIN, Container, Digests, Metadata, Stream, tensor_digest
-from ucadi.formats.signed import Fields, sign
+from ucadi.formats import container, envelope
+from ucadi.formats.container import Container, Digests, Metadata, Stream
+from ucadi.formats.signed import sign
 from ucadi.identity import AUTHENTICATION_BYTES, SecretKeys
 
 FORMAT = "ucadi-handover"
@@ -71,14 +70,5 @@ def read(path: Path) -> Handover:
 
 def parse(held: Container, name: str) -> Handover:
     """The handover that a container holds."""
-    if set(held.tensors) != {"body", "sealed"}:
-        raise FormatError(f"{name}: holds other tensors than a handover's", hint=GET_AGAIN)
-    body, sealed = held.tensors["body"], held.tensors["sealed"]
-    if body.dtype != np.uint8 or body.ndim != 1 or sealed.dtype != np.uint8 or sealed.ndim != 2:
-        raise FormatError(f"{name}: tensors of other shapes than a handover's", hint=GET_AGAIN)
-    fields = Fields(held.metadata, name)
-    digests = fields.object("digests")
-    for key, tensor in (("body", body), ("sealed", sealed)):
-        if tensor_digest(tensor) != digests.digest(key):
-            raise SignatureError(f"{name}: its content is not what was signed", hint="it was changed: get it again")
+    fields, body, sealed = envelope.parse(held, name)
     return Handover(fields.text("site"), fields.digest("plan"), body, sealed, held.metadata)

@@ -19,17 +19,21 @@ FORMAT = "ucadi-histogram"
 class Histogram:
     """Cases with and without COVID-19 by the probability that `model`, a digest, gives them.
 
-    `datasets` are the digests of the datasets counted, sorted: none may be counted twice.
+    `datasets` are the digests of the datasets counted, sorted: none may be counted twice. Of counts that were added
+    under encryption only the `sites` are known, sorted.
     """
 
     model: str
     datasets: tuple[str, ...]
     counts: Counts
+    sites: tuple[str, ...] = ()
 
 
 def write(path: Path, histogram: Histogram, *, force: bool = False) -> None:
     """Writes a histogram."""
     metadata = {"format": FORMAT, "version": 1, "model": histogram.model, "datasets": list(histogram.datasets)}
+    if histogram.sites:
+        metadata["sites"] = list(histogram.sites)
     container.write(path, {"counts": histogram.counts}, metadata, force=force)
 
 
@@ -43,4 +47,5 @@ def read(path: Path) -> Histogram:
     # far below what int64 holds, so that sums of any number of sites cannot overflow
     if counts.shape[0] != 2 or counts.min(initial=0) < 0 or counts.max(initial=0) > 2**40:
         raise FormatError(f"{path.name}: holds numbers that are no counts of cases")
-    return Histogram(fields.digest("model"), tuple(fields.texts("datasets")), counts)
+    sites = tuple(fields.texts("sites")) if "sites" in fields.values else ()
+    return Histogram(fields.digest("model"), tuple(fields.texts("datasets")), counts, sites)

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ucadi.errors import FormatError, SignatureError
-from ucadi.formats import container
-from ucadi.formats.container import Container, Digests, Metadata, tensor_digest
-from ucadi.formats.signed import Fields, sign
+from ucadi.formats import container, envelope
+from ucadi.formats.container import Container, Digests, Metadata
+from ucadi.formats.signed import sign
 from ucadi.identity import SecretKeys
 
 FORMAT = "ucadi-partial"
@@ -67,16 +66,7 @@ def read(path: Path) -> Partial:
 
 def parse(held: Container, name: str) -> Partial:
     """The answer that a container holds."""
-    if set(held.tensors) != {"body", "sealed"}:
-        raise FormatError(f"{name}: holds other tensors than a partial decryption's")
-    body, sealed = held.tensors["body"], held.tensors["sealed"]
-    if body.dtype != np.uint8 or body.ndim != 1 or sealed.dtype != np.uint8 or sealed.ndim != 2:
-        raise FormatError(f"{name}: tensors of other shapes than a partial decryption's")
-    fields = Fields(held.metadata, name)
-    digests = fields.object("digests")
-    for key, tensor in (("body", body), ("sealed", sealed)):
-        if tensor_digest(tensor) != digests.digest(key):
-            raise SignatureError(f"{name}: its content is not what was signed", hint="it was changed: get it again")
+    fields, body, sealed = envelope.parse(held, name)
     return Partial(
         fields.text("site"), fields.digest("plan"), fields.digest("contributions"), body, sealed, held.metadata
     )

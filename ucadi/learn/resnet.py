@@ -19,7 +19,7 @@ EXPANSION = 4
 class Bottleneck(nn.Module):
     """(N, C, D, H, W) to (N, 4 width, D/s, H/s, W/s): three convolutions beside a shortcut."""
 
-    def __init__(self, channels: int, width: int, stride: int, kind: str) -> None:
+    def __init__(self, channels: int, width: int, stride: tuple[int, int, int], kind: str) -> None:
         super().__init__()
         out = EXPANSION * width
         self.conv1, self.norm1 = nn.Conv3d(channels, width, 1, bias=False), norm(kind, width)
@@ -28,7 +28,7 @@ class Bottleneck(nn.Module):
         self.conv3, self.norm3 = nn.Conv3d(width, out, 1, bias=False), norm(kind, out)
         self.act = nn.ReLU(inplace=True)
         self.shortcut = nn.Sequential()
-        if stride != 1 or channels != out:
+        if channels != out:
             self.shortcut.add_module("conv", nn.Conv3d(channels, out, 1, stride=stride, bias=False))
             self.shortcut.add_module("norm", norm(kind, out))
 
@@ -51,9 +51,14 @@ class ResNet3D(Classifier):
         self.pool = nn.MaxPool3d(kernel_size=3, stride=2, padding=1)
         self.blocks = nn.Sequential()
         channels = width
+        extent = [_halved(n) for n in (architecture.slices, *2 * [_halved(architecture.size)])]  # after the pool
         for stage, depth in enumerate(architecture.blocks):
             for i in range(depth):
-                stride = 2 if stage > 0 and i == 0 else 1
+                halves = stage > 0 and i == 0
+                # Along single voxels a stride changes nothing but torch 2.13's bfloat16 gradient: that is garbage then.
+                slices, rows, columns = (2 if halves and voxels > 1 else 1 for voxels in extent)
+                extent = [_halved(voxels) if halves else voxels for voxels in extent]
+                stride = (slices, rows, columns)
                 self.blocks.add_module(f"block{stage + 1}_{i + 1}", Bottleneck(channels, width << stage, stride, kind))
                 channels = EXPANSION * width << stage
         self.classifier = nn.Linear(channels, architecture.classes)
@@ -61,3 +66,8 @@ class ResNet3D(Classifier):
     def features(self, x: Tensor) -> Tensor:
         x = self.pool(self.act(self.norm(self.conv(x))))  # (N, 64, 8, 32, 32)
         return self.through(self.blocks, x)  # (N, 2048, 1, 4, 4)
+
+
+def _halved(voxels: int) -> int:
+    """What a stride of two leaves of them."""
+    return -(-voxels // 2)

@@ -19,6 +19,7 @@ from ucadi.formats.container import Metadata
 from ucadi.formats.weights import Weights
 from ucadi.labels import LABELS
 from ucadi.learn.recipe import Recipe
+from ucadi.rounds.counting import is_counting
 from ucadi.rounds.round import Round
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 def check_round(this: Round, weights: Weights, site: str, base: str) -> None:
     """Raises MismatchError unless `weights`, from the file `base`, are the round's and `site` takes part in it."""
+    if is_counting(this):
+        raise MismatchError(
+            f"round {this.plan.round} counts scores: nobody trains in it",
+            hint="give it an exchange directory of its own, and encrypt the histogram there",
+        )
     if weights.digest != this.plan.base:
         raise MismatchError(
             f"{base}: digest {weights.digest[:8]}…, the plan begins from {this.plan.base[:8]}…",

@@ -1,6 +1,8 @@
-"""Bootstrap intervals of the AUC that draw patients, not CTs, and keep the mix of diagnoses."""
+"""Bootstrap intervals of the AUC and the ROC curve that draw patients, not CTs, and keep the mix of diagnoses."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,15 +12,33 @@ from ucadi.scoring.metrics import Area, checked
 
 REPLICATES = 2000
 
+FALSE_POSITIVE_RATES = np.linspace(0, 1, 101)
+"""Where the band of a ROC curve is given."""
 
-def auc_bootstrap(
+
+Band = tuple[tuple[float, float], ...]
+"""Bounds of a ROC curve's sensitivity at each of `FALSE_POSITIVE_RATES`."""
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """The AUC with its percentile 95 % interval, and the pointwise one of the ROC curve.
+
+    Where only one patient is of a kind, which cannot vary, there is no interval, and the band is empty.
+    """
+
+    auc: Area
+    band: Band
+
+
+def bootstrap(
     labels: ArrayLike, scores: ArrayLike, patients: ArrayLike, *, replicates: int = REPLICATES, seed: int = 0
-) -> Area:
-    """The AUC of `scores` (cases,) for `labels` (cases,) of 0 and 1 with its percentile 95 % interval.
+) -> Bootstrap:
+    """The AUC and ROC curve of `scores` (cases,) for `labels` (cases,) of 0 and 1, with pointwise intervals.
 
     A replicate draws `patients` (cases,) with replacement, each with all its CTs, separately among those with
-    positive CTs only, negative ones only, and both: so each has both kinds. The interval is None where only one
-    patient is of a kind, which cannot vary. Raises what `ucadi.scoring.metrics.auc` raises.
+    positive CTs only, negative ones only, and both: so each has both kinds. Raises what
+    `ucadi.scoring.metrics.auc` raises.
     """
     truth, s = checked(labels, scores)
     names = np.asarray(patients)
@@ -26,7 +46,7 @@ def auc_bootstrap(
         raise MismatchError(f"{names.shape} patients for {truth.shape} cases", hint="give each case its patient")
     if replicates < 1:
         raise UsageError(f"{replicates} bootstrap replicates", hint="take 1,000 or more")
-    order = np.argsort(s, kind="stable")
+    order = np.argsort(-s, kind="stable")
     truth, s = truth[order], s[order]
     _, patient = np.unique(names[order], return_inverse=True)
     starts = np.flatnonzero(np.r_[True, s[1:] != s[:-1]])  # of equal scores
@@ -35,27 +55,39 @@ def auc_bootstrap(
     positives = np.bincount(patient, weights=truth, minlength=count) > 0
     negatives = np.bincount(patient, weights=~truth, minlength=count) > 0
     strata = [np.flatnonzero(kind) for kind in (positives & ~negatives, negatives & ~positives, positives & negatives)]
-    value = _weighted_auc(np.ones(len(s)), truth, starts)
+    value = _area(*_roc(np.ones(len(s)), truth, starts))
     if positives.sum() < 2 or negatives.sum() < 2:
-        return Area(value, None, None)
+        return Bootstrap(Area(value, None, None), ())
 
     rng = np.random.default_rng(seed)
-    values = np.empty(replicates)
+    values, curves = np.empty(replicates), np.empty((replicates, len(FALSE_POSITIVE_RATES)))
     for replicate in range(replicates):
         times = np.zeros(count)
         for members in strata:
             drawn = rng.integers(0, len(members), len(members)) if len(members) else members
             times[members] = np.bincount(drawn, minlength=len(members))
-        values[replicate] = _weighted_auc(times[patient], truth, starts)
+        false, true = _roc(times[patient], truth, starts)
+        values[replicate] = _area(false, true)
+        curves[replicate] = np.interp(FALSE_POSITIVE_RATES, false, true)
     low, high = np.quantile(values, [0.025, 0.975])
-    return Area(value, float(low), float(high))
+    band = np.quantile(curves, [0.025, 0.975], axis=0).T
+    return Bootstrap(Area(value, float(low), float(high)), tuple((float(a), float(b)) for a, b in band))
 
 
-def _weighted_auc(weights: NDArray[np.float64], truth: NDArray[np.bool_], starts: NDArray[np.intp]) -> float:
-    """The AUC of cases in the order of their scores, each counted `weights` times; one pass, nothing sorted."""
+def _roc(
+    weights: NDArray[np.float64], truth: NDArray[np.bool_], starts: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """False and true positive rates of cases from the highest score down, each counted `weights` times.
+
+    One pass, nothing sorted; a point after each run of equal scores, whose `starts` are given, and (0, 0) before.
+    """
     positive = weights * truth
     negative = weights - positive
     if len(starts) < len(weights):
         positive, negative = np.add.reduceat(positive, starts), np.add.reduceat(negative, starts)
-    below = np.cumsum(negative)
-    return float(positive @ (below - negative / 2) / (positive.sum() * below[-1]))
+    true, false = np.cumsum(np.r_[0.0, positive]), np.cumsum(np.r_[0.0, negative])
+    return false / false[-1], true / true[-1]
+
+
+def _area(false: NDArray[np.float64], true: NDArray[np.float64]) -> float:
+    return float(np.trapezoid(true, false))

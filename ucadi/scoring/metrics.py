@@ -1,4 +1,4 @@
-"""How good predictions are: rates with Wilson intervals, AUCs with DeLong intervals, and DeLong's paired test.
+"""How good predictions are: rates with Wilson or exact intervals, AUCs with DeLong intervals, and DeLong's paired test.
 
 Everything is a pure function of labels and scores. What cannot be said from the cases at hand (a
 sensitivity without patients) is None rather than NaN, which JSON does not have.
@@ -7,7 +7,7 @@ sensitivity without patients) is None rather than NaN, which JSON does not have.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -71,8 +71,8 @@ class Report:
     """The mean of the diagnoses' AUCs, of those that have one."""
 
 
-def evaluate(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5) -> Report:
-    """The report on diagnoses `labels` (cases,) and predicted `probabilities` (cases, 4).
+def evaluate(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5, intervals: str = "wilson") -> Report:
+    """The report on diagnoses `labels` (cases,) and predicted `probabilities` (cases, 4), with rates by `INTERVALS`.
 
     Raises FormatError for no cases or numbers that are no probabilities, MismatchError for shapes or
     labels that do not fit.
@@ -85,34 +85,37 @@ def evaluate(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5
     bad = ~np.isfinite(p).all(axis=1) | (p < 0).any(axis=1) | (np.abs(p.sum(axis=1) - 1) > 1e-3)
     _check_cases(bad, FormatError, "has probabilities that are negative, not finite or do not sum to 1")
 
+    rate = INTERVALS[intervals]
     answer = p.argmax(axis=1)
     confusion = np.zeros((len(Diagnosis), len(Diagnosis)), dtype=int)
     np.add.at(confusion, (truth.astype(int), answer), 1)
-    diagnoses = {d.label: _detection(truth == d, answer == d, p[:, d]) for d in Diagnosis}
+    diagnoses = {d.label: _detection(truth == d, answer == d, p[:, d], rate) for d in Diagnosis}
     areas = [detection.auc.value for detection in diagnoses.values() if detection.auc]
     covid = p[:, Diagnosis.COVID]
     return Report(
         cases=len(truth),
         threshold=threshold,
-        covid=_detection(truth == Diagnosis.COVID, covid >= threshold, covid),
+        covid=_detection(truth == Diagnosis.COVID, covid >= threshold, covid, rate),
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
-        accuracy=wilson(int(np.trace(confusion)), len(truth)),
+        accuracy=rate(int(np.trace(confusion)), len(truth)),
         diagnoses=diagnoses,
         macro_auc=float(np.mean(areas)) if areas else None,
     )
 
 
-def _detection(truth: NDArray[np.bool_], positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Detection:
+def _detection(
+    truth: NDArray[np.bool_], positive: NDArray[np.bool_], scores: NDArray[np.float64], rate: Interval
+) -> Detection:
     tp, fn = int((truth & positive).sum()), int((truth & ~positive).sum())
     fp, tn = int((~truth & positive).sum()), int((~truth & ~positive).sum())
     return Detection(
         confusion=((tn, fp), (fn, tp)),
-        sensitivity=wilson(tp, tp + fn),
-        specificity=wilson(tn, tn + fp),
-        ppv=wilson(tp, tp + fp),
-        npv=wilson(tn, tn + fn),
-        accuracy=wilson(tp + tn, len(truth)),
-        f1=_f1(tp, fp, fn),
+        sensitivity=rate(tp, tp + fn),
+        specificity=rate(tn, tn + fp),
+        ppv=rate(tp, tp + fp),
+        npv=rate(tn, tn + fn),
+        accuracy=rate(tp + tn, len(truth)),
+        f1=_f1(rate(tp, tp + fp + fn)),
         auc=auc(truth, scores) if 0 < truth.sum() < len(truth) else None,
     )
 
@@ -128,10 +131,26 @@ def wilson(successes: int, total: int) -> Rate:
     return Rate(share, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)))
 
 
-def _f1(tp: int, fp: int, fn: int) -> Rate:
+def clopper_pearson(successes: int, total: int) -> Rate:
+    """`successes` of `total` with the exact 95 % interval of Clopper and Pearson (1934): never below its level,
+    and wider for it."""
+    from scipy.stats import binomtest
+
+    if total == 0:
+        return Rate(None, None, None)
+    exact = binomtest(successes, total).proportion_ci(0.95, method="exact")
+    return Rate(successes / total, float(exact.low), float(exact.high))
+
+
+Interval = Callable[[int, int], Rate]
+"""Of successes among a total."""
+
+INTERVALS: dict[str, Interval] = {"wilson": wilson, "exact": clopper_pearson}
+
+
+def _f1(j: Rate) -> Rate:
     """F1 is no share of cases, but 2j / (1 + j) of one: j = TP / (TP + FP + FN), whose interval it inherits
     (Hand, Christen and Kirielle 2021)."""
-    j = wilson(tp, tp + fp + fn)
     return Rate(*(None if bound is None else 2 * bound / (1 + bound) for bound in (j.value, j.low, j.high)))
 
 

@@ -7,7 +7,7 @@ matplotlib's own style on a figure of its own, without pyplot and its global sta
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Literal
@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ucadi.errors import FormatError, MismatchError
 from ucadi.labels import LABELS
+from ucadi.scoring.bootstrap import FALSE_POSITIVE_RATES, Band
 from ucadi.scoring.calibration import Calibration
 from ucadi.scoring.decision import Benefit
 from ucadi.scoring.metrics import auc, checked
@@ -48,10 +49,16 @@ NOTICE = "research only - not for clinical use"
 DPI = 150
 
 
-def roc_png(curves: Sequence[Curve], title: str = "", readers: Sequence[tuple[str, float, float]] = ()) -> bytes:
+def roc_png(
+    curves: Sequence[Curve],
+    title: str = "",
+    readers: Sequence[tuple[str, float, float]] = (),
+    bands: Mapping[str, Band] | None = None,
+) -> bytes:
     """ROC curves with their AUCs and 95 % intervals, as in the paper's Fig. 4.
 
     `readers` are points to compare with, radiologists for instance: a name, sensitivity and specificity.
+    `bands`, by the name of their curve, are shaded.
     Raises what `ucadi.scoring.metrics.auc` raises.
     """
     from sklearn.metrics import roc_curve  # a second to import
@@ -65,6 +72,9 @@ def roc_png(curves: Sequence[Curve], title: str = "", readers: Sequence[tuple[st
             false, true, _ = roc_curve(truth, s, drop_intermediate=False)
             spread = "" if area.low is None else f" [{area.low:.3f}, {area.high:.3f}]"
             axes.plot(false, true, color=colour, linewidth=1.8, label=f"{name}  {area.value:.3f}{spread}", zorder=2)
+            if band := (bands or {}).get(name):
+                low, high = zip(*band, strict=True)
+                axes.fill_between(FALSE_POSITIVE_RATES, low, high, color=colour, alpha=0.13, linewidth=0, zorder=1)
         for (name, sensitivity, specificity), marker in zip(readers, _cycle(len(readers), "osD^vPX*"), strict=True):
             axes.plot(1 - specificity, sensitivity, marker, color="0.35", markersize=5, label=name, zorder=3)
         axes.set(xlim=(-0.015, 1.015), ylim=(-0.015, 1.015), aspect="equal")

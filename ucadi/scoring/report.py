@@ -14,6 +14,8 @@ from ucadi.scoring.study import Cases, Details, spread
 
 UNANSWERED = "for the authors"
 
+INTERVAL_NAMES = {"wilson": "Wilson's", "exact": "Clopper and Pearson's"}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -42,7 +44,7 @@ def sections(
 ) -> list[Section]:
     """The report on models and datasets, by their names; the first section is the table of all figures."""
     datasets = list(dict.fromkeys(name for held in reports.values() for name in held))
-    found = [_figures(reports, details)]
+    found = [_figures(reports, details, provenance)]
     found += [_dataset(name, cases, reports, details) for name in datasets]
     if comparisons:
         found.append(_comparisons(comparisons))
@@ -52,7 +54,11 @@ def sections(
     return [*found, _card(reports, details, provenance), _items(reports, details, provenance)]
 
 
-def _figures(reports: Mapping[str, Mapping[str, Report]], details: Mapping[str, Mapping[str, Details]]) -> Section:
+def _figures(
+    reports: Mapping[str, Mapping[str, Report]],
+    details: Mapping[str, Mapping[str, Details]],
+    provenance: Mapping[str, Any],
+) -> Section:
     header = (
         *("model", "dataset", "cases", "threshold", "AUC (DeLong)", "AUC (bootstrap)", "sensitivity", "specificity"),
         *("PPV", "NPV", "accuracy", "F1", "accuracy, 4 classes", "macro AUC", "Brier", "ECE"),
@@ -61,13 +67,14 @@ def _figures(reports: Mapping[str, Mapping[str, Report]], details: Mapping[str, 
     for model, held in reports.items():
         for name, r in held.items():
             c, d = r.covid, details[model][name]
-            rates = (c.auc, d.bootstrap, c.sensitivity, c.specificity, c.ppv, c.npv, c.accuracy, c.f1, r.accuracy)
+            drawn = d.bootstrap.auc if d.bootstrap else None
+            rates = (c.auc, drawn, c.sensitivity, c.specificity, c.ppv, c.npv, c.accuracy, c.f1, r.accuracy)
             loose = (r.macro_auc, d.calibration and d.calibration.brier, d.calibration and d.calibration.ece)
             last = ("-" if value is None else f"{value:.3f}" for value in loose)
             rows.append((model, name, str(r.cases), f"{r.threshold:.3f}", *map(spread, rates), *last))
     text = (
-        "COVID-19 against all others, and four classes. 95 % intervals in brackets: Wilson's for shares, DeLong's and "
-        "the bootstrap of patients for the AUC."
+        "COVID-19 against all others, and four classes. 95 % intervals in brackets: "
+        f"{INTERVAL_NAMES[provenance['intervals']]} for shares, DeLong's and the bootstrap of patients for the AUC."
     )
     return Section("Figures", text, Table(header, tuple(rows)))
 
@@ -88,7 +95,9 @@ def _dataset(
             for reader, r in details[model][name].readers.items()
             if r.sensitivity.value is not None and r.specificity.value is not None
         }
-        pictures.append(("ROC curves", plots.roc_png(curves, "COVID-19 against all others", list(points.values()))))
+        bands = {model: b.band for model in both if (b := details[model][name].bootstrap)}
+        title = "COVID-19 against all others"
+        pictures.append(("ROC curves", plots.roc_png(curves, title, list(points.values()), bands)))
         reliability = [(model, c) for model in both if (c := details[model][name].calibration)]
         reliability += [(f"{model}, tempered", c) for model in both if (c := details[model][name].tempered)]
         pictures.append(("reliability", plots.reliability_png(reliability, "reliability")))
@@ -170,16 +179,38 @@ def _items(
     counts = {name: r for held in reports.values() for name, r in held.items()}
     sizes = "; ".join(f"{name}: {sum(r.covid.confusion[1])} of {r.cases} with COVID-19" for name, r in counts.items())
     groups = sorted({g for held in details.values() for d in held.values() for g in d.subgroups})
+    chosen = provenance["operating_point"]
+    calibrated = any(d.tempered for held in details.values() for d in held.values())
     rows = (
-        ("participants and outcomes in the test data", sizes),
-        ("unit of analysis", str(provenance["unit"])),
-        ("how the decision threshold was chosen", f"{provenance['operating_point']}; not on the test cases"
-         if provenance["operating_point"] != "given" else "given beforehand"),
-        ("performance with intervals", "Figures"),
-        ("calibration, clinical utility", "reliability and decision curves of each dataset"),
-        ("subgroups, fairness", ", ".join(groups) or UNANSWERED),
-        ("software and model version", "Model card"),
-        ("setting, eligibility, reference standard, funding, ethics, limitations", UNANSWERED),
+        ("participants: numbers, outcomes", "20b", "33", sizes),
+        ("participants: eligibility, setting, dates, treatments", "5, 6", "7, 8", UNANSWERED),
+        ("data preparation, missing data", "7, 11", "9, 13", "quality report of preprocess; rejected series there"),
+        ("reference standard and who set it", "8", "14 to 18", UNANSWERED),
+        ("sample size", "10, 20b", "19", f"{max(r.cases for r in counts.values())} in the largest set; the "
+         "intervals show what it suffices for; the reasons are the authors'"),
+        ("partitions disjoint, at the level of", "12a", "21", "patients: validation and test share none"
+         if calibrated else "patients, where split was used"),
+        ("threshold, how chosen", "15", "26", f"{chosen}, on validation cases" if chosen != "given" else "given "
+         "beforehand, not looked for on these cases"),
+        ("measures of performance", "12e", "28", "discrimination, calibration, clinical utility: Figures, plots"),
+        ("uncertainty and significance", "12e, 23a", "29, 36", "95 % intervals; tests between models by Holm"),
+        ("unit of analysis", "12a", "36", str(provenance["unit"])),
+        ("calibration", "12e, 23a", "36", "reliability of each dataset"
+         + ("; temperature on validation cases" if calibrated else "")),
+        ("subgroups, fairness, robustness", "14, 23a", "30", ", ".join(groups) or UNANSWERED),
+        ("heterogeneity between sites", "23b", "32", ", ".join(n for n in counts if n != "pooled")),
+        ("confusion and failures", "23a", "37", "confusion matrices; why cases failed is the authors' to say"),
+        ("explanation of decisions", "", "31", "ucadi gradcam"),
+        ("model and software, exactly", "22", "22, 23", f"ucadi {provenance['version']}, digests in the Model card"),
+        ("training, initial weights", "12c", "24, 25", "the rounds' signed plans; ucadi audit checks them"),
+        ("code and data sharing", "18e, 18f", "41", UNANSWERED),
+        ("title, abstract, background, objectives", "1 to 4", "1 to 6", UNANSWERED),
+        ("ethics, funding, registration, protocol", "17, 18", "40 to 42", UNANSWERED),
+        ("demographics", "20b", "34", ", ".join(groups) or UNANSWERED),
+        ("interpretation, limitations, use", "25 to 27", "38, 39", UNANSWERED),
     )  # fmt: skip
-    text = "What this evaluation answers of the topics that TRIPOD+AI and CLAIM ask for; the rest is the authors'."
-    return Section("Reporting items", text, Table(("topic", "answer"), rows))
+    text = (
+        "What this evaluation answers of the items of TRIPOD+AI (Collins et al. 2024) and of CLAIM (Mongan et al. "
+        "2020), by their numbers; the rest is the authors'."
+    )
+    return Section("Reporting items", text, Table(("item", "TRIPOD+AI", "CLAIM", "answer"), rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from ucadi.errors import MismatchError
 from ucadi.labels import Diagnosis
 from ucadi.scoring import operating
-from ucadi.scoring.bootstrap import auc_bootstrap
+from ucadi.scoring.bootstrap import Bootstrap, bootstrap
 from ucadi.scoring.calibration import Calibration, calibration, fit_temperature, tempered
 from ucadi.scoring.comparison import McNemar, mcnemar
 from ucadi.scoring.decision import Benefit, decision_curve
-from ucadi.scoring.metrics import Area, Rate, Report, evaluate, wilson
+from ucadi.scoring.metrics import INTERVALS, Area, Interval, Rate, Report, evaluate
 
 MAJORITY = "majority"
 
@@ -55,7 +55,7 @@ class Reader:
 class Details:
     """Of one model on one dataset. None where there are cases of one kind only, or no validation cases."""
 
-    bootstrap: Area | None
+    bootstrap: Bootstrap | None
     calibration: Calibration | None
     temperature: float | None
     """Fitted on the validation cases."""
@@ -67,8 +67,8 @@ class Details:
     def lines(self) -> list[str]:
         """In words."""
         lines = []
-        if self.bootstrap and self.bootstrap.low is not None:
-            lines.append(f"  AUC, patients drawn   {spread(self.bootstrap)}")
+        if self.bootstrap and self.bootstrap.band:
+            lines.append(f"  AUC, patients drawn   {spread(self.bootstrap.auc)}")
         if self.calibration:
             lines.append(f"  calibration           Brier {self.calibration.brier:.3f}, ECE {self.calibration.ece:.3f}")
         if self.tempered:
@@ -110,22 +110,30 @@ def details(
     validation: Cases | None,
     readers: Mapping[str, Mapping[str, bool]],
     groups: Mapping[str, set[str]],
+    intervals: str = "wilson",
 ) -> Details:
-    """Everything about a model's `cases` with decisions from the threshold `at`."""
+    """Everything about a model's `cases` with decisions from the threshold `at`, rates by `metrics.INTERVALS`."""
     both = 0 < cases.covid.sum() < len(cases.ids)
     temperature = fit_temperature(validation.labels, validation.probabilities) if validation else None
     scaled = None
     if both and temperature is not None:
         scaled = calibration(cases.covid, tempered(cases.probabilities, temperature)[:, Diagnosis.COVID])
     return Details(
-        bootstrap=auc_bootstrap(cases.covid, cases.scores, cases.patients) if both else None,
+        bootstrap=bootstrap(cases.covid, cases.scores, cases.patients) if both else None,
         calibration=calibration(cases.covid, cases.scores) if both else None,
         temperature=temperature,
         tempered=scaled,
         decision_curve=decision_curve(cases.covid, cases.scores) if both else (),
-        readers=_readers(cases, at, readers),
-        subgroups=_subgroups(cases, at, groups),
+        readers=_readers(cases, at, readers, INTERVALS[intervals]),
+        subgroups=_subgroups(cases, at, groups, intervals),
     )
+
+
+def check_known(models: Iterable[Mapping[str, Cases]], named: Iterable[Collection[str]], whose: str) -> None:
+    """MismatchError if not a single case that a table of `whose` names is in any model's datasets."""
+    mentioned = {case for group in named for case in group}
+    if mentioned and not any(mentioned.intersection(c.ids) for held in models for c in held.values()):
+        raise MismatchError(f"the {whose} are of none of the cases", hint="name them by the ids in the predictions")
 
 
 def aligned(
@@ -147,12 +155,10 @@ def aligned(
     return np.array([label == Diagnosis.COVID for label in labels.values()]), scores
 
 
-def _readers(cases: Cases, at: float, readers: Mapping[str, Mapping[str, bool]]) -> dict[str, Reader]:
+def _readers(cases: Cases, at: float, readers: Mapping[str, Mapping[str, bool]], rate: Interval) -> dict[str, Reader]:
     place = {case: index for index, case in enumerate(cases.ids)}
     read = {name: {c: d for c, d in decisions.items() if c in place} for name, decisions in readers.items()}
     read = {name: decisions for name, decisions in read.items() if decisions}
-    if readers and not read:
-        raise MismatchError("the readers decided on none of the cases", hint="name cases by the ids in the predictions")
     if len(read) > 2:
         shared = [case for case in cases.ids if all(case in decisions for decisions in read.values())]
         votes = {case: 2 * sum(d[case] for d in read.values()) > len(read) for case in shared}
@@ -163,21 +169,19 @@ def _readers(cases: Cases, at: float, readers: Mapping[str, Mapping[str, bool]])
         truth, positive = cases.covid[where], np.array(list(decisions.values()))
         found[name] = Reader(
             len(where),
-            wilson(int((truth & positive).sum()), int(truth.sum())),
-            wilson(int((~truth & ~positive).sum()), int((~truth).sum())),
+            rate(int((truth & positive).sum()), int(truth.sum())),
+            rate(int((~truth & ~positive).sum()), int((~truth).sum())),
             mcnemar((cases.scores[where] >= at) == truth, positive == truth),
         )
     return found
 
 
-def _subgroups(cases: Cases, at: float, groups: Mapping[str, set[str]]) -> dict[str, Report]:
+def _subgroups(cases: Cases, at: float, groups: Mapping[str, set[str]], intervals: str) -> dict[str, Report]:
     found = {}
     for name, members in groups.items():
         chosen = np.array([case in members for case in cases.ids])
         if chosen.any():
-            found[name] = evaluate(cases.labels[chosen], cases.probabilities[chosen], at)
-    if groups and not found:
-        raise MismatchError("the subgroups have none of the cases", hint="name cases by the ids in the predictions")
+            found[name] = evaluate(cases.labels[chosen], cases.probabilities[chosen], at, intervals)
     return found
 
 

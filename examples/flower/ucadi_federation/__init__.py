@@ -1,0 +1,1 @@
+"""ucadi as a Flower app."""

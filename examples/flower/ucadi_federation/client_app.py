@@ -1,0 +1,5 @@
+"""A site."""
+
+from ucadi.flower.client import app
+
+__all__ = ["app"]

@@ -1,0 +1,67 @@
+"""Counting rounds: sites' histograms of scores, added under encryption, so that only their sum is ever opened.
+
+A histogram travels as an update does. Its tensor holds counts, whose quantum is one case, and its weight is one: so the
+sum that is opened is that of the counts, exactly, and the sum of the weights the number of sites.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ucadi.errors import CapacityError, MismatchError
+from ucadi.fed.averaging import Aggregate
+from ucadi.fed.fixedpoint import Layout, TensorRange
+from ucadi.fed.update import Update
+from ucadi.formats.histogram import Histogram
+from ucadi.lwe.parameters import Packing
+from ucadi.rounds.opening import check_aggregate
+from ucadi.rounds.round import Round
+from ucadi.scoring.histogram import BINS
+
+COUNTS = "counts"
+
+WEIGHT_CAP = 1
+
+
+def counting_layout(sites: int) -> Layout:
+    """The layout of a round in which `sites` sites count: quanta of 1."""
+    return Layout((TensorRange(COUNTS, (2, BINS), Packing(sites).value_bits - 1),))
+
+
+def is_counting(this: Round) -> bool:
+    """Whether the round adds histograms."""
+    return this.plan.layout == counting_layout(len(this.plan.sites)) and this.plan.weight_cap == WEIGHT_CAP
+
+
+def check_counting(this: Round) -> None:
+    """Raises MismatchError unless the round adds histograms."""
+    if not is_counting(this):
+        raise MismatchError(
+            f"round {this.plan.round} of {this.plan.federation} adds updates, not histograms",
+            hint="histograms are added in a round of their own: round open --count MODEL",
+        )
+
+
+def as_update(histogram: Histogram, site: str, this: Round) -> Update:
+    """What `site` contributes to a counting round. CapacityError for more cases of a score than fit."""
+    check_counting(this)
+    largest, limit = int(histogram.counts.max(initial=0)), (1 << (this.bits - 1)) - 1
+    if histogram.counts.shape != (2, BINS):
+        raise MismatchError(f"a histogram of {histogram.counts.shape[1]} bins, not {BINS}", hint="make it again")
+    if largest > limit:
+        raise CapacityError(
+            f"{largest} cases have one score; a round of {len(this.plan.sites)} sites admits {limit}",
+            hint="count in several rounds",
+        )
+    # exact: a value has at most as many bits as a float32's digits
+    return Update(site, histogram.model, 1, 1, {COUNTS: histogram.counts.astype(np.float32)})
+
+
+def opened_histogram(aggregate: Aggregate, this: Round, name: str) -> Histogram:
+    """The histogram of all contributing sites' cases that the opened sum, from the file `name`, is."""
+    check_counting(this)
+    check_aggregate(aggregate, this, name)
+    counts = aggregate.total[1:].astype(np.int64).reshape(2, BINS)
+    if aggregate.weight != len(aggregate.sites) or counts.min() < 0:
+        raise MismatchError(f"{name}: counts that no sites can have", hint="a site sent something else: count again")
+    return Histogram(this.plan.base, (), counts, aggregate.sites)

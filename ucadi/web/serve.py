@@ -1,0 +1,250 @@
+"""ucadi serve."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import ipaddress
+import os
+import signal
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ucadi import __version__
+from ucadi.errors import OutputError, SignatureError, UsageError
+from ucadi.events import Events
+
+if TYPE_CHECKING:
+    from ucadi.web.gate import Access
+    from ucadi.web.settings import Settings
+
+LEAST_TOKEN = 32
+"""Fewest characters of a token: 128 random bits in hex."""
+
+_WORKER_NEEDS = ("torch", "h5py", "pydicom", "nibabel", "scipy", "matplotlib", "highdicom")
+_LOCK_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class ServeResult:
+    """What a server did until it was stopped: jobs done, failed, removed."""
+
+    address: str
+    done: int
+    failed: int
+    removed: int
+
+    def __str__(self) -> str:
+        return f"{self.address} stopped: {self.done} jobs done, {self.failed} failed, {self.removed} removed"
+
+
+def serve(
+    *,
+    model: Annotated[Path, typer.Option(help="The weights to ask.")],
+    calibration: Annotated[
+        Path | None, typer.Option(help="report.json of ucadi evaluate: operating point and temperature.")
+    ] = None,
+    bind: Annotated[str, typer.Option(help="ADDRESS:PORT to listen at; port 0 for any.")] = "127.0.0.1:8300",
+    work: Annotated[
+        Path | None, typer.Option(help="Private folder for queue, uploads and results [default: MODEL with .serve].")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the secret that users must show; needed beyond loopback.")
+    ] = None,
+    proxy_user_header: Annotated[
+        str | None, typer.Option(help="Header in which an authenticating proxy names the user: each sees own jobs.")
+    ] = None,
+    host_name: Annotated[
+        list[str] | None, typer.Option(help="Another name that the page is known by, NAME or NAME:PORT (repeatable).")
+    ] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, for HTTPS; with --tls-key.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key.")] = None,
+    keep: Annotated[float, typer.Option(help="Hours after which results are removed.", min=0.001)] = 24.0,
+    max_gigabytes: Annotated[float, typer.Option(help="Largest upload.", min=0.000001)] = 2.0,
+    memory: Annotated[float, typer.Option(help="Gigabytes of memory that a job may take.", min=0.1)] = 8.0,
+    minutes: Annotated[float, typer.Option(help="Minutes that a job may take.", min=0.001)] = 30.0,
+    min_slices: Annotated[int, typer.Option(help="Refuse shorter series.", min=2)] = 40,
+    dicom: Annotated[
+        bool, typer.Option(help="Also make the heatmap's DICOM objects, which take most of a job's time and room.")
+    ] = True,
+    as_json: bool = False,
+) -> ServeResult:
+    """Serve the diagnosis page: upload a chest CT, get probabilities and a heatmap.
+
+    Research only, not for clinical use. One job at a time, from a queue that outlives the server. Uploads are read in a
+    process of their own, within limits of memory and time. Ends on SIGTERM or SIGINT; a job that was under way is done
+    again by the next server. What happens is told in lines on stderr; with --json, in lines of JSON on stdout.
+    """
+    import uvicorn
+
+    for module in ("starlette", *_WORKER_NEEDS):
+        if importlib.util.find_spec(module) is None:
+            raise ModuleNotFoundError(name=module)
+
+    from ucadi.web.application import Page, limits
+    from ucadi.web.jobs import Queue
+    from ucadi.web.runner import Runner
+    from ucadi.web.settings import NOTICE, Settings
+
+    if (tls_certificate is None) != (tls_key is None):
+        raise UsageError("--tls-certificate and --tls-key belong together")
+    token = None if token_file is None else read_token(token_file)
+    address, port = _parsed(bind)
+    if not ipaddress.ip_address(address).is_loopback and token is None:
+        raise UsageError(
+            f"--bind {bind}: not without a token",
+            hint="openssl rand -hex 32 > page.token; chmod 600 page.token; then --token-file page.token",
+        )
+    folder = (model.with_suffix(".serve") if work is None else work).absolute()
+    settings = Settings(
+        model=model.absolute(),
+        calibration=None if calibration is None else calibration.absolute(),
+        work=folder,
+        upload_bytes=int(max_gigabytes * 1e9),
+        memory_bytes=int(memory * 1e9),
+        seconds=minutes * 60,
+        keep_seconds=keep * 3600,
+        min_slices=min_slices,
+        dicom=dicom,
+    )
+    service = {
+        "version": __version__,
+        "notice": NOTICE,
+        "token_needed": token is not None,
+        **_described(settings),
+        "limits": limits(settings),
+    }
+    os.umask(0o077)
+    events = Events(as_json=as_json)
+    lock = _claim(folder)
+    queue = Queue(folder / "queue.sqlite")
+    try:
+        for part in (folder / "jobs").glob("*/upload/*.part"):
+            part.unlink()
+        for job in queue.recover():
+            events("again", {"job": job[:8]})
+        with _listening(address, port) as listener:
+            access = _access(listener, address, host_name or [], token, proxy_user_header)
+            runner = Runner(queue, settings, events, lock)
+            page = Page(settings, queue, runner, access, service, events)
+            url = f"{'https' if tls_certificate else 'http'}://{_shown(address, listener.getsockname()[1])}"
+            events("listening", {"address": url, "model": service["model"]["sha256"][:8]})
+            config = uvicorn.Config(
+                page.application(),
+                ssl_certfile=tls_certificate,
+                ssl_keyfile=tls_key,
+                http="h11",
+                ws="none",
+                log_config=None,
+                log_level="critical",  # its lines name addresses and paths
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=64,
+                h11_max_incomplete_event_size=1 << 14,  # of a request's head
+                timeout_graceful_shutdown=3,
+            )
+            with _ended_by_signals():
+                uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        queue.close()
+        os.close(lock)
+    return ServeResult(url, events.counts["done"], events.counts["failed"], events.counts["removed"])
+
+
+def read_token(path: Path) -> str:
+    """The secret in a file. Raises UsageError for a short one, SignatureError where others can read it."""
+    try:
+        token = path.read_text(encoding="ascii").strip()
+        mode = path.stat().st_mode
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(f"{path}: no token can be read from it", hint="openssl rand -hex 32 makes one") from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise SignatureError(f"{path}: others than its owner have access to this token", hint=f"chmod 600 {path}")
+    if len(token) < LEAST_TOKEN:
+        raise UsageError(f"{path}: a token has {LEAST_TOKEN} characters or more", hint="openssl rand -hex 32")
+    return token
+
+
+def _described(settings: Settings) -> dict[str, Any]:
+    """The model, and what is known of it. Raises FormatError or MismatchError now rather than in every job."""
+    from ucadi.formats import operating_point, weights
+
+    held = weights.read(settings.model)
+    point = None if settings.calibration is None else operating_point.read(settings.calibration, held.digest)
+    return {
+        "model": {"sha256": held.digest, "architecture": held.architecture, "trained": "seed" not in held.origin},
+        "operating_point": None if point is None else asdict(point),
+    }
+
+
+def _parsed(bind: str) -> tuple[str, int]:
+    address, _, port = bind.rpartition(":")
+    address = address.removeprefix("[").removesuffix("]")
+    try:
+        ipaddress.ip_address(address)
+        return address, int(port)
+    except ValueError:
+        raise UsageError(f"--bind {bind}: not ADDRESS:PORT", hint="for instance 127.0.0.1:8300 or [::1]:8300") from None
+
+
+def _shown(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _listening(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, port), family=family, backlog=128)
+    except OSError as error:
+        raise UsageError(f"--bind {_shown(address, port)}: {error.strerror}", hint="choose another port") from None
+
+
+def _access(
+    listener: socket.socket, address: str, names: list[str], token: str | None, user_header: str | None
+) -> Access:
+    from ucadi.web.gate import Access
+
+    port = listener.getsockname()[1]
+    own = {address, "localhost", "127.0.0.1", "::1"}
+    hosts = {name.lower() for name in names} | {_shown(name, port) for name in own}
+    return Access(frozenset(hosts), token, user_header.lower() if user_header else None)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """uvicorn ends on SIGTERM and SIGINT, and then raises them again for whoever was to hear them before: nobody."""
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _claim(folder: Path) -> int:
+    """Makes the work folder, and marks it as used by this server: a descriptor that holds its lock.
+
+    The worker of a server that was killed holds it until it has noticed, for less than a second.
+    """
+    (folder / "jobs").mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except BlockingIOError:
+            if time.monotonic() > end:
+                os.close(handle)
+                raise OutputError(f"{folder}: another server uses it", hint="give each its own --work") from None
+            time.sleep(0.1)

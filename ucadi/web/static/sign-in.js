@@ -1,0 +1,2 @@
+document.getElementById("refused").hidden = location.search !== "?refused";
+document.getElementById("token").focus();

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -93,7 +94,8 @@ def occluded(model: Classifier, example: Example) -> Map:
     return place(heatmaps.values, once, len(example.volume.hu))
 
 
-def show_truth(model: Classifier, cases: list[Example]) -> None:
+def show_truth(model: Classifier, cases: list[Example]) -> bool:
+    """Prints the table; whether Grad-CAM's interval lies above what a blind guess hits."""
     scores: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     agreement: dict[str, list[float]] = defaultdict(list)
     for number, example in enumerate(track(cases, "cases")):
@@ -114,6 +116,8 @@ def show_truth(model: Classifier, cases: list[Example]) -> None:
         columns = (_interval([row[i] for row in rows]) for i in range(3))
         agrees = f"{np.mean(agreement[name]):.2f}" if name in agreement else ""
         print(f"{name:<30}" + "".join(f"{column:<20}" for column in columns) + agrees)
+    _, low, _ = mean_interval([hit for hit, _, _ in scores["grad-cam"]])
+    return low > float(np.mean([hit for hit, _, _ in scores["uniform"]]))
 
 
 def show_randomised(model: Classifier, cases: list[Example]) -> None:
@@ -140,8 +144,10 @@ def main() -> None:
     weights = weights_format.read(given.model)
     model = restore(weights.architecture, weights.arrays).eval()
     cases = list(examples(given.dataset, given.masks, given.linkage))
-    show_truth(model, cases)
+    beats_chance = show_truth(model, cases)
     show_randomised(model, cases[:RANDOMISED_CASES])
+    if not beats_chance:
+        sys.exit("grad-cam points no better than chance")
 
 
 if __name__ == "__main__":

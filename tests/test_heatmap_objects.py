@@ -29,7 +29,7 @@ from ucadi.ct.overlay import Style, overlay
 from ucadi.ct.placing import onto_slice
 from ucadi.ct.scan import read_scan, source_series
 from ucadi.ct.statement import Statement
-from ucadi.errors import MismatchError, SeriesError
+from ucadi.errors import MismatchError, SeriesError, UsageError
 from ucadi.scoring.plots import NOTICE, overlay_colours
 
 REAL = Path(os.environ.get("UCADI_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -265,12 +265,19 @@ def test_a_source_of_another_case_is_refused_and_leaves_nothing(made: Path, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
-@pytest.mark.parametrize("method", ["grad-cam++", "hires-cam", "layer-cam", "occlusion"])
+@pytest.mark.parametrize(
+    "method", ["grad-cam++", "hires-cam", "layer-cam", pytest.param("occlusion", marks=pytest.mark.slow)]
+)
 def test_every_method_from_the_command(made: Path, tmp_path: Path, method: str) -> None:
     result = explain(made, tmp_path / "a", method=method, diagnosis="bacterial")
     assert result.method == method
     with Image.open(tmp_path / "a" / "montage.png") as image:
         assert image.width > 500
+
+
+def test_occlusion_looks_at_no_layer(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="looks at no layer"):
+        explain(made, tmp_path / "a", method="occlusion", layer="last_act")
 
 
 # Real scans

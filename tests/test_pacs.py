@@ -20,7 +20,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 from orthanc import IS_INSTALLED, WHY_NOT, Orthanc, running
-from pydicom.uid import generate_uid
+from pydicom.uid import CTImageStorage, generate_uid
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
+)
 from series import save
 from test_heatmap_objects import objects_of
 from traps import stack
@@ -356,6 +361,63 @@ def test_certificates_are_checked(tmp_path: Path, ct: Path, monkeypatch: pytest.
         assert pacs_pull(url, output=tmp_path / "in", study="1.2.4.8").fetched == 1
     (received,) = (tmp_path / "in").rglob("*.dcm")
     assert pydicom.dcmread(received) == pydicom.dcmread(image)
+
+
+def row(**elements: str) -> pydicom.Dataset:
+    dataset = pydicom.Dataset()
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+@contextmanager
+def lying_node(listed: str, sent: pydicom.Dataset, times: int) -> Iterator[str]:
+    """An archive of the DICOM protocol that lists one instance, and sends another so many times."""
+    rows_of = {
+        "STUDY": row(StudyInstanceUID=STUDY),
+        "SERIES": row(StudyInstanceUID=STUDY, SeriesInstanceUID=SERIES),
+        "IMAGE": row(SOPInstanceUID=listed),
+    }
+
+    def find(event: evt.Event) -> Iterator[tuple[int, pydicom.Dataset | None]]:
+        yield 0xFF00, rows_of[event.identifier.QueryRetrieveLevel]
+        yield 0x0000, None
+
+    def get(_: evt.Event) -> Iterator[object]:
+        yield times
+        for _ in range(times):
+            yield 0xFF00, sent
+
+    ae = AE(ae_title="LIAR")
+    ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    ae.add_supported_context(StudyRootQueryRetrieveInformationModelGet)
+    ae.add_supported_context(CTImageStorage, scu_role=True, scp_role=True)
+    handlers = [(evt.EVT_C_FIND, find), (evt.EVT_C_GET, get)]
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)  # type: ignore[arg-type]
+    try:
+        yield f"dicom://LIAR@127.0.0.1:{server.server_address[1]}"  # type: ignore[union-attr]
+    finally:
+        server.shutdown()  # type: ignore[union-attr]
+
+
+def test_another_image_by_c_get(tmp_path: Path, ct: Path) -> None:
+    sent = pydicom.dcmread(next((ct / "three").iterdir()))
+    with lying_node("1.2.77", sent, 50) as url, pytest.raises(PacsError, match="not asked for"):
+        pacs_pull(url, output=tmp_path / "in", study=STUDY)
+    assert not list(tmp_path.rglob("*.dcm"))
+
+
+def test_nothing_by_c_get(tmp_path: Path, ct: Path) -> None:
+    sent = pydicom.dcmread(next((ct / "three").iterdir()))
+    with lying_node("1.2.77", sent, 0) as url, pytest.raises(PacsError, match="1 of 1 instances did not come"):
+        pacs_pull(url, output=tmp_path / "in", study=STUDY)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")  # that the test itself makes
+def test_a_name_that_is_no_uid_by_c_find(tmp_path: Path, ct: Path) -> None:
+    sent = pydicom.dcmread(next((ct / "three").iterdir()))
+    with lying_node("1.2.03", sent, 1) as url, pytest.raises(FormatError, match="is no UID"):
+        pacs_pull(url, output=tmp_path / "in", study=STUDY)
 
 
 # Addresses, credentials, queries

@@ -117,6 +117,7 @@ class NodeArchive:
                 arrived.append(inbox.add(event.encoded_dataset()))
             except UcadiError as error:
                 faults.append(error)
+                event.assoc.dimse_timeout = 0.1  # nothing more is waited for
                 event.assoc.abort()
                 return _REFUSED
             return SUCCESS

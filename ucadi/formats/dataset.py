@@ -29,6 +29,8 @@ from ucadi.labels import Diagnosis
 
 FORMAT = "ucadi-dataset"
 VERSION = 1
+VERSION_SYNTHETIC = 2
+"""Of a dataset with synthetic cases: a program that knows only scans refuses it."""
 
 MAX_CASES = 100_000
 MAX_SLICES = 10_000
@@ -42,13 +44,22 @@ IDENTIFIER = re.compile(r"[0-9a-f]{16,64}")
 Attribute = str | int | float
 
 
+@dataclass(frozen=True)
+class Synthetic:
+    """That no scanner made a case: the translator's digest, the kind of CT made, and the id of the case it is from."""
+
+    model: str
+    kind: str
+    source: str
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """One scan, ready for the network.
 
     id, patient: salted hashes in hex. positions_mm: float64 (slices,), ascending from the feet. tags: technical
     facts by DICOM keyword. series_digest: SHA-256 in hex over the source instances. flags: what was done to
-    the volume or is odd about it, as words.
+    the volume or is odd about it, as words. synthetic: None for a scan.
     """
 
     id: str
@@ -59,6 +70,7 @@ class Case:
     tags: dict[str, str | float]
     series_digest: str
     flags: tuple[str, ...]
+    synthetic: Synthetic | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,6 @@ def write(
     """
     with new_file(path, force=force) as part, h5py.File(part, "w") as file:
         _set(file, "format", FORMAT)
-        _set(file, "version", VERSION)
         _set(file, "size", size)
         parameters = file.create_group("parameters")
         for name, value in sorted((attributes or {}).items()):
@@ -98,6 +109,9 @@ def write(
         group = file.create_group("cases")
         for case in cases:
             _write_case(group, case, size)
+        _set(
+            file, "version", VERSION_SYNTHETIC if any("synthetic_model" in c.attrs for c in group.values()) else VERSION
+        )
         _write_rejections(file, sorted(rejections, key=lambda r: (r.case, r.series)))
 
 
@@ -128,9 +142,9 @@ class Dataset:
         if found != FORMAT:
             raise FormatError(f"{self._name}: not a dataset", hint="datasets are made by ucadi preprocess")
         version = self._integer(file, "version")
-        if version != VERSION:
+        if version not in (VERSION, VERSION_SYNTHETIC):
             raise FormatError(
-                f"{self._name}: version {version} of {FORMAT}; this program reads version {VERSION}",
+                f"{self._name}: version {version} of {FORMAT}; this program reads {VERSION} and {VERSION_SYNTHETIC}",
                 hint="use the same release of ucadi everywhere",
             )
         self.size: int = self._integer(file, "size")
@@ -145,6 +159,7 @@ class Dataset:
         self.patients: list[str] = [self._identifier(self._text(group, "patient")) for group in self._groups]
         self.labels: list[Diagnosis | None] = [self._label(group) for group in self._groups]
         self.series_digests: list[str] = [self._text(group, "series_digest") for group in self._groups]
+        self.synthetic: list[Synthetic | None] = [self._synthetic(group) for group in self._groups]
         self.rejections: list[Rejection] = self._rejections(file)
 
     def __len__(self) -> int:
@@ -152,9 +167,15 @@ class Dataset:
 
     def of_patients(self, patients: Collection[str]) -> Dataset:
         """A view with only the cases of these patients. It is of the same file, and so has the same digest."""
+        return self._view([index for index, patient in enumerate(self.patients) if patient in patients])
+
+    def scans(self) -> Dataset:
+        """A view without the synthetic cases."""
+        return self._view([index for index, synthetic in enumerate(self.synthetic) if synthetic is None])
+
+    def _view(self, kept: list[int]) -> Dataset:
         view = copy.copy(self)
-        kept = [index for index, patient in enumerate(self.patients) if patient in patients]
-        for name in ("ids", "_groups", "patients", "labels", "series_digests"):
+        for name in ("ids", "_groups", "patients", "labels", "series_digests", "synthetic"):
             values = getattr(self, name)
             setattr(view, name, [values[index] for index in kept])
         return view
@@ -222,6 +243,7 @@ class Dataset:
             tags={name: value if isinstance(value, str) else float(value) for name, value in tags.items()},
             series_digest=self.series_digests[index],
             flags=tuple(self._text(group, "flags").split()),
+            synthetic=self.synthetic[index],
         )
 
     def _rejections(self, file: h5py.File) -> list[Rejection]:
@@ -239,6 +261,14 @@ class Dataset:
             return Diagnosis.parse(text) if text else None
         except FormatError as error:
             raise self._error(group, error.message) from None
+
+    def _synthetic(self, group: h5py.Group) -> Synthetic | None:
+        values = [self._text(group, f"synthetic_{name}", default="") for name in ("model", "kind", "source")]
+        if not any(values):
+            return None
+        if not all(values):
+            raise self._error(group, "a synthetic case that does not say what made it of what")
+        return Synthetic(values[0], values[1], self._identifier(values[2]))
 
     def _identifier(self, text: str) -> str:
         if not IDENTIFIER.fullmatch(text):
@@ -348,6 +378,9 @@ def _write_case(cases: h5py.Group, case: Case, size: int) -> None:
     _set(group, "label", "" if case.label is None else case.label.label)
     _set(group, "series_digest", case.series_digest)
     _set(group, "flags", " ".join(case.flags))
+    if case.synthetic:
+        for name, value in vars(case.synthetic).items():
+            _set(group, f"synthetic_{name}", value)
     tags = group.create_group("tags")
     for name, value in sorted(case.tags.items()):
         _set(tags, name, value if isinstance(value, str) else float(value))

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from ucadi.commands import Part, SplitFile
 from ucadi.errors import FormatError, MismatchError
+from ucadi.formats import split as split_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.output import refuse_existing, write_file
 from ucadi.learn.translation import NONCONTRAST
@@ -88,13 +90,18 @@ def translate_evaluate(
     source: Annotated[Path, typer.Argument(help="The dataset of the scans that they were made of.")],
     real: Annotated[Path, typer.Argument(help="Real scans of the kind that was made; the patients may be others.")],
     *,
+    split: SplitFile = None,
+    part: Part = None,
     classifier: Annotated[
         Path | None, typer.Option(help="Weights whose features the kernel distance takes [default: a fixed network].")
     ] = None,
     sheet: Annotated[Path | None, typer.Option(help="PNG to write: slices before, after, and the difference.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing sheet.")] = False,
 ) -> TranslateEvaluateResult:
-    """Measure how near translated CTs come to real ones, and whether anatomy is unchanged."""
+    """Measure how near translated CTs come to real ones, and whether anatomy is unchanged.
+
+    --split and --part say which of the real scans to compare with.
+    """
     from ucadi.formats import dataset as dataset_format
     from ucadi.scoring.sheets import translation_sheet_png
 
@@ -103,7 +110,7 @@ def translate_evaluate(
     with ExitStack() as opened:
         made, scans, wanted = (opened.enter_context(dataset_format.open(path)) for path in (translated, source, real))
         kind, places = _sources(made, scans)
-        wanted = wanted.scans()
+        wanted = split_format.select(wanted, split, part).scans()
         if not len(wanted):
             raise FormatError(f"{real.name}: no scans to compare with")
         network = _Features(classifier)

@@ -55,7 +55,7 @@ def _fixed_layers() -> list[nn.Conv2d]:
 
 
 def classifier_features(model: Classifier, slabs: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """What the classifier's last layer sees of each case's slabs (repeats, 1, 16, H, W): the mean, (cases, channels)."""
+    """What a classifier's last layer sees of each case's slabs (repeats, 1, 16, H, W), the mean: (cases, channels)."""
     model.eval()
     device = next(model.parameters()).device
     features = []

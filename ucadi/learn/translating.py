@@ -239,7 +239,7 @@ class CycleGANTrainer:
 
 
 class ImagePool:
-    """Made images that the critics are shown again, so that they do not forget (Zhu et al., after Shrivastava et al.)."""
+    """Made images that the critics are shown again, so that they do not forget (Shrivastava et al. 2017)."""
 
     def __init__(self, size: int, shape: tuple[int, int, int]) -> None:
         self.size, self.shape = size, shape

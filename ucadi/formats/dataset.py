@@ -109,9 +109,8 @@ def write(
         group = file.create_group("cases")
         for case in cases:
             _write_case(group, case, size)
-        _set(
-            file, "version", VERSION_SYNTHETIC if any("synthetic_model" in c.attrs for c in group.values()) else VERSION
-        )
+        synthetic = any("synthetic_model" in made.attrs for made in group.values())
+        _set(file, "version", VERSION_SYNTHETIC if synthetic else VERSION)
         _write_rejections(file, sorted(rejections, key=lambda r: (r.case, r.series)))
 
 
@@ -263,12 +262,10 @@ class Dataset:
             raise self._error(group, error.message) from None
 
     def _synthetic(self, group: h5py.Group) -> Synthetic | None:
-        values = [self._text(group, f"synthetic_{name}", default="") for name in ("model", "kind", "source")]
-        if not any(values):
-            return None
-        if not all(values):
+        model, kind, source = (self._text(group, f"synthetic_{part}", "") for part in ("model", "kind", "source"))
+        if any((model, kind, source)) and not all((model, kind, source)):
             raise self._error(group, "a synthetic case that does not say what made it of what")
-        return Synthetic(values[0], values[1], self._identifier(values[2]))
+        return Synthetic(model, kind, self._identifier(source)) if model else None
 
     def _identifier(self, text: str) -> str:
         if not IDENTIFIER.fullmatch(text):

@@ -20,7 +20,7 @@ from ucadi.formats import weights as weights_format
 from ucadi.formats.output import refuse_existing, write_file
 from ucadi.learn.translation import NONCONTRAST
 from ucadi.progress import track
-from ucadi.scoring.realism import correlation, histogram_distance, kernel_distance, share_moved
+from ucadi.scoring.realism import correlation, histogram_distance, kernel_distance, share_moved, units
 
 if TYPE_CHECKING:
     from ucadi.ct.volume import Volume
@@ -67,7 +67,7 @@ class TranslateEvaluateResult:
     def __str__(self) -> str:
         rows = (
             ("distance of histograms, HU", self.histogram, 2),
-            ("kernel distance of features", self.kernel, 4),
+            ("kernel distance of features", self.kernel, 3),
             ("central voxels in 120..350 HU", self.enhanced, 3),
             ("mediastinum, HU", self.mediastinum, 1),
             (f"aorta, HU (found in {self.aorta_cases} cases)", self.aorta, 1),
@@ -150,7 +150,7 @@ def _resized(volume: Volume, size: int) -> Volume:
 
 
 class _Features:
-    """What the kernel distance is measured in: features of slices by the fixed network, or of cases by a classifier."""
+    """What the kernel distance is measured in: features of slices' central parts, or of cases by a classifier."""
 
     def __init__(self, classifier: Path | None) -> None:
         from ucadi.learn.network import restore
@@ -161,6 +161,7 @@ class _Features:
     def of(self, volume: Volume, case: str) -> npt.NDArray[np.float32]:
         """Features (images, features) of a volume: of its slices of a sampling, or of the case as one."""
         from ucadi.ct import sampling
+        from ucadi.ct.enhancement import central
         from ucadi.ct.translation import Window
         from ucadi.learn.features import classifier_features, fixed_features
         from ucadi.learn.network import check_input
@@ -170,7 +171,7 @@ class _Features:
             check_input(self._network, volume.hu.shape[1], f"case {case}")
             return classifier_features(self._network, [sampling.slabs(volume.hu, indices)])
         chosen = np.unique(indices[0])
-        return fixed_features(Window().to_unit(volume.hu[chosen])[:, np.newaxis])
+        return fixed_features(Window().to_unit(central(volume.hu[chosen]))[:, np.newaxis])
 
 
 class _Collected:
@@ -215,14 +216,20 @@ class _Collected:
 
 def _result(kind: str, before: _Collected, after: _Collected, goal: _Collected) -> TranslateEvaluateResult:
     share = Figure(median(before.shares), median(after.shares), median(goal.shares))
-    halves = (goal.counts[::2], goal.counts[1::2]), (goal.features[::2], goal.features[1::2])
+    unit = units(np.concatenate([*before.features, *goal.features]))
     return TranslateEvaluateResult(
         kind,
         len(before.edges),
         Figure(
-            _histograms(before.counts, goal.counts), _histograms(after.counts, goal.counts), _histograms(*halves[0])
+            _histograms(before.counts, goal.counts),
+            _histograms(after.counts, goal.counts),
+            _histograms(goal.counts[::2], goal.counts[1::2]),
         ),
-        Figure(_kernel(before.features, goal.features), _kernel(after.features, goal.features), _kernel(*halves[1])),
+        Figure(
+            _kernel(before.features, goal.features, unit),
+            _kernel(after.features, goal.features, unit),
+            _kernel(goal.features[::2], goal.features[1::2], unit),
+        ),
         share,
         share_moved(median(before.shares), median(after.shares), median(goal.shares)),
         Figure(_median(before.mediastinum), _median(after.mediastinum), _median(goal.mediastinum)),
@@ -242,11 +249,13 @@ def _histograms(a: Sequence[npt.NDArray[np.int64]], b: Sequence[npt.NDArray[np.i
     return histogram_distance(np.sum(a, axis=0), np.sum(b, axis=0)) if a and b else None
 
 
-def _kernel(a: Sequence[npt.NDArray[np.float32]], b: Sequence[npt.NDArray[np.float32]]) -> float | None:
+def _kernel(
+    a: Sequence[npt.NDArray[np.float32]], b: Sequence[npt.NDArray[np.float32]], unit: npt.NDArray[np.float64]
+) -> float | None:
     if not (a and b):
         return None
     x, y = np.concatenate(a), np.concatenate(b)
-    return kernel_distance(x, y) if min(len(x), len(y)) > 1 else None
+    return kernel_distance(x, y, unit) if min(len(x), len(y)) > 1 else None
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -29,6 +29,12 @@ ROUND = 0.62
 STRAY_MM = 14.0
 """Largest distance of the aorta in one slice from where it is in most."""
 
+BONE_HU = 400
+"""Mean from which a bright region is no vessel."""
+
+LEAST_SLICES = 3
+"""A volume of more slices shows the aorta in that many at least."""
+
 
 def central(hu: HounsfieldArray) -> HounsfieldArray:
     """The middle half of the rows and columns of slices (slice, row, column)."""
@@ -86,6 +92,8 @@ def descending_aorta(volume: Volume) -> npt.NDArray[np.bool_]:
     for index, region in enumerate(found):
         if region is not None and np.hypot(*(region[0] - usual)) <= STRAY_MM:
             mask[index] = region[1]
+    if mask.any(axis=(1, 2)).sum() < min(LEAST_SLICES, len(mask)):
+        mask[:] = False
     return mask
 
 
@@ -118,7 +126,7 @@ def _round_region(
         if not (within and BEHIND_MIDDLE_MM[0] <= behind <= BEHIND_MIDDLE_MM[1]):
             continue
         core = ndimage.binary_erosion(region, cross)
-        if not core.any():
+        if not core.any() or plane[window][core].mean() >= BONE_HU:
             continue
         uneven = float(plane[window][core].std())
         if uneven < least:

@@ -23,21 +23,22 @@ CHANNELS = (32, 64, 128)
 
 
 def fixed_features(images: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Features of slices (1, H, W) in -1..1, one after the other: float32 (images, 224).
+    """Features of slices (1, H, W) in -1..1, one after the other: float32 (images, 448).
 
-    Three convolutions that halve the image, each with a rectifier; the features are the means of every channel.
+    Three convolutions that halve the image, each with a rectifier; the features are the mean and the deviation of every
+    channel.
     Such convolutions capture textures well, though they are random (Ustyuzhaninov et al. 2017).
     """
     layers = _fixed_layers()
     features = []
     for image in images:
         x = torch.from_numpy(np.ascontiguousarray(image[np.newaxis]))
-        means: list[Tensor] = []
+        found: list[Tensor] = []
         with torch.inference_mode():
             for layer in layers:
                 x = layer(x).relu()
-                means.append(x.mean(dim=(2, 3))[0])
-        features.append(torch.cat(means).numpy())
+                found += [x.mean(dim=(2, 3))[0], x.std(dim=(2, 3), correction=0)[0]]
+        features.append(torch.cat(found).numpy())
     return np.stack(features)
 
 

@@ -24,8 +24,8 @@ def histogram_distance(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     return float(np.abs(np.cumsum(first / first.sum() - second / second.sum())).sum())
 
 
-def kernel_distance(made: npt.ArrayLike, real: npt.ArrayLike) -> float:
-    """The kernel inception distance of features (images, features), standardised by the real ones.
+def kernel_distance(made: npt.ArrayLike, real: npt.ArrayLike, unit: npt.ArrayLike) -> float:
+    """The kernel inception distance of features (images, features), each in its `unit` (see `units`).
 
     The squared maximum mean discrepancy with the kernel (x y / d + 1)^3, estimated without bias: around zero, also
     below, where both are of one kind (Binkowski et al. 2018). FormatError for fewer than two images of either.
@@ -35,10 +35,17 @@ def kernel_distance(made: npt.ArrayLike, real: npt.ArrayLike) -> float:
         raise MismatchError(f"features of {x.shape} and {y.shape}")
     if min(len(x), len(y)) < 2:
         raise FormatError(f"features of {len(x)} and {len(y)} images; it takes two of each")
-    mean, deviation = y.mean(axis=0), y.std(axis=0) + 1e-6
-    x, y = (x - mean) / deviation, (y - mean) / deviation
+    centre = y.mean(axis=0)
+    x, y = (x - centre) / unit, (y - centre) / unit
     within = [(_kernel(z, z).sum() - np.trace(_kernel(z, z))) / (len(z) * (len(z) - 1)) for z in (x, y)]
     return float(sum(within) - 2 * _kernel(x, y).mean())
+
+
+def units(features: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """The deviation of each feature (images, features), to measure it in; infinite for what hardly varies."""
+    deviation = np.asarray(features, np.float64).std(axis=0)
+    unit: npt.NDArray[np.float64] = np.where(deviation > 1e-3 * deviation.max(), deviation, np.inf)
+    return unit
 
 
 def _kernel(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

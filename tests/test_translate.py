@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -29,6 +30,9 @@ from ucadi.formats import dataset, translation_checkpoint
 from ucadi.formats import split as split_format
 from ucadi.formats import translator as translator_format
 from ucadi.formats.container import file_digest
+
+REAL = Path(os.environ.get("UCADI_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason="no real CT data; UCADI_TEST_DATA names its folder")
 
 OPTIONS = {
     "size": 32,
@@ -319,3 +323,29 @@ def test_figures_of_a_translation(folder: Path, tmp_path: Path) -> None:
         translate_evaluate(folder / "made.h5", folder / "plain.h5", folder / "plain.h5")
     with pytest.raises(MismatchError, match="not synthetic cases of one kind"):
         translate_evaluate(folder / "plain.h5", folder / "contrast.h5", folder / "plain.h5")
+
+
+# Real slices
+
+
+@pytest.mark.slow
+@needs_real_data
+def test_held_out_real_slices_lose_their_contrast_and_keep_their_edges() -> None:
+    """The example, as people run it: five minutes of one core."""
+    root = Path(__file__).parent.parent
+    subprocess.run(["examples/translate-slices.sh"], cwd=root, check=True, capture_output=True)
+    out = root / "examples/out/translate-slices"
+    held_out = {"split": out / "patients.split", "part": "test"}
+    to_plain = translate_evaluate(out / "made-noncontrast.h5", out / "contrast.h5", out / "noncontrast.h5", **held_out)
+    to_contrast = translate_evaluate(out / "made-contrast.h5", out / "noncontrast.h5", out / "contrast.h5", **held_out)
+    assert to_plain.moved is not None
+    assert to_plain.moved >= 0.5
+    assert to_contrast.moved is not None
+    assert to_contrast.moved > 0
+    for made in (to_plain, to_contrast):
+        assert made.edges > 0.98
+        assert made.lung == pytest.approx(1, abs=0.05)
+    assert to_plain.mediastinum.after < to_plain.mediastinum.before
+    assert to_plain.aorta.after < to_plain.aorta.before - 30
+    assert to_plain.histogram.after < to_plain.histogram.before
+    assert to_plain.kernel.after < to_plain.kernel.before / 2

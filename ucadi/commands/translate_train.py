@@ -16,6 +16,7 @@ import numpy.typing as npt
 import typer
 
 from ucadi.commands import Device, Force, Output, Part, SplitFile
+from ucadi.ct.translation import CONTRAST_WINDOW_HU, Window
 from ucadi.errors import FormatError, UsageError
 from ucadi.formats import split as split_format
 from ucadi.formats.container import file_digest
@@ -32,7 +33,6 @@ from ucadi.learn.translation import (
 from ucadi.progress import note
 
 if TYPE_CHECKING:
-    from ucadi.ct.translation import Window
     from ucadi.formats.dataset import Dataset
     from ucadi.learn.cyclegan import CycleGAN
 
@@ -74,7 +74,7 @@ def translate_train(
     skip: Annotated[bool, typer.Option(help="Generators make the change, not the whole image.")] = True,
     window: Annotated[
         tuple[int, int], typer.Option(metavar="LOW HIGH", help="HU that the networks see as -1 to 1.")
-    ] = (-200, 400),
+    ] = CONTRAST_WINDOW_HU,
     epochs: Annotated[int, typer.Option(help="How often to go through the data.", min=1)] = 200,
     batch_size: Annotated[int, typer.Option(help="Images of each kind in a batch.", min=1)] = 12,
     learning_rate: Annotated[float, typer.Option(help="Of the first half; then it falls to zero.")] = 2e-4,
@@ -101,7 +101,6 @@ def translate_train(
     The defaults are the paper's, for a GPU; --size 64 --width 16 --blocks 4 is enough to try it on a CPU. With
     --checkpoint, a training that was stopped goes on from there and ends with the same bytes.
     """
-    from ucadi.ct.translation import Window
     from ucadi.formats import dataset as dataset_format
     from ucadi.formats import translation_checkpoint
     from ucadi.formats import translator as translator_format

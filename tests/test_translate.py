@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from datasets import LABELS, write_dataset
 from test_cli import ucadi
+from test_dataset import SIZE, case
 
 from ucadi.commands.init import init
 from ucadi.commands.inspect import inspect_file
@@ -23,6 +24,7 @@ from ucadi.commands.predict import predict
 from ucadi.commands.split import split
 from ucadi.commands.train import train
 from ucadi.commands.translate_apply import translate_apply
+from ucadi.commands.translate_divide import translate_divide
 from ucadi.commands.translate_evaluate import translate_evaluate
 from ucadi.commands.translate_train import translate_train
 from ucadi.errors import FormatError, MismatchError, OutputError, UsageError
@@ -70,6 +72,54 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     translate_apply(folder / "contrast.h5", model=folder / "a.translator", output=folder / "made.h5")
     return folder
+
+
+# Dividing
+
+
+@pytest.mark.parametrize(
+    ("agent", "estimate", "expected"),
+    [
+        ("named", "likely", "contrast"), ("named", "unclear", "contrast"), ("named", "unlikely", None),
+        (None, "likely", "contrast"), (None, "unlikely", "non-contrast"), (None, "unclear", None), (None, None, None),
+        ("none", "unlikely", "non-contrast"), ("none", "likely", None), ("empty", "likely", "contrast"),
+    ],
+)  # fmt: skip
+def test_a_dataset_is_divided(agent: str | None, estimate: str | None, expected: str | None, tmp_path: Path) -> None:
+    tags = {"ContrastBolusAgent": agent, "contrast_estimate": estimate}
+    facts = [{name: value for name, value in tags.items() if value}, {"contrast_estimate": "likely"}, {}]
+    facts[2] = {"contrast_estimate": "unlikely"}
+    cases = [replace(case(number), tags=tags) for number, tags in enumerate(facts)]
+    dataset.write(tmp_path / "all.h5", cases, [], size=SIZE, attributes={"revision": 2})
+    outputs = {"contrast": tmp_path / "contrast.h5", "noncontrast": tmp_path / "plain.h5"}
+    result = translate_divide(tmp_path / "all.h5", **outputs)
+    assert result.cases == {"contrast": 1 + (expected == "contrast"), "non-contrast": 1 + (expected == "non-contrast")}
+    assert result.left_out == ((case(0).id,) if expected is None else ())
+    with dataset.open(tmp_path / "plain.h5") as plain:
+        assert case(2).id in plain.ids
+        assert plain.attributes == {"revision": 2}
+    (tmp_path / "known.csv").write_text(f"case,group\n{case(0).id},non-contrast\n")
+    again = translate_divide(tmp_path / "all.h5", **outputs, known=tmp_path / "known.csv", force=True)
+    assert again.cases == {"contrast": 1, "non-contrast": 2}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("{0},winter", "a group 'winter'"),
+        ("{0},contrast\n{0},non-contrast", "in both groups"),
+        ("ff,contrast", "not in all.h5"),
+    ],
+)
+def test_what_readers_cannot_have_seen(lines: str, message: str, tmp_path: Path) -> None:
+    dataset.write(tmp_path / "all.h5", [case(0), case(1)], [], size=SIZE)
+    (tmp_path / "known.csv").write_text("case,group\n" + lines.format(case(0).id))
+    outputs = {"contrast": tmp_path / "contrast.h5", "noncontrast": tmp_path / "plain.h5"}
+    with pytest.raises((UsageError, MismatchError), match=message):
+        translate_divide(tmp_path / "all.h5", **outputs, known=tmp_path / "known.csv")
+    with pytest.raises(MismatchError, match="no contrast scans"):
+        translate_divide(tmp_path / "all.h5", **outputs)
+    assert not outputs["contrast"].exists()
 
 
 # Training
@@ -182,16 +232,16 @@ def test_synthetic_cases_keep_everything_but_hu_and_say_what_made_them(folder: P
         assert all(one is None for one in scans.synthetic)
         assert len(made.scans()) == 0
         for index in range(len(made)):
-            case = made.case(index)
-            assert case.synthetic is not None
-            source = scans.case(scans.ids.index(case.synthetic.source))
-            assert (case.synthetic.model, case.synthetic.kind) == (file_digest(folder / "a.translator"), "non-contrast")
-            assert "synthetic" in case.flags
-            assert (case.patient, case.label) == (source.patient, source.label)
-            assert np.array_equal(case.volume.affine, source.volume.affine)
-            assert np.array_equal(case.positions_mm, source.positions_mm)
-            assert case.volume.hu.shape == source.volume.hu.shape
-            assert not np.array_equal(case.volume.hu, source.volume.hu)
+            one = made.case(index)
+            assert one.synthetic is not None
+            source = scans.case(scans.ids.index(one.synthetic.source))
+            assert (one.synthetic.model, one.synthetic.kind) == (file_digest(folder / "a.translator"), "non-contrast")
+            assert "synthetic" in one.flags
+            assert (one.patient, one.label) == (source.patient, source.label)
+            assert np.array_equal(one.volume.affine, source.volume.affine)
+            assert np.array_equal(one.positions_mm, source.positions_mm)
+            assert one.volume.hu.shape == source.volume.hu.shape
+            assert not np.array_equal(one.volume.hu, source.volume.hu)
     kind = f"non-contrast by {file_digest(folder / 'a.translator')}"
     assert inspect_file(folder / "made.h5").facts["synthetic"] == {kind: 6}
     assert "synthetic" not in inspect_file(folder / "contrast.h5").facts

@@ -48,6 +48,7 @@ from ucadi.commands.round_times import round_times
 from ucadi.commands.split import split
 from ucadi.commands.train import train
 from ucadi.commands.translate_apply import translate_apply
+from ucadi.commands.translate_divide import translate_divide
 from ucadi.commands.translate_evaluate import translate_evaluate
 from ucadi.commands.translate_train import translate_train
 from ucadi.commands.verify import verify
@@ -258,7 +259,7 @@ GROUPS: tuple[tuple[str, str, tuple[Callable[..., Any], ...]], ...] = (
     (
         "translate",
         "Contrast CTs made non-contrast, and the reverse.",
-        (translate_train, translate_apply, translate_evaluate),
+        (translate_divide, translate_train, translate_apply, translate_evaluate),
     ),
     ("site", "A site's part in the rounds.", (site_run,)),
     ("round", "The rounds of a federation.", (round_open, round_status, round_close, round_times)),

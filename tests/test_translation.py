@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,18 +18,25 @@ from torch.nn import functional
 from ucadi.ct.translation import Window, image, neighbours, translate, varied
 from ucadi.ct.volume import Volume
 from ucadi.errors import CapacityError, FormatError, MismatchError, UsageError
-from ucadi.learn.cyclegan import Critic, CycleGAN, Generator, build
-from ucadi.learn.translating import CycleGANTrainer, ImagePool, train_cyclegan
+from ucadi.learn.aclgan import ACLGANTrainer
+from ucadi.learn.cyclegan import CycleGANTrainer
+from ucadi.learn.imagepool import ImagePool
+from ucadi.learn.translating import TranslationHooks, train_translator
 from ucadi.learn.translation import (
+    ACL_GAN,
     CONTRAST,
     KINDS,
+    METHODS,
     NONCONTRAST,
+    OTHER,
     ImageStep,
     TranslationRecipe,
+    TranslationState,
     TranslatorArchitecture,
     image_steps,
     learning_rate,
 )
+from ucadi.learn.translation_networks import Critic, Generator, TranslationNetworks, build
 from ucadi.learn.translator import changes
 
 AFFINE = np.diag([2.5, 3.0, 3.0, 1.0])[[2, 1, 0, 3]]
@@ -189,7 +197,7 @@ def test_the_networks_are_those_of_the_reference_implementation() -> None:
 
 
 def test_a_critic_sees_patches_of_70_pixels() -> None:
-    critic = Critic(TranslatorArchitecture(width=2, depth=1))
+    critic = Critic(channels=1, width=2)
     for name, module in list(critic.layers.named_children()):
         if isinstance(module, nn.InstanceNorm2d):
             setattr(critic.layers, name, nn.Identity())
@@ -210,8 +218,10 @@ def test_with_skip_training_begins_without_a_change_and_without_it_with_a_whole_
     assert not torch.equal(whole, x)
 
 
-@pytest.mark.parametrize("wrong", [{"depth": 2}, {"size": 30}, {"size": 16}, {"width": 1}, {"blocks": 0}])
-def test_no_networks(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"depth": 2}, {"size": 30}, {"size": 16}, {"width": 1}, {"blocks": 0}, {"method": "x"}]
+)
+def test_no_networks(wrong: dict[str, Any]) -> None:
     with pytest.raises(FormatError, match=next(iter(wrong))):
         TranslatorArchitecture(**wrong)
     with pytest.raises(FormatError, match="wings"):
@@ -299,6 +309,63 @@ def test_a_step_against_the_formulas() -> None:
             assert ((ours - theirs).abs() < 1e-4).float().mean() > 0.98, name
 
 
+def test_a_step_of_acl_gan_against_the_formulas() -> None:
+    """Losses, written down again from Zhao et al. 2020, section 3, with least squares, for each direction."""
+    recipe = TranslationRecipe(learning_rate=1e-3, total_epochs=4, consistency=0.2, identity=1)
+    architecture = TranslatorArchitecture(4, 1, 3, 32, method=ACL_GAN)
+    model = build(architecture, seed=1)
+    for made in model.generators.values():
+        nn.init.normal_(made.layers[-1].weight, std=0.05, generator=torch.Generator().manual_seed(3))  # type: ignore[arg-type, index, union-attr]
+    twin, real, rng = copy.deepcopy(model), batch(0), np.random.default_rng(5)
+    trainer = ACLGANTrainer(model, recipe)
+    found = trainer.make(real, np.random.default_rng(5))
+
+    def draw() -> torch.Tensor:
+        return torch.from_numpy(rng.standard_normal((2, 1, 32, 32), dtype=np.float32))
+
+    def value(loss: torch.Tensor) -> float:
+        return float(loss.detach())
+
+    first = [draw() for _ in range(6)]
+    make, judge, pairs = twin.generators, twin.critics, twin.pair_critics
+    translated = {kind: make[kind](real[OTHER[kind]], first[n]) for n, kind in enumerate(KINDS)}
+    adversarial, consistency, taught = 0.0, 0.0, 0.0
+    for n, source in enumerate(KINDS):
+        target = OTHER[source]
+        back, again = make[source](translated[target], first[2 + n]), make[source](real[source], first[4 + n])
+        judged = [judge[target](translated[target]), judge[source](back), judge[source](again)]
+        fooled = [value((y - 1).square().mean()) for y in judged]
+        adversarial += fooled[0] + 0.5 * (fooled[1] + fooled[2])
+        beside = [pairs[source](torch.cat([real[source], image], 1)) for image in (back, again)]
+        consistency += value(beside[0].square().mean() + (beside[1] - 1).square().mean())
+        caught = [value(y.square().mean()) for y in judged]
+        passed = [value((judge[kind](real[kind]) - 1).square().mean()) for kind in (target, source)]
+        taught += caught[0] + 0.5 * (caught[1] + caught[2]) + sum(passed)
+        taught += 0.2 * value((beside[0] - 1).square().mean() + beside[1].square().mean())
+    same = sum(value((make[kind](real[kind]) - real[kind]).abs().mean()) for kind in KINDS)
+    assert value(found.adversarial) == pytest.approx(adversarial, rel=1e-5)
+    assert value(found.consistency) == pytest.approx(consistency, rel=1e-5)
+    assert value(found.identity) == pytest.approx(same, rel=1e-5)
+    assert value(trainer.judge(real, found, rng)) == pytest.approx(taught, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_any_state_goes_on_to_the_same_networks(method: str) -> None:
+    recipe = TranslationRecipe(learning_rate=1e-3, batch_size=3, total_epochs=2, pool_size=4)
+    states: list[TranslationState] = []
+    hooks = TranslationHooks(checkpoint=states.append, checkpoint_seconds=0)
+
+    def trained(**options: object) -> tuple[list[bytes], object]:
+        model = build(TranslatorArchitecture(4, 1, 1, 32, method=method), seed=2)
+        records = train_translator(model, blobs, {CONTRAST: [4, 3], NONCONTRAST: [5]}, recipe, **options)  # type: ignore[arg-type]
+        return [tensor.numpy().tobytes() for tensor in model.state_dict().values()], records
+
+    whole = trained(hooks=hooks)
+    assert [(state.next_epoch, state.next_step) for state in states] == [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]
+    for state in states[::2]:
+        assert trained(resume=state) == whole
+
+
 @given(size=st.integers(0, 6), batches=st.lists(st.integers(1, 4), min_size=1, max_size=12), seed=st.integers(0, 50))
 def test_a_pool_shows_images_that_were_made(size: int, batches: list[int], seed: int) -> None:
     pool, rng, made = ImagePool(size, (1, 2, 2)), np.random.default_rng(seed), 0
@@ -338,10 +405,13 @@ def blobs(kind: str, case: int, index: int, _: np.random.Generator | None) -> np
     return picture.astype(np.float32)
 
 
-def test_hearts_lose_their_contrast_and_nothing_else_changes() -> None:
-    model = build(TranslatorArchitecture(8, 1, 1, 32), seed=0)
-    recipe = TranslationRecipe(learning_rate=2e-3, batch_size=4, total_epochs=8, cycle=2, identity=1)
-    records = train_cyclegan(model, blobs, {kind: [20, 20] for kind in KINDS}, recipe)
+@pytest.mark.parametrize(
+    ("method", "consistency"), [("cyclegan", 2.0), pytest.param("acl-gan", 0.2, marks=pytest.mark.slow)]
+)
+def test_hearts_lose_their_contrast_and_nothing_else_changes(method: str, consistency: float) -> None:
+    model = build(TranslatorArchitecture(8, 1, 1, 32, method=method), seed=0)
+    recipe = TranslationRecipe(learning_rate=2e-3, batch_size=4, total_epochs=8, consistency=consistency, identity=1)
+    records = train_translator(model, blobs, {kind: [20, 20] for kind in KINDS}, recipe)
     assert [record.epoch for record in records] == list(range(8))
     before = np.stack([blobs(CONTRAST, 9, index, None) for index in range(8)])
     (after,) = changes(model.generators[NONCONTRAST], [before])  # type: ignore[arg-type]
@@ -366,9 +436,9 @@ def test_a_training_that_diverges_is_stopped() -> None:
         return np.full((3, 32, 32), np.nan, np.float32)
 
     with pytest.raises(CapacityError, match="diverged"):
-        train_cyclegan(build(TINY, 0), wild, {kind: [2] for kind in KINDS}, TranslationRecipe(total_epochs=1))
+        train_translator(build(TINY, 0), wild, {kind: [2] for kind in KINDS}, TranslationRecipe(total_epochs=1))
     with pytest.raises(FormatError, match="no contrast cases"):
-        train_cyclegan(build(TINY, 0), wild, {CONTRAST: [], NONCONTRAST: [3]}, TranslationRecipe(total_epochs=1))
+        train_translator(build(TINY, 0), wild, {CONTRAST: [], NONCONTRAST: [3]}, TranslationRecipe(total_epochs=1))
 
 
 def test_a_translator_that_is_broken_says_so() -> None:
@@ -379,7 +449,7 @@ def test_a_translator_that_is_broken_says_so() -> None:
 
 
 def test_the_same_seed_builds_the_same_networks() -> None:
-    def state(model: CycleGAN) -> dict[str, bytes]:
+    def state(model: TranslationNetworks) -> dict[str, bytes]:
         return {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
 
     assert state(build(TINY, 5)) == state(build(TINY, 5)) != state(build(TINY, 6))

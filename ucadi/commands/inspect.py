@@ -186,7 +186,6 @@ def _container(held: Container, name: str) -> dict[str, Any]:
             }
         case translator_format.FORMAT:
             return {
-                "method": held.metadata.get("method"),
                 "architecture": held.metadata.get("architecture"),
                 "window_hu": held.metadata.get("window_hu"),
                 "origin": held.metadata.get("origin"),

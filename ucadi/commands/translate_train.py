@@ -23,6 +23,7 @@ from ucadi.formats.container import file_digest
 from ucadi.formats.output import refuse_existing, write_file
 from ucadi.learn.translation import (
     CONTRAST,
+    CYCLE_GAN,
     KINDS,
     METHODS,
     NONCONTRAST,
@@ -34,7 +35,7 @@ from ucadi.progress import note
 
 if TYPE_CHECKING:
     from ucadi.formats.dataset import Dataset
-    from ucadi.learn.cyclegan import CycleGAN
+    from ucadi.learn.translation_networks import TranslationNetworks
 
 SAMPLES = 4
 """Cases of each kind on a sheet of samples."""
@@ -48,7 +49,7 @@ class TranslateTrainResult:
     digest: str
     cases: dict[str, int]
     epochs: int
-    cycle: list[float]
+    consistency: list[float]
     identity: list[float]
     seconds: float
 
@@ -66,7 +67,7 @@ def translate_train(
     output: Output,
     split: SplitFile = None,
     part: Part = None,
-    method: Annotated[str, typer.Option(help=f"How to translate: {', '.join(METHODS)}.")] = METHODS[0],
+    method: Annotated[str, typer.Option(help=f"How to translate: {', '.join(METHODS)}.")] = CYCLE_GAN,
     size: Annotated[int, typer.Option(help="Rows and columns of the images; datasets may have others.")] = 512,
     width: Annotated[int, typer.Option(help="Channels of the networks' first convolution.")] = 64,
     blocks: Annotated[int, typer.Option(help="Residual blocks of a generator.")] = 9,
@@ -79,8 +80,12 @@ def translate_train(
     batch_size: Annotated[int, typer.Option(help="Images of each kind in a batch.", min=1)] = 12,
     learning_rate: Annotated[float, typer.Option(help="Of the first half; then it falls to zero.")] = 2e-4,
     slices_per_case: Annotated[int, typer.Option(help="Most slices drawn of a case in an epoch.", min=1)] = 40,
-    cycle: Annotated[float, typer.Option(help="Weight of what is lost by going there and back.")] = 10.0,
-    identity: Annotated[float, typer.Option(help="Weight of what changes where nothing should.")] = 5.0,
+    consistency: Annotated[
+        float | None, typer.Option(help="Weight of what ties an image to its source [default: the method's].")
+    ] = None,
+    identity: Annotated[
+        float | None, typer.Option(help="Weight of what changes where nothing should [default: the method's].")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, order, pools and augmentation.", min=0)] = 0,
     precision: Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")] = "float32",
     samples: Annotated[
@@ -105,20 +110,22 @@ def translate_train(
     from ucadi.formats import translation_checkpoint
     from ucadi.formats import translator as translator_format
     from ucadi.formats.translator import Translator
-    from ucadi.learn.cyclegan import build
     from ucadi.learn.distributed import own_device
-    from ucadi.learn.translating import TranslationHooks, train_cyclegan
+    from ucadi.learn.translating import TranslationHooks, train_translator
+    from ucadi.learn.translation_networks import build
     from ucadi.learn.translator import generator_arrays
 
     for path in (output, checkpoint or output):
         refuse_existing(path, force=force or path == checkpoint)
     if method not in METHODS:
-        raise UsageError(f"--method {method}: no such method", hint=f"there is {', '.join(METHODS)}")
+        raise UsageError(f"--method {method}: no such method", hint=f"there are {', '.join(METHODS)}")
+    published = METHODS[method]
+    weights = (published[0] if consistency is None else consistency, published[1] if identity is None else identity)
     if part is not None:
         split_format.require_training(part)
-    architecture = TranslatorArchitecture(width, blocks, depth, size, skip)
+    architecture = TranslatorArchitecture(width, blocks, depth, size, skip, method)
     recipe = TranslationRecipe(
-        learning_rate, batch_size, epochs, slices_per_case, cycle, identity, precision=precision, seed=seed
+        learning_rate, batch_size, epochs, slices_per_case, *weights, precision=precision, seed=seed
     )
     seen = Window(*window)
     with ExitStack() as opened:
@@ -133,10 +140,10 @@ def translate_train(
             "datasets": {kind: _digest(one) for kind, one in data.items()},
             "recipe": recipe.description(),
         }
-        training = {**origin, "architecture": architecture.description(), "window_hu": list(window), "method": method}
+        training = {**origin, "architecture": architecture.description(), "window_hu": list(window)}
         model = build(architecture, seed).to(own_device(device))
         began = perf_counter()
-        records = train_cyclegan(
+        records = train_translator(
             model,
             images.image,
             {kind: [one.length(index) for index in range(len(one))] for kind, one in data.items()},
@@ -150,7 +157,7 @@ def translate_train(
             ),
         )
         seconds = perf_counter() - began
-        made = Translator(generator_arrays(model), method, architecture.description(), seen, origin)
+        made = Translator(generator_arrays(model), architecture.description(), seen, origin)
         translator_format.write(output, made, force=force)
         if checkpoint:
             checkpoint.unlink(missing_ok=True)
@@ -159,7 +166,7 @@ def translate_train(
             file_digest(output),
             {kind: len(one) for kind, one in data.items()},
             len(records),
-            [record.losses.cycle for record in records],
+            [record.losses.consistency for record in records],
             [record.losses.identity for record in records],
             seconds,
         )
@@ -195,11 +202,11 @@ def _report(epochs: int, records: Sequence[TranslationRecord]) -> None:
     note(f"epoch {records[-1].epoch + 1} of {epochs}: {losses}")
 
 
-def _show(folder: Path, every: int, epochs: int, images: _Images, model: CycleGAN, done: int) -> None:
+def _show(folder: Path, every: int, epochs: int, images: _Images, model: TranslationNetworks, done: int) -> None:
     """A sheet of what the generators make of a few slices, the same ones in every epoch."""
     from ucadi.ct.translation import translate
     from ucadi.ct.volume import Volume
-    from ucadi.learn.cyclegan import Generator
+    from ucadi.learn.translation_networks import Generator
     from ucadi.learn.translator import changes
     from ucadi.scoring.sheets import translation_sheet_png
 

@@ -62,4 +62,4 @@ def _record(fields: Fields) -> TranslationRecord:
 
 
 def _losses(fields: Fields) -> Losses:
-    return Losses(*(fields.real(name) for name in ("adversarial", "cycle", "identity", "critic")))
+    return Losses(*(fields.real(name) for name in ("adversarial", "consistency", "identity", "critic")))

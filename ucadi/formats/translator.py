@@ -22,11 +22,10 @@ FORMAT = "ucadi-translator"
 
 @dataclass(frozen=True)
 class Translator:
-    """Both generators. `architecture` says what networks they are, `method` how they were trained; `origin` holds the
+    """Both generators. `architecture` says what networks they are and how they were trained; `origin` holds the
     digests of the datasets and the recipe; `digest` is the SHA-256 of the file."""
 
     arrays: Mapping[str, NDArray[np.float32]]
-    method: str
     architecture: Metadata
     window: Window
     origin: Metadata
@@ -39,7 +38,6 @@ def write(path: Path, translator: Translator, *, force: bool = False) -> None:
     metadata = {
         "format": FORMAT,
         "version": container.VERSION,
-        "method": translator.method,
         "architecture": translator.architecture,
         "window_hu": [translator.window.low, translator.window.high],
         "origin": translator.origin,
@@ -60,7 +58,6 @@ def read(path: Path) -> Translator:
     check_finite(held.tensors)
     return Translator(
         held.tensors,
-        fields.text("method"),
         fields.object("architecture").values,
         Window(*window),
         fields.object("origin").values,

@@ -1,108 +1,31 @@
-"""CycleGAN (Zhu et al. 2017), which the paper makes non-contrast CTs of contrast CTs with, and back.
-
-Two generators, one for each direction, and two critics that tell real slices from made ones. Generators are
-ResNets with nine blocks, critics see patches of 70 x 70 pixels (Zhu et al., appendix 7.2). An image is a stack
-of adjacent slices as channels, in the units of a window of HU: -1 to 1.
-"""
+"""CycleGAN (Zhu et al. 2017): what is made can be made back."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from torch import Tensor
 
-from ucadi.learn.translation import KINDS, TranslatorArchitecture
+from ucadi.learn.translation import KINDS, OTHER
+from ucadi.learn.translation_trainer import Images, Made, TranslationTrainer, absolute, squared, total
 
 
-class Generator(nn.Module):
-    """Images (N, depth, H, W) of one kind to images of the other, both in the units of the window."""
+class CycleGANTrainer(TranslationTrainer):
+    """Least-squares adversarial, cycle and identity losses; critics see images of a pool."""
 
-    def __init__(self, architecture: TranslatorArchitecture) -> None:
-        super().__init__()
-        width, depth, self.skip = architecture.width, architecture.depth, architecture.skip
-        self.layers = nn.Sequential(
-            *_normed(_mirrored(depth, width, 7)),
-            *_normed(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)),
-            *_normed(nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1)),
-            *(ResidualBlock(4 * width) for _ in range(architecture.blocks)),
-            *_normed(nn.ConvTranspose2d(4 * width, 2 * width, 3, stride=2, padding=1, output_padding=1)),
-            *_normed(nn.ConvTranspose2d(2 * width, width, 3, stride=2, padding=1, output_padding=1)),
-            _mirrored(width, depth, 7),
+    def make(self, real: Images, rng: np.random.Generator) -> Made:
+        del rng
+        make, critics = self.model.generators, self.model.critics
+        images = {kind: make[kind](real[OTHER[kind]]) for kind in KINDS}
+        return Made(
+            {"made": images},
+            adversarial=total(squared(critics[kind](images[kind]), 1.0) for kind in KINDS),
+            consistency=total(absolute(make[kind](images[OTHER[kind]]), real[kind]) for kind in KINDS),
+            identity=total(absolute(make[kind](real[kind]), real[kind]) for kind in KINDS),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.layers(x).float()
-        return x + y if self.skip else y.tanh()
-
-
-class ResidualBlock(nn.Module):
-    """Two convolutions whose result is added to their input."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            *_normed(_mirrored(channels, channels, 3)), _mirrored(channels, channels, 3), nn.InstanceNorm2d(channels)
+    def judge(self, real: Images, made: Made, rng: np.random.Generator) -> Tensor:
+        critics = self.model.critics
+        shown = {kind: self.pools[kind].exchange(made.images["made"][kind].detach(), rng) for kind in KINDS}
+        return total(
+            (squared(critics[kind](real[kind]), 1.0) + squared(critics[kind](shown[kind]), 0.0)) / 2 for kind in KINDS
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)  # type: ignore[no-any-return]
-
-
-class Critic(nn.Module):
-    """Images (N, depth, H, W) to how real each of their patches looks, (N, 1, H / 8 - 2, W / 8 - 2): real is 1."""
-
-    def __init__(self, architecture: TranslatorArchitecture) -> None:
-        super().__init__()
-        width = architecture.width
-        self.layers = nn.Sequential(
-            nn.Conv2d(architecture.depth, width, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
-            *_normed(nn.Conv2d(width, 2 * width, 4, stride=2, padding=1), slope=0.2),
-            *_normed(nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1), slope=0.2),
-            *_normed(nn.Conv2d(4 * width, 8 * width, 4, padding=1), slope=0.2),
-            nn.Conv2d(8 * width, 1, 4, padding=1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.layers(x).float()
-        return y
-
-
-class CycleGAN(nn.Module):
-    """The four networks: of each kind of CT the generator that makes it of the other, and the critic that judges it."""
-
-    def __init__(self, architecture: TranslatorArchitecture) -> None:
-        super().__init__()
-        self.architecture = architecture
-        self.generators = nn.ModuleDict({kind: Generator(architecture) for kind in KINDS})
-        self.critics = nn.ModuleDict({kind: Critic(architecture) for kind in KINDS})
-
-
-def build(architecture: TranslatorArchitecture, seed: int) -> CycleGAN:
-    """New networks, the same bits for a seed on every machine.
-
-    The weights have Zhu et al.'s standard deviation of 0.02, but are uniform: see `ucadi.learn.network.build`.
-    """
-    with torch.random.fork_rng(devices=[]):
-        model = CycleGAN(architecture)
-    generator = torch.Generator().manual_seed(seed)
-    bound = 0.02 * 3**0.5
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    if architecture.skip:
-        for made in model.generators.values():  # training begins with no change at all
-            nn.init.zeros_(made.layers[-1].weight)  # type: ignore[index, union-attr]
-    return model
-
-
-def _mirrored(channels: int, made: int, kernel: int) -> nn.Conv2d:
-    """A convolution whose image goes on mirrored beyond its border."""
-    return nn.Conv2d(channels, made, kernel, padding=kernel // 2, padding_mode="reflect")
-
-
-def _normed(convolution: nn.Conv2d | nn.ConvTranspose2d, slope: float = 0.0) -> tuple[nn.Module, ...]:
-    """The convolution, an instance norm and an activation."""
-    activation = nn.LeakyReLU(slope) if slope else nn.ReLU()
-    return convolution, nn.InstanceNorm2d(convolution.out_channels), activation

@@ -1,4 +1,4 @@
-"""Training CycleGAN (Zhu et al. 2017): least-squares adversarial, cycle and identity losses, Adam, image pools.
+"""Learning to translate between two kinds of CT, from unpaired slices, by one of several methods.
 
 As in `ucadi.learn.training`, nothing is read from torch's global generators: a training goes on after an
 interruption at any step and ends with the same bits, on one CPU with one number of threads.
@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from ucadi.errors import CapacityError, FormatError, MismatchError
-from ucadi.learn.cyclegan import CycleGAN
+from ucadi.errors import FormatError, MismatchError
+from ucadi.learn.aclgan import ACLGANTrainer
+from ucadi.learn.cyclegan import CycleGANTrainer
 from ucadi.learn.loading import made_ahead
 from ucadi.learn.memory import out_of_memory_explained
-from ucadi.learn.network import copies, fill, load_arrays, state_arrays
+from ucadi.learn.network import state_arrays
 from ucadi.learn.translation import (
-    CONTRAST,
+    ACL_GAN,
+    CYCLE_GAN,
     KINDS,
-    NONCONTRAST,
     ImageStep,
     Losses,
     TranslationRecipe,
@@ -35,6 +36,8 @@ from ucadi.learn.translation import (
     learning_rate,
     step_rng,
 )
+from ucadi.learn.translation_networks import TranslationNetworks
+from ucadi.learn.translation_trainer import TranslationTrainer
 from ucadi.progress import track
 
 Image = Callable[[str, int, int, np.random.Generator | None], NDArray[np.float32]]
@@ -42,7 +45,8 @@ Image = Callable[[str, int, int, np.random.Generator | None], NDArray[np.float32
 
 A pure function, called from another thread."""
 
-OTHER = {NONCONTRAST: CONTRAST, CONTRAST: NONCONTRAST}
+TRAINERS: Mapping[str, type[TranslationTrainer]] = {CYCLE_GAN: CycleGANTrainer, ACL_GAN: ACLGANTrainer}
+"""By `TranslatorArchitecture.method`."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,13 @@ class TranslationHooks:
     """
 
     report: Callable[[Sequence[TranslationRecord]], None] | None = None
-    show: Callable[[CycleGAN, int], None] | None = None
+    show: Callable[[TranslationNetworks, int], None] | None = None
     checkpoint: Callable[[TranslationState], None] | None = None
     checkpoint_seconds: float = math.inf
 
 
-def train_cyclegan(
-    model: CycleGAN,
+def train_translator(
+    model: TranslationNetworks,
     image: Image,
     lengths: Mapping[str, Sequence[int]],
     recipe: TranslationRecipe,
@@ -89,14 +93,14 @@ class _Run:
 
     def __init__(
         self,
-        model: CycleGAN,
+        model: TranslationNetworks,
         image: Image,
         recipe: TranslationRecipe,
         hooks: TranslationHooks,
         resume: TranslationState | None,
     ) -> None:
         self.model, self.image, self.recipe, self.hooks = model, image, recipe, hooks
-        self.trainer = CycleGANTrainer(model, recipe, resume)
+        self.trainer = TRAINERS[model.architecture.method](model, recipe, resume)
         self.records = list(resume.records) if resume else []
         self.losses = list(resume.losses) if resume else []
         self.next = (resume.next_epoch, resume.next_step) if resume else (0, 0)
@@ -152,144 +156,3 @@ class _Run:
                 tuple(self.records),
             )
         )
-
-
-class CycleGANTrainer:
-    """Trains `model` in place, step by step, from a state if one is given."""
-
-    def __init__(self, model: CycleGAN, recipe: TranslationRecipe, resume: TranslationState | None) -> None:
-        self.model, self.recipe = model, recipe
-        self.device = next(model.parameters()).device
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        a = model.architecture
-        self.pools = {kind: ImagePool(recipe.pool_size, (a.depth, a.size, a.size)) for kind in KINDS}
-        self.optimisers = [
-            torch.optim.Adam(part.parameters(), recipe.learning_rate, betas=(0.5, 0.999))
-            for part in (model.generators, model.critics)
-        ]
-        self.updates = 0
-        if resume:
-            self._restore(resume)
-
-    def step(self, step: ImageStep, batch: Mapping[str, Tensor]) -> Losses:
-        """One step on images (N, depth, H, W) of each kind. CapacityError when the training diverges."""
-        real = {k: x.to(self.device).contiguous(memory_format=torch.channels_last) for k, x in batch.items()}
-        for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(self.recipe, step.position)
-        make, judge = self.model.generators, self.model.critics
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-            with _frozen(judge):
-                made = {kind: make[kind](real[OTHER[kind]]) for kind in KINDS}
-                adversarial = _sum(_squared(judge[kind](made[kind]), 1.0) for kind in KINDS)
-                cycle = _sum(_absolute(make[kind](made[OTHER[kind]]), real[kind]) for kind in KINDS)
-                identity = _sum(_absolute(make[kind](real[kind]), real[kind]) for kind in KINDS)
-                total = adversarial + self.recipe.cycle * cycle + self.recipe.identity * identity
-            self._update(0, total)
-            rng = step_rng(self.recipe, step, 0)
-            shown = {kind: self.pools[kind].exchange(made[kind].detach(), rng) for kind in KINDS}
-            critic = _sum(
-                (_squared(judge[kind](real[kind]), 1.0) + _squared(judge[kind](shown[kind]), 0.0)) / 2 for kind in KINDS
-            )
-            self._update(1, critic)
-        self.updates += 1
-        losses = Losses(*(float(loss.detach()) / 2 for loss in (adversarial, cycle, identity, critic)))
-        if not all(map(math.isfinite, astuple(losses))):
-            raise CapacityError(
-                f"training diverged in epoch {step.epoch}: {losses}", hint="lower the learning rate, or use float32"
-            )
-        return losses
-
-    def _update(self, which: int, loss: Tensor) -> None:
-        self.optimisers[which].zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimisers[which].step()
-
-    def moments(self) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
-        """Copies of Adam's first and second moments by parameter; empty before the first step."""
-        states = {name: self._optimiser(name).state[p] for name, p in self.model.named_parameters()}
-        known = {name: state for name, state in states.items() if state}
-        first, second = (
-            copies({name: state[key] for name, state in known.items()}) for key in ("exp_avg", "exp_avg_sq")
-        )
-        return first, second
-
-    def _optimiser(self, parameter: str) -> torch.optim.Adam:
-        return self.optimisers[0 if parameter.startswith("generators.") else 1]
-
-    def _restore(self, state: TranslationState) -> None:
-        load_arrays(self.model, state.networks)
-        self.updates = state.updates
-        for kind in KINDS:
-            self.pools[kind].restore(state.pools[kind])
-        if not self.updates:
-            return
-        parameters = dict(self.model.named_parameters())
-        moments = []
-        for arrays in (state.first, state.second):
-            own = {name: torch.empty_like(p) for name, p in parameters.items()}
-            fill(own, arrays, "the training state's moments do not fit")
-            moments.append(own)
-        for name, parameter in parameters.items():
-            self._optimiser(name).state[parameter] = {
-                "step": torch.tensor(float(self.updates)),
-                "exp_avg": moments[0][name],
-                "exp_avg_sq": moments[1][name],
-            }
-
-
-class ImagePool:
-    """Made images that the critics are shown again, so that they do not forget (Shrivastava et al. 2017)."""
-
-    def __init__(self, size: int, shape: tuple[int, int, int]) -> None:
-        self.size, self.shape = size, shape
-        self.images: list[Tensor] = []
-
-    def exchange(self, made: Tensor, rng: np.random.Generator) -> Tensor:
-        """Images (N, depth, H, W) to show: once the pool is full, half are older ones whose place the new take."""
-        shown = []
-        for image in made:
-            if len(self.images) < self.size:
-                self.images.append(image)
-                shown.append(image)
-            elif self.size and rng.random() < 0.5:
-                place = int(rng.integers(self.size))
-                shown.append(self.images[place])
-                self.images[place] = image
-            else:
-                shown.append(image)
-        return torch.stack(shown).contiguous(memory_format=torch.channels_last)
-
-    def array(self) -> NDArray[np.float32]:
-        """The images as one array, float32 (n, depth, H, W)."""
-        return np.array([image.cpu().numpy() for image in self.images], np.float32).reshape(-1, *self.shape)
-
-    def restore(self, images: NDArray[np.float32]) -> None:
-        """Sets what `array` gave. MismatchError for images of another shape, or too many."""
-        if len(images) > self.size or images.shape[1:] != self.shape:
-            raise MismatchError(f"the training state's pool is {images.shape}, not up to {self.size} of {self.shape}")
-        self.images = [torch.from_numpy(np.array(image)) for image in images]
-
-
-@contextmanager
-def _frozen(part: nn.Module) -> Iterator[None]:
-    """No gradients of this part's own parameters, which would be thrown away."""
-    part.requires_grad_(False)
-    try:
-        yield
-    finally:
-        part.requires_grad_(True)
-
-
-def _sum(losses: Iterator[Tensor]) -> Tensor:
-    first, second = losses
-    return first + second
-
-
-def _squared(judged: Tensor, wanted: float) -> Tensor:
-    """The least-squares loss (Mao et al. 2017)."""
-    return (judged - wanted).square().mean()
-
-
-def _absolute(made: Tensor, wanted: Tensor) -> Tensor:
-    return (made - wanted).abs().mean()

@@ -23,12 +23,17 @@ NONCONTRAST, CONTRAST = "non-contrast", "contrast"
 KINDS = (NONCONTRAST, CONTRAST)
 """The two kinds of CT. A direction is named by the kind that it makes."""
 
-METHODS = ("cyclegan",)
+OTHER = {NONCONTRAST: CONTRAST, CONTRAST: NONCONTRAST}
+
+CYCLE_GAN, ACL_GAN = "cyclegan", "acl-gan"
+
+METHODS = {CYCLE_GAN: (10.0, 5.0), ACL_GAN: (0.2, 1.0)}
+"""Ways to learn a translation, with the weights that their authors give consistency and identity."""
 
 
 @dataclass(frozen=True)
 class TranslatorArchitecture:
-    """What it takes to build the networks, as plain numbers; the defaults are Zhu et al.'s, but for `skip`.
+    """What it takes to build the networks, as plain values; the defaults are Zhu et al.'s, but for `skip`.
 
     `width` are the channels of the first convolution, of generators and critics alike; `depth` how many adjacent slices
     an image has, an odd number. With `skip` a generator makes the change and adds it to its input, so that what
@@ -41,6 +46,7 @@ class TranslatorArchitecture:
     depth: int = 3
     size: int = 512
     skip: bool = True
+    method: str = CYCLE_GAN
 
     def __post_init__(self) -> None:
         for name, value, fits, wanted in (
@@ -48,6 +54,7 @@ class TranslatorArchitecture:
             ("blocks", self.blocks, self.blocks >= 1, "1 or more"),
             ("depth", self.depth, self.depth >= 1 and self.depth % 2 == 1, "odd"),
             ("size", self.size, self.size >= 32 and self.size % 4 == 0, "a multiple of 4, and 32 or more"),
+            ("method", self.method, self.method in METHODS, f"one of {', '.join(METHODS)}"),
         ):
             if not fits:
                 raise FormatError(f"translator: {name} is {value}", hint=f"it must be {wanted}")
@@ -69,7 +76,7 @@ class TranslatorArchitecture:
 class TranslationRecipe:
     """How to train; the defaults are the paper's, where it gives them, or Zhu et al.'s. UsageError for impossible ones.
 
-    `slices_per_case` are drawn of each case anew in each epoch (the paper used about 40 of each). `cycle` and
+    `slices_per_case` are drawn of each case anew in each epoch (the paper used about 40 of each). `consistency` and
     `identity` weigh these losses against the adversarial one; `pool_size` is how many made images of each kind the
     critics are shown from memory. `augment` mirrors and moves images at random.
     """
@@ -78,8 +85,8 @@ class TranslationRecipe:
     batch_size: int = 12
     total_epochs: int = 200
     slices_per_case: int = 40
-    cycle: float = 10.0
-    identity: float = 5.0
+    consistency: float = METHODS[CYCLE_GAN][0]
+    identity: float = METHODS[CYCLE_GAN][1]
     pool_size: int = 50
     augment: bool = True
     precision: str = "float32"
@@ -91,7 +98,7 @@ class TranslationRecipe:
             ("batch_size", self.batch_size, self.batch_size >= 1, "one or more"),
             ("total_epochs", self.total_epochs, self.total_epochs >= 1, "one or more"),
             ("slices_per_case", self.slices_per_case, self.slices_per_case >= 1, "one or more"),
-            ("cycle", self.cycle, 0 <= self.cycle < math.inf, "zero or more"),
+            ("consistency", self.consistency, 0 <= self.consistency < math.inf, "zero or more"),
             ("identity", self.identity, 0 <= self.identity < math.inf, "zero or more"),
             ("pool_size", self.pool_size, self.pool_size >= 0, "zero or more"),
             ("precision", self.precision, self.precision in ("float32", "bfloat16"), "float32 or bfloat16"),
@@ -164,17 +171,18 @@ def _places(recipe: TranslationRecipe, lengths: Sequence[int], rng: np.random.Ge
 
 
 def step_rng(recipe: TranslationRecipe, step: ImageStep, purpose: int) -> np.random.Generator:
-    """The generator of a step's other choices: 0 for the pools, 1 and 2 for the images of each kind."""
+    """The generator of a step's other choices: 0 for pools and noise, 1 and 2 for the images of each kind."""
     return np.random.default_rng((recipe.seed, step.epoch, step.number, purpose + len(KINDS)))
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Means over both kinds: what the critics hold against made images, what is lost by going there and back, what
-    changes where nothing should, and how badly the critics tell made images from real ones."""
+    """Means over both kinds: what the critics hold against made images, what ties these to what they are made of (of
+    CycleGAN, what is lost by going there and back), what changes where nothing should, and how badly the critics tell
+    made images from real ones."""
 
     adversarial: float
-    cycle: float
+    consistency: float
     identity: float
     critic: float
 
@@ -192,8 +200,9 @@ class TranslationRecord:
 class TranslationState:
     """All that the steps from `next_step` of `next_epoch` on depend on, besides images and recipe.
 
-    `networks` are all four; `first` and `second` Adam's moments of their parameters after `updates` steps; `pools` the
-    images (n, depth, H, W) that are remembered of each kind; `losses` those of the steps that `next_epoch` has had.
+    `networks` are generators and critics; `first` and `second` Adam's moments of their parameters after `updates`
+    steps; `pools` the images (n, depth, H, W) that are remembered of each kind; `losses` those of the steps that `next_epoch`
+    has had.
     """
 
     next_epoch: int

@@ -10,16 +10,16 @@ import torch
 from numpy.typing import NDArray
 
 from ucadi.errors import FormatError
-from ucadi.learn.cyclegan import CycleGAN, Generator, build
 from ucadi.learn.network import load_arrays, state_arrays
 from ucadi.learn.state import Arrays
 from ucadi.learn.translation import KINDS, TranslatorArchitecture
+from ucadi.learn.translation_networks import Generator, TranslationNetworks, build
 
 BATCH = 8
 """Images that are translated at a time."""
 
 
-def generator_arrays(model: CycleGAN) -> dict[str, NDArray[np.float32]]:
+def generator_arrays(model: TranslationNetworks) -> dict[str, NDArray[np.float32]]:
     """Copies of both generators' weights, sorted by name; the critics are of no more use."""
     return state_arrays(model.generators)
 

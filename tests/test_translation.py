@@ -19,12 +19,14 @@ from ucadi.ct.translation import Window, image, neighbours, translate, varied
 from ucadi.ct.volume import Volume
 from ucadi.errors import CapacityError, FormatError, MismatchError, UsageError
 from ucadi.learn.aclgan import ACLGANTrainer
+from ucadi.learn.councilgan import CouncilGANTrainer
 from ucadi.learn.cyclegan import CycleGANTrainer
 from ucadi.learn.imagepool import ImagePool
 from ucadi.learn.translating import TranslationHooks, train_translator
 from ucadi.learn.translation import (
     ACL_GAN,
     CONTRAST,
+    COUNCIL_GAN,
     KINDS,
     METHODS,
     NONCONTRAST,
@@ -327,7 +329,7 @@ def test_a_step_of_acl_gan_against_the_formulas() -> None:
         return float(loss.detach())
 
     first = [draw() for _ in range(6)]
-    make, judge, pairs = twin.generators, twin.critics, twin.pair_critics
+    make, judge, pairs = twin.generators, twin.critics, twin.pair_critics[0]
     translated = {kind: make[kind](real[OTHER[kind]], first[n]) for n, kind in enumerate(KINDS)}
     adversarial, consistency, taught = 0.0, 0.0, 0.0
     for n, source in enumerate(KINDS):
@@ -347,6 +349,38 @@ def test_a_step_of_acl_gan_against_the_formulas() -> None:
     assert value(found.consistency) == pytest.approx(consistency, rel=1e-5)
     assert value(found.identity) == pytest.approx(same, rel=1e-5)
     assert value(trainer.judge(real, found, rng)) == pytest.approx(taught, rel=1e-5)
+
+
+def test_a_council_agrees_on_what_to_keep() -> None:
+    """The losses of CouncilGAN, written down again from Nizan and Tal 2020, section 3."""
+    recipe = TranslationRecipe(learning_rate=1e-3, total_epochs=4, consistency=0.5, identity=1)
+    model, real = build(TranslatorArchitecture(4, 1, 3, 32, method=COUNCIL_GAN), seed=1), batch(0)
+    makers = [model.generators, *model.colleagues]
+    for seed, members in enumerate(makers):
+        for made in members.values():
+            nn.init.normal_(made.layers[-1].weight, std=0.05, generator=torch.Generator().manual_seed(seed))  # type: ignore[arg-type, index, union-attr]
+    assert len(makers) == 4
+    trainer, rng = CouncilGANTrainer(model, recipe), np.random.default_rng(5)
+    found = trainer.make(real, np.random.default_rng(5))
+    adversarial, agreed, changed, taught = 0.0, 0.0, 0.0, 0.0
+    with torch.inference_mode():
+        for kind in KINDS:
+            source = real[OTHER[kind]]
+            noise = torch.from_numpy(rng.standard_normal((2, 1, 32, 32), dtype=np.float32))
+            made = [members[kind](source, noise) for members in makers]
+            for i, judge in enumerate([model.critics, *model.colleague_critics]):
+                told = model.pair_critics[i][kind]
+                own, *others = (told(torch.cat([source, made[j]], 1)) for j in (i, *(j for j in range(4) if j != i)))
+                adversarial += float((judge[kind](made[i]) - 1).square().mean()) / 4
+                agreed += float((own - 1).square().mean()) / 4
+                changed += float((made[i] - source).abs().mean()) / 4
+                single = (judge[kind](real[kind]) - 1).square().mean() + judge[kind](made[i]).square().mean()
+                apart = own.square().mean() + sum((other - 1).square().mean() for other in others) / 3
+                taught += float(single + 0.5 * apart) / 2 / 4
+        values = [found.adversarial, found.consistency, found.identity, trainer.judge(real, found, rng)]
+    assert [float(value.detach()) for value in values] == pytest.approx(
+        [adversarial, agreed, changed, taught], rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -406,7 +440,12 @@ def blobs(kind: str, case: int, index: int, _: np.random.Generator | None) -> np
 
 
 @pytest.mark.parametrize(
-    ("method", "consistency"), [("cyclegan", 2.0), pytest.param("acl-gan", 0.2, marks=pytest.mark.slow)]
+    ("method", "consistency"),
+    [
+        ("cyclegan", 2.0),
+        pytest.param("acl-gan", 0.2, marks=pytest.mark.slow),
+        pytest.param("council-gan", 0.5, marks=pytest.mark.slow),
+    ],
 )
 def test_hearts_lose_their_contrast_and_nothing_else_changes(method: str, consistency: float) -> None:
     model = build(TranslatorArchitecture(8, 1, 1, 32, method=method), seed=0)

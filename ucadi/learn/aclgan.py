@@ -11,12 +11,14 @@ identity loss; and what is to change is not bounded by a mask, as generators add
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from ucadi.learn.translation import KINDS, OTHER
-from ucadi.learn.translation_trainer import Images, Made, TranslationTrainer, absolute, squared, total
+from ucadi.learn.translation_trainer import Images, Made, TranslationTrainer, absolute, noise_for, squared, total
 
 MADE, BACK, AGAIN = "made", "back", "again"
 """An image of this kind made of one of the other; made back from its own translation; and made of itself."""
@@ -26,12 +28,7 @@ class ACLGANTrainer(TranslationTrainer):
     """Least-squares adversarial, adversarial-consistency and identity losses."""
 
     def make(self, real: Images, rng: np.random.Generator) -> Made:
-        make, critics = self.model.generators, self.model.critics
-
-        def noise(x: Tensor) -> Tensor:
-            values = rng.standard_normal((len(x), 1, *x.shape[2:]), dtype=np.float32)
-            return torch.from_numpy(values).to(x.device)
-
+        make, critics, noise = self.model.generators, self.model.critics, partial(noise_for, rng=rng)
         made = {kind: make[kind](real[OTHER[kind]], noise(real[OTHER[kind]])) for kind in KINDS}
         back = {kind: make[kind](made[OTHER[kind]], noise(real[kind])) for kind in KINDS}
         again = {kind: make[kind](real[kind], noise(real[kind])) for kind in KINDS}
@@ -55,7 +52,7 @@ class ACLGANTrainer(TranslationTrainer):
 
     def _pairs(self, real: Tensor, back: Tensor, again: Tensor, kind: str, *, told: bool) -> Tensor:
         """Of an image beside what was made back and what was made again: whether these are told apart, or mistaken."""
-        critic = self.model.pair_critics[kind]
+        critic = self.model.pair_critics[0][kind]  # type: ignore[index]
         loss: Tensor = squared(critic(torch.cat([real, back], dim=1)), float(told))
         return loss + squared(critic(torch.cat([real, again], dim=1)), float(not told))
 

@@ -19,12 +19,14 @@ from torch import Tensor
 
 from ucadi.errors import FormatError, MismatchError
 from ucadi.learn.aclgan import ACLGANTrainer
+from ucadi.learn.councilgan import CouncilGANTrainer
 from ucadi.learn.cyclegan import CycleGANTrainer
 from ucadi.learn.loading import made_ahead
 from ucadi.learn.memory import out_of_memory_explained
 from ucadi.learn.network import state_arrays
 from ucadi.learn.translation import (
     ACL_GAN,
+    COUNCIL_GAN,
     CYCLE_GAN,
     KINDS,
     ImageStep,
@@ -45,7 +47,11 @@ Image = Callable[[str, int, int, np.random.Generator | None], NDArray[np.float32
 
 A pure function, called from another thread."""
 
-TRAINERS: Mapping[str, type[TranslationTrainer]] = {CYCLE_GAN: CycleGANTrainer, ACL_GAN: ACLGANTrainer}
+TRAINERS: Mapping[str, type[TranslationTrainer]] = {
+    CYCLE_GAN: CycleGANTrainer,
+    ACL_GAN: ACLGANTrainer,
+    COUNCIL_GAN: CouncilGANTrainer,
+}
 """By `TranslatorArchitecture.method`."""
 
 

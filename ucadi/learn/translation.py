@@ -25,10 +25,17 @@ KINDS = (NONCONTRAST, CONTRAST)
 
 OTHER = {NONCONTRAST: CONTRAST, CONTRAST: NONCONTRAST}
 
-CYCLE_GAN, ACL_GAN = "cyclegan", "acl-gan"
+CYCLE_GAN, ACL_GAN, COUNCIL_GAN = "cyclegan", "acl-gan", "council-gan"
 
-METHODS = {CYCLE_GAN: (10.0, 5.0), ACL_GAN: (0.2, 1.0)}
-"""Ways to learn a translation, with the weights that their authors give consistency and identity."""
+METHODS = {CYCLE_GAN: (10.0, 5.0), ACL_GAN: (0.2, 1.0), COUNCIL_GAN: (0.5, 1.0)}
+"""Ways to learn a translation, with the weights that their authors give consistency and identity; of CouncilGAN, whose
+authors keep changes small by a mask, the latter is ours."""
+
+MEMBERS = {CYCLE_GAN: 1, ACL_GAN: 1, COUNCIL_GAN: 4}
+"""Generators of each kind that learn together; the first of them is kept."""
+
+PAIRS = {CYCLE_GAN: 0, ACL_GAN: 1, COUNCIL_GAN: 4}
+"""Critics of each kind that see an image beside what it is made of."""
 
 
 @dataclass(frozen=True)
@@ -201,8 +208,8 @@ class TranslationState:
     """All that the steps from `next_step` of `next_epoch` on depend on, besides images and recipe.
 
     `networks` are generators and critics; `first` and `second` Adam's moments of their parameters after `updates`
-    steps; `pools` the images (n, depth, H, W) that are remembered of each kind; `losses` those of the steps that `next_epoch`
-    has had.
+    steps; `pools` the images (n, depth, H, W) that are remembered of each kind; `losses` those of the steps that
+    `next_epoch` has had.
     """
 
     next_epoch: int

@@ -7,10 +7,12 @@ of adjacent slices as channels, in the units of a window of HU: -1 to 1. Other m
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from ucadi.learn.translation import ACL_GAN, KINDS, TranslatorArchitecture
+from ucadi.learn.translation import CYCLE_GAN, KINDS, MEMBERS, PAIRS, TranslatorArchitecture
 
 
 class Generator(nn.Module):
@@ -22,7 +24,7 @@ class Generator(nn.Module):
     def __init__(self, architecture: TranslatorArchitecture) -> None:
         super().__init__()
         width, depth, self.skip = architecture.width, architecture.depth, architecture.skip
-        self.noisy = architecture.method == ACL_GAN
+        self.noisy = architecture.method != CYCLE_GAN
         self.layers = nn.Sequential(
             *_normed(_mirrored(depth + self.noisy, width, 7)),
             *_normed(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)),
@@ -74,17 +76,30 @@ class Critic(nn.Module):
 
 
 class TranslationNetworks(nn.Module):
-    """Of each kind of CT the generator that makes it of the other, and the critic that judges it; of ACL-GAN also the
-    critic of pairs."""
+    """All networks of a method: of each kind of CT a generator that makes it of the other and a critic that judges it.
+
+    A council has `colleagues` and their critics beside them; `pair_critics` judge an image beside what it is made of.
+    """
 
     def __init__(self, architecture: TranslatorArchitecture) -> None:
         super().__init__()
         self.architecture = architecture
         depth, width = architecture.depth, architecture.width
-        self.generators = nn.ModuleDict({kind: Generator(architecture) for kind in KINDS})
-        self.critics = nn.ModuleDict({kind: Critic(depth, width) for kind in KINDS})
-        judged = KINDS if architecture.method == ACL_GAN else ()
-        self.pair_critics = nn.ModuleDict({kind: Critic(2 * depth, width) for kind in judged})
+        members, pairs = MEMBERS[architecture.method], PAIRS[architecture.method]
+        self.generators, *colleagues = (_of_each_kind(lambda: Generator(architecture)) for _ in range(members))
+        self.critics, *others = (_of_each_kind(lambda: Critic(depth, width)) for _ in range(members))
+        self.colleagues, self.colleague_critics = nn.ModuleList(colleagues), nn.ModuleList(others)
+        self.pair_critics = nn.ModuleList(_of_each_kind(lambda: Critic(2 * depth, width)) for _ in range(pairs))
+
+    @property
+    def making(self) -> nn.ModuleList:
+        """All generators, member by member."""
+        return nn.ModuleList([self.generators, *self.colleagues])
+
+    @property
+    def judging(self) -> nn.ModuleList:
+        """The critics of what each member makes, in the same order."""
+        return nn.ModuleList([self.critics, *self.colleague_critics])
 
 
 def build(architecture: TranslatorArchitecture, seed: int) -> TranslationNetworks:
@@ -101,10 +116,14 @@ def build(architecture: TranslatorArchitecture, seed: int) -> TranslationNetwork
             nn.init.uniform_(module.weight, -bound, bound, generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    if architecture.skip:
-        for made in model.generators.values():  # training begins with no change at all
-            nn.init.zeros_(made.layers[-1].weight)  # type: ignore[index, union-attr]
+    for module in model.modules():
+        if isinstance(module, Generator) and architecture.skip:  # training begins with no change at all
+            nn.init.zeros_(module.layers[-1].weight)  # type: ignore[arg-type]
     return model
+
+
+def _of_each_kind(network: Callable[[], nn.Module]) -> nn.ModuleDict:
+    return nn.ModuleDict({kind: network() for kind in KINDS})
 
 
 def _mirrored(channels: int, made: int, kernel: int) -> nn.Conv2d:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -31,6 +31,12 @@ Images = dict[str, Tensor]
 """Of each kind images (N, depth, H, W)."""
 
 
+def noise_for(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """Standard normal noise (N, 1, H, W) for images (N, depth, H, W)."""
+    values = rng.standard_normal((len(x), 1, *x.shape[2:]), dtype=np.float32)
+    return torch.from_numpy(values).to(x.device)
+
+
 @dataclass(frozen=True)
 class Made:
     """What generators made in a step: the images, and the losses that they are held to."""
@@ -53,10 +59,9 @@ class TranslationTrainer(ABC):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         a = model.architecture
         self.pools = {kind: ImagePool(recipe.pool_size, (a.depth, a.size, a.size)) for kind in KINDS}
-        judges = [*model.critics.parameters(), *model.pair_critics.parameters()]
         self.optimisers = [
             torch.optim.Adam(parameters, recipe.learning_rate, betas=(0.5, 0.999))
-            for parameters in ([*model.generators.parameters()], judges)
+            for parameters in (model.making.parameters(), self._critics.parameters())
         ]
         self.updates = 0
         if resume:
@@ -78,9 +83,7 @@ class TranslationTrainer(ABC):
                 group["lr"] = learning_rate(self.recipe, step.position)
         rng = step_rng(self.recipe, step, 0)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-            with ExitStack() as frozen:
-                for part in (self.model.critics, self.model.pair_critics):
-                    frozen.enter_context(_frozen(part))
+            with _frozen(self._critics):
                 made = self.make(real, rng)
                 tied = self.recipe.consistency * made.consistency + self.recipe.identity * made.identity
                 self._update(0, made.adversarial + tied)
@@ -94,6 +97,10 @@ class TranslationTrainer(ABC):
                 f"training diverged in epoch {step.epoch}: {losses}", hint="lower the learning rate, or use float32"
             )
         return losses
+
+    @property
+    def _critics(self) -> nn.ModuleList:
+        return nn.ModuleList([*self.model.judging, *self.model.pair_critics])
 
     def _update(self, which: int, loss: Tensor) -> None:
         self.optimisers[which].zero_grad()
@@ -110,7 +117,7 @@ class TranslationTrainer(ABC):
         return first, second
 
     def _optimiser(self, parameter: str) -> torch.optim.Adam:
-        return self.optimisers[0 if parameter.startswith("generators.") else 1]
+        return self.optimisers[0 if parameter.startswith(("generators.", "colleagues.")) else 1]
 
     def _restore(self, state: TranslationState) -> None:
         load_arrays(self.model, state.networks)

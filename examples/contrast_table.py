@@ -1,4 +1,4 @@
-"""Prints Supplementary Table 3 of the paper from what contrast.sh measured, and draws it.
+"""Prints Supplementary Tables 3 and 4 of the paper from what contrast.sh measured, and draws the former.
 
 Usage: contrast_table.py PICTURE.png TABLE.json ... , one from `ucadi evaluate --json` for each seed.
 """
@@ -18,6 +18,11 @@ MODELS = {
     "noncontrast-and-made": ("non-contrast", "real + synthetic"),
     "contrast": ("contrast", "real"),
     "contrast-and-made": ("contrast", "real + synthetic"),
+}
+METHODS = {
+    "noncontrast-and-made": "CycleGAN",
+    "noncontrast-and-acl-gan": "ACL-GAN",
+    "noncontrast-and-council-gan": "CouncilGAN",
 }
 FIGURES = ("sensitivity", "specificity", "auc")
 
@@ -57,6 +62,12 @@ def main(picture: Path, paths: list[Path]) -> None:
             title = f"{name} ({cases} scans)" if row == 0 else ""
             means = [fmean(figure(reports[model][test], what) for reports in seeds) for model in MODELS]
             print(f"  {title:<28}" + "".join(f"{f'{what} {mean:.3f}':>18}" for mean in means))
+    methods = {model: name for model, name in METHODS.items() if model in seeds[0]}
+    if len(methods) > 1:
+        print("\ntrained on non-contrast scans and made ones, tested on non-contrast scans (Table 4)")
+        for model, name in methods.items():
+            means = {what: fmean(figure(reports[model]["noncontrast"], what) for reports in seeds) for what in FIGURES}
+            print(f"  {name:<28}" + "".join(f"{f'{what} {mean:.3f}':>20}" for what, mean in means.items()))
     picture.write_bytes(draw(seeds))
     print(f"\nthe same as a picture: {picture}")
 

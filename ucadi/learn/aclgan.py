@@ -29,15 +29,16 @@ class ACLGANTrainer(TranslationTrainer):
 
     def make(self, real: Images, rng: np.random.Generator) -> Made:
         make, critics, noise = self.model.generators, self.model.critics, partial(noise_for, rng=rng)
-        made = {kind: make[kind](real[OTHER[kind]], noise(real[OTHER[kind]])) for kind in KINDS}
-        back = {kind: make[kind](made[OTHER[kind]], noise(real[kind])) for kind in KINDS}
-        again = {kind: make[kind](real[kind], noise(real[kind])) for kind in KINDS}
-        fooled = {name: {k: squared(critics[k](x[k]), 1.0) for k in KINDS} for name, x in _named(made, back, again)}
+        made = {k: make[k](real[OTHER[k]], noise(real[OTHER[k]])) for k in KINDS}
+        back = {k: make[k](made[OTHER[k]], noise(real[k])) for k in KINDS}
+        again = {k: make[k](real[k], noise(real[k])) for k in KINDS}
+        images = {MADE: made, BACK: back, AGAIN: again}
+        fooled = {name: {k: squared(critics[k](x[k]), 1.0) for k in KINDS} for name, x in images.items()}
         return Made(
-            {MADE: made, BACK: back, AGAIN: again},
+            images,
             adversarial=total(fooled[MADE][k] + (fooled[BACK][k] + fooled[AGAIN][k]) / 2 for k in KINDS),
             consistency=total(self._pairs(real[k], back[k], again[k], k, told=False) for k in KINDS),
-            identity=total(absolute(make[kind](real[kind]), real[kind]) for kind in KINDS),
+            identity=total(absolute(make[k](real[k]), real[k]) for k in KINDS),
         )
 
     def judge(self, real: Images, made: Made, rng: np.random.Generator) -> Tensor:
@@ -55,7 +56,3 @@ class ACLGANTrainer(TranslationTrainer):
         critic = self.model.pair_critics[0][kind]  # type: ignore[index]
         loss: Tensor = squared(critic(torch.cat([real, back], dim=1)), float(told))
         return loss + squared(critic(torch.cat([real, again], dim=1)), float(not told))
-
-
-def _named(made: Images, back: Images, again: Images) -> tuple[tuple[str, Images], ...]:
-    return (MADE, made), (BACK, back), (AGAIN, again)

@@ -114,6 +114,8 @@ def test_the_aorta_of_a_body() -> None:
     assert not found[:, np.hypot(x - 225, y - 245) >= 13].any()
     assert (volume.hu[found] == 200).all()
     assert not descending_aorta(body(heart_hu=40)).any()
+    coarse = Volume(volume.hu, np.diag([5.0, 8, 8, 1])[[2, 1, 0, 3]])
+    assert not descending_aorta(coarse).any(), "of two or three pixels it cannot be told"
     mirrored = Volume(np.ascontiguousarray(volume.hu[:, :, ::-1]), volume.affine)
     assert not descending_aorta(mirrored).any(), "it is on the left"
 

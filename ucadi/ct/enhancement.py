@@ -83,8 +83,10 @@ def descending_aorta(volume: Volume) -> npt.NDArray[np.bool_]:
     empty where there is no such thing, as in a scan without contrast medium or of few pixels.
     """
     _, row_mm, column_mm = volume.spacing_mm
-    found = [_round_region(plane, row_mm, column_mm) for plane in volume.hu]
     mask = np.zeros(volume.hu.shape, bool)
+    if max(row_mm, column_mm) > AORTA_MM[0] / 2:
+        return mask
+    found = [_round_region(plane, row_mm, column_mm) for plane in volume.hu]
     places = np.array([place for place, _ in filter(None, found)])
     if len(places) == 0:
         return mask

@@ -79,6 +79,8 @@ def _text(value: Any) -> str:
             return ", ".join(f"{key} {_text(inner)}" for key, inner in value.items())
         case list() | tuple():
             return ", ".join(map(_text, value))
+        case bool():
+            return "yes" if value else "no"
         case int():
             return f"{value:,}"
         case _:

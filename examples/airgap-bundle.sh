@@ -18,7 +18,7 @@ cd "$(dirname "$0")/.."
 }
 . examples/environment.sh # with the CPU build of torch
 say() { echo "$*" >&2; }
-pip=(python -m pip --quiet --disable-pip-version-check)
+pip=(python -m pip --quiet --quiet --disable-pip-version-check)
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -74,7 +74,7 @@ python docs/make_man.py "$bundle"
 
 say "bill of materials"
 python -m venv "$work/tools"
-"$work/tools/bin/python" -m pip --quiet --disable-pip-version-check install cyclonedx-bom
+"$work/tools/bin/python" -m pip --quiet --quiet --disable-pip-version-check install cyclonedx-bom
 "$work/tools/bin/cyclonedx-py" requirements --output-reproducible --output-format JSON \
   --output-file "$bundle/sbom.cdx.json" "$bundle/requirements.txt" 2>"$work/sbom.log" || { cat "$work/sbom.log" >&2; exit 1; }
 (cd "$bundle" && find . -type f ! -name SHA256SUMS -printf '%P\0' | sort -z | xargs -0 sha256sum >SHA256SUMS)

@@ -9,6 +9,7 @@ from pathlib import Path
 archive = Path(config["archive"])
 salt = Path(config["salt"])  # one for all batches: it makes the ids, by which a patient is known again
 size = int(config.get("size", 128))
+folds = int(config.get("folds", 5))
 batches = sorted(labels.parent.name for labels in archive.glob("*/labels.csv"))
 if not batches:
     raise WorkflowError(f"{archive}: no batch has a labels.csv")
@@ -54,7 +55,9 @@ rule split:
         "dataset.h5",
     output:
         "dataset.split",
+    params:
+        folds=folds,
     log:
         "logs/split.log",
     shell:
-        "ucadi split {input} --output {output} > {log} 2>&1"
+        "ucadi split {input} --folds {params.folds} --output {output} > {log} 2>&1"

@@ -74,15 +74,19 @@ say "by Flower"
 mkdir -p ways/flower
 cp -r start ways/flower/exchange
 cp -r "$app" app
-control=$(free_port) fleet=$(free_port)
-flower-superlink --insecure --port "$(free_port)" --control-api-address "127.0.0.1:$control" \
-  --fleet-api-address "127.0.0.1:$fleet" --disable-runtime-dependency-installation >>log-flower.txt 2>&1 &
+port=$(free_port)
+flower-superlink --insecure --port "$port" --disable-runtime-dependency-installation >>log-flower.txt 2>&1 &
+superlink=$!
+until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+  kill -0 "$superlink" || { cat log-flower.txt >&2; exit 1; }
+  sleep 0.2
+done
 for site in $sites; do
-  flower-supernode --insecure --superlink "127.0.0.1:$fleet" --port "$(free_port)" --node-config \
+  flower-supernode --insecure --superlink "127.0.0.1:$port" --port "$(free_port)" --node-config \
     "exchange='$out/ways/flower/$site-exchange' dataset='$out/sites/$site.h5' roster='$out/start/federation.json' key='$out/sites/$site.key' work='$out/ways/flower/$site'" \
     >>log-flower.txt 2>&1 &
 done
-printf '[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "127.0.0.1:%s"\ninsecure = true\n' "$control" >home/config.toml
+printf '[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "127.0.0.1:%s"\ninsecure = true\n' "$port" >home/config.toml
 timeout 300 flwr run app here --stream --run-config \
   "exchange='$out/ways/flower/exchange' roster='$out/start/federation.json' key='$out/sites/coordinator.key' rounds=$rounds" \
   >>log-run.txt 2>&1 || { tail -n 30 log-run.txt log-flower.txt >&2; exit 1; }

@@ -215,7 +215,7 @@ ATTACKS: dict[str, Callable[[h5py.File], None]] = {
     "group for array": lambda file: (without(CASE, "affine")(file), file[CASE].create_group("affine"))[0],
     "foreign format": attribute("/", "format", np.bytes_("photographs")),
     "format of variable length": attribute("/", "format", "ucadi-dataset"),
-    "later version": attribute("/", "version", np.int64(2)),
+    "later version": attribute("/", "version", np.int64(3)),
     "version in words": attribute("/", "version", np.bytes_("1")),
     "absurd size": attribute("/", "size", np.int64(10**9)),
     "size with a fraction": attribute("/", "size", np.float64(16.5)),

@@ -107,3 +107,19 @@ def test_the_papers_experiments_on_given_sites(tmp_path: Path) -> None:
             assert (out / experiment / plot).resolve().read_bytes().startswith(b"\x89PNG"), experiment
     finally:
         shutil.rmtree(out, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_flower_relay_and_files_give_the_same_sums() -> None:
+    """A real SuperLink and three SuperNodes on loopback; the script compares the opened sums of every site and way."""
+    ran = subprocess.run([ROOT / "examples/flower.sh"], capture_output=True, text=True, timeout=1500)
+    assert ran.returncode == 0, ran.stderr
+    assert "the same at three sites in three ways" in ran.stderr
+    assert len(ran.stdout.splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_two_machines_train_as_one() -> None:
+    ran = subprocess.run([ROOT / "examples/several-machines.sh"], capture_output=True, text=True, timeout=600)
+    assert ran.returncode == 0, ran.stderr
+    assert "of the largest change of a weight" in ran.stdout

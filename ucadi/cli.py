@@ -48,6 +48,10 @@ from ucadi.commands.round_status import round_status
 from ucadi.commands.round_times import round_times
 from ucadi.commands.split import split
 from ucadi.commands.train import train
+from ucadi.commands.translate_apply import translate_apply
+from ucadi.commands.translate_divide import translate_divide
+from ucadi.commands.translate_evaluate import translate_evaluate
+from ucadi.commands.translate_train import translate_train
 from ucadi.commands.verify import verify
 from ucadi.commands.watch import watch
 from ucadi.errors import UcadiError, UsageError
@@ -260,6 +264,11 @@ GROUPS: tuple[tuple[str, str, tuple[Callable[..., Any], ...]], ...] = (
         "roster",
         "Who belongs to a federation.",
         (roster_create, roster_add, roster_remove, roster_rotate, roster_show),
+    ),
+    (
+        "translate",
+        "Contrast CTs made non-contrast, and the reverse.",
+        (translate_divide, translate_train, translate_apply, translate_evaluate),
     ),
     ("site", "A site's part in the rounds.", (site_run,)),
     ("round", "The rounds of a federation.", (round_open, round_status, round_close, round_times)),

@@ -52,6 +52,11 @@ class Split:
         fold = self.folds[int(number) - 1]
         return fold if side == "val" else trainval - fold
 
+    @staticmethod
+    def trains(part: str) -> bool:
+        """Whether a part is for training: trainval, and train-K of each fold."""
+        return part == TRAINVAL or part.startswith("train-")
+
 
 def divide(
     patients: Sequence[str], labels: Sequence[Diagnosis | None], *, test: float = 0.2, folds: int = 5, seed: int = 0

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ucadi.errors import FormatError
 from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats import ciphertext as ciphertext_format
-from ucadi.formats import container, signed
+from ucadi.formats import container, signed, translation_checkpoint
 from ucadi.formats import handover as handover_format
 from ucadi.formats import histogram as histogram_format
 from ucadi.formats import keys as key_format
@@ -23,12 +24,16 @@ from ucadi.formats import receipt as receipt_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats import split as split_format
 from ucadi.formats import statement as statement_format
+from ucadi.formats import translator as translator_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import Container, Metadata
 from ucadi.formats.signed import Fields
 from ucadi.identity import PublicKeys
 from ucadi.labels import LABELS, Diagnosis
+
+if TYPE_CHECKING:
+    from ucadi.formats.dataset import Synthetic
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -74,6 +79,8 @@ def _text(value: Any) -> str:
             return ", ".join(f"{key} {_text(inner)}" for key, inner in value.items())
         case list() | tuple():
             return ", ".join(map(_text, value))
+        case bool():
+            return "yes" if value else "no"
         case int():
             return f"{value:,}"
         case _:
@@ -96,7 +103,14 @@ def _dataset(path: Path) -> tuple[str, dict[str, Any]]:
                 if label in labels
             },
             "rejected": len(dataset.rejections),
+            **_synthetic(dataset.synthetic),
         }
+
+
+def _synthetic(found: Sequence[Synthetic | None]) -> dict[str, Any]:
+    """How many cases no scanner made, and what made them; nothing where there are none."""
+    counts = Counter(f"{one.kind} by {one.model}" for one in found if one)
+    return {"synthetic": dict(sorted(counts.items()))} if counts else {}
 
 
 def _document(path: Path) -> tuple[str, dict[str, Any]]:
@@ -172,6 +186,13 @@ def _container(held: Container, name: str) -> dict[str, Any]:
                 "tensors": len(held.tensors),
                 "values": sum(tensor.size for tensor in held.tensors.values()),
             }
+        case translator_format.FORMAT:
+            return {
+                "architecture": held.metadata.get("architecture"),
+                "window_hu": held.metadata.get("window_hu"),
+                "origin": held.metadata.get("origin"),
+                "values": sum(tensor.size for tensor in held.tensors.values()),
+            }
         case update_format.UPDATE_FORMAT:
             update = update_format.parse_update(held, name)
             return {
@@ -209,6 +230,10 @@ def _container(held: Container, name: str) -> dict[str, Any]:
             training = fields.object("training").values
             epoch, step = fields.number("next_epoch"), fields.number("next_step")
             return {"base": training.get("base"), "epochs": training.get("epochs"), "goes_on_at": [epoch, step]}
+        case translation_checkpoint.FORMAT:
+            fields = Fields(held.metadata, name)
+            epoch, step = fields.number("next_epoch"), fields.number("next_step")
+            return {"training": fields.object("training").values, "goes_on_at": [epoch, step]}
         case predictions_format.FORMAT:
             return _predictions(held.metadata, held)
         case histogram_format.FORMAT:

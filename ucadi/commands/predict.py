@@ -65,6 +65,7 @@ def predict(
     paths = _outputs(output, dataset, model)
     with dataset_format.open(dataset) as whole:
         data = split_format.select(whole, split, part)
+        split_format.require_scans(data)
         for weights_path, path in zip(model, paths, strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             predictions_format.write(path, _predict(data, weights_path, seed, device, fast=fast), force=force)

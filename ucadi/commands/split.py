@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ucadi.commands import Force, Output
+from ucadi.errors import MismatchError
 from ucadi.formats import split as split_format
 from ucadi.splitting import TEST, TRAINVAL, divide
 
@@ -44,11 +45,18 @@ def split(
     """Divide a dataset's patients into test and trainval, and the latter into folds, by diagnosis.
 
     The file goes to train and predict with --part: trainval, test, and train-K and val-K of fold K. All scans of
-    a patient are on one side.
+    a patient are on one side. Synthetic cases count for nothing here, and are in the training parts only.
     """
     from ucadi.formats import dataset as dataset_format
 
-    with dataset_format.open(dataset) as data:
+    with dataset_format.open(dataset) as whole:
+        data = whole.scans()
+        unseen = set(whole.patients) - set(data.patients)
+        if unseen:
+            raise MismatchError(
+                f"{dataset.name}: of {len(unseen)} patients it has synthetic cases only, which test nothing",
+                hint="split the datasets of the scans, merged: the patients are the same",
+            )
         made = divide(data.patients, data.labels, test=test, folds=folds, seed=seed)
         split_format.write(output, made, force=force)
         names = (TEST, TRAINVAL, *(f"val-{k}" for k in range(1, folds + 1)))

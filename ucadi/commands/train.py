@@ -46,7 +46,6 @@ from ucadi.rounds.reporting import Report
 from ucadi.rounds.round import Round
 from ucadi.rounds.training import Cases, check_round, identity, recipe_of
 from ucadi.scoring.metrics import macro_auc
-from ucadi.splitting import TEST
 
 if TYPE_CHECKING:
     from ucadi.formats.dataset import Dataset
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
 class TrainResult:
     """The update made, and the loss and accuracy of each epoch; AUCs are None where there was nothing to tell apart.
 
-    `missing` are the diagnoses that no case of the training had.
+    `missing` are the diagnoses that no case of the training had; `synthetic` counts the examples that no scanner made.
     """
 
     update: Path
@@ -71,11 +70,12 @@ class TrainResult:
     auc: list[float | None] = field(default_factory=list)
     validation_auc: list[float | None] = field(default_factory=list)
     missing: tuple[str, ...] = ()
+    synthetic: int = 0
 
     def __str__(self) -> str:
         return (
-            f"{self.update}: {self.examples} examples x {self.epochs} epochs in {self.seconds:.1f} s, "
-            f"loss {self.loss[0]:.3f} to {self.loss[-1]:.3f}, accuracy {self.accuracy[-1]:.2f}"
+            f"{self.update}: {self.examples} examples{_made(self.synthetic)} x {self.epochs} epochs "
+            f"in {self.seconds:.1f} s, loss {self.loss[0]:.3f} to {self.loss[-1]:.3f}, accuracy {self.accuracy[-1]:.2f}"
             + (f"\nno case of {', '.join(self.missing)}" if self.missing else "")
             + _spent(self.privacy)
         )
@@ -143,8 +143,8 @@ def train(
     from ucadi.learn.training import Hooks
     from ucadi.learn.training import train as train_network
 
-    if part == TEST:
-        raise UsageError("the test part is not for training", hint="--part trainval, or train-K for one fold")
+    if part is not None:
+        split_format.require_training(part)
     for path in (output, checkpoint or output):
         refuse_existing(path, force=force or path == checkpoint)
     weights = weights_format.read(base)
@@ -191,6 +191,8 @@ def train(
         seen = _validation_data(whole, validation, split, validation_part, opened)
         for data in (cases.data, *seen):
             check_input(model, data.size, data.path.name)
+        for data in seen:
+            split_format.require_scans(data)
         check = _validation(cases, [Cases(data, schedule) for data in seen], schedule, keep_best, patience)
         training = identity(
             weights,
@@ -242,7 +244,12 @@ def train(
         [record.auc for record in records],
         [record.validation_auc for record in records],
         cases.missing,
+        len(cases.data) - len(cases.data.scans()),
     )
+
+
+def _made(synthetic: int) -> str:
+    return f" ({synthetic} of them synthetic)" if synthetic else ""
 
 
 def _validation_data(

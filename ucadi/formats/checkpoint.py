@@ -19,7 +19,8 @@ from ucadi.learn.state import EpochRecord, TrainingState
 
 FORMAT = "ucadi-checkpoint"
 
-_AFRESH = "remove it to start afresh"
+AFRESH = "remove it to start afresh"
+"""What to do about a checkpoint that does not fit."""
 
 _PARTS = ("arrays", "momentum", "anchor", "best")
 
@@ -46,27 +47,33 @@ def read(path: Path, training: Metadata) -> TrainingState | None:
 
     Raises MismatchError, naming what differs, for that of another training; FormatError for any other file.
     """
+    held = of_training(path, FORMAT, training)
+    return None if held is None else _state(held, path.name)
+
+
+def of_training(path: Path, kind: str, training: Metadata) -> Container | None:
+    """What a checkpoint of that format holds, None if there is none yet; raises what `read` raises."""
     if not path.exists():
         return None
     try:
-        held = container.read(path, FORMAT)
+        held = container.read(path, kind)
         theirs = Fields(held.metadata, path.name).object("training").values
     except FormatError as error:
-        raise FormatError(error.message, hint=f"{path.name} is no checkpoint to go on from: {_AFRESH}") from None
+        raise FormatError(error.message, hint=f"{path.name} is no checkpoint to go on from: {AFRESH}") from None
     different = [name for name in sorted(theirs.keys() | training.keys()) if theirs.get(name) != training.get(name)]
     if different:
         raise MismatchError(
             f"{path.name}: the checkpoint of another training: {', '.join(different)} differ",
-            hint=f"train with the files and options that it was made with, or {_AFRESH}",
+            hint=f"train with the files and options that it was made with, or {AFRESH}",
         )
-    return _state(held, path.name)
+    return held
 
 
 def _state(held: Container, name: str) -> TrainingState:
     fields = Fields(held.metadata, name)
     tensors = held.tensors
     if "probabilities" not in tensors or any(tensor.dtype != np.float32 for tensor in tensors.values()):
-        raise FormatError(f"{name}: not the tensors of a checkpoint", hint=_AFRESH)
+        raise FormatError(f"{name}: not the tensors of a checkpoint", hint=AFRESH)
     return TrainingState(
         next_epoch=fields.number("next_epoch"),
         next_step=fields.number("next_step"),
@@ -74,16 +81,17 @@ def _state(held: Container, name: str) -> TrainingState:
         probabilities=tensors["probabilities"],
         records=tuple(_record(record) for record in fields.objects("records")),
         secret_seed=int.from_bytes(fields.octets("secret_seed")) if "secret_seed" in fields.values else None,
-        arrays=_part(tensors, "arrays"),
-        momentum=_part(tensors, "momentum"),
-        anchor=_part(tensors, "anchor"),
-        best=_part(tensors, "best"),
+        arrays=part(tensors, "arrays"),
+        momentum=part(tensors, "momentum"),
+        anchor=part(tensors, "anchor"),
+        best=part(tensors, "best"),
     )
 
 
-def _part(tensors: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[np.float32]]:
-    prefix = f"{part}/"
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def part(tensors: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[np.float32]]:
+    """The tensors whose names begin with `name` and a slash, without that."""
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
 def _record(fields: Fields) -> EpochRecord:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,22 +23,30 @@ import numpy.typing as npt
 
 from ucadi.ct.volume import Volume
 from ucadi.errors import FormatError
+from ucadi.formats.hdf5 import Attribute, Reader
 from ucadi.formats.output import new_file
 from ucadi.labels import Diagnosis
 
 FORMAT = "ucadi-dataset"
 VERSION = 1
+VERSION_SYNTHETIC = 2
+"""Of a dataset with synthetic cases: a program that knows only scans refuses it."""
 
 MAX_CASES = 100_000
 MAX_SLICES = 10_000
 MAX_SIDE = 4096
-MAX_TEXT = 4096
-"""Longest text attribute, in bytes."""
 
 IDENTIFIER = re.compile(r"[0-9a-f]{16,64}")
 """What a case's or patient's id looks like: hex of a salted hash."""
 
-Attribute = str | int | float
+
+@dataclass(frozen=True)
+class Synthetic:
+    """That no scanner made a case: the translator's digest, the kind of CT made, and the id of the case it is from."""
+
+    model: str
+    kind: str
+    source: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +55,7 @@ class Case:
 
     id, patient: salted hashes in hex. positions_mm: float64 (slices,), ascending from the feet. tags: technical
     facts by DICOM keyword. series_digest: SHA-256 in hex over the source instances. flags: what was done to
-    the volume or is odd about it, as words.
+    the volume or is odd about it, as words. synthetic: None for a scan.
     """
 
     id: str
@@ -59,6 +66,7 @@ class Case:
     tags: dict[str, str | float]
     series_digest: str
     flags: tuple[str, ...]
+    synthetic: Synthetic | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,6 @@ def write(
     """
     with new_file(path, force=force) as part, h5py.File(part, "w") as file:
         _set(file, "format", FORMAT)
-        _set(file, "version", VERSION)
         _set(file, "size", size)
         parameters = file.create_group("parameters")
         for name, value in sorted((attributes or {}).items()):
@@ -98,6 +105,8 @@ def write(
         group = file.create_group("cases")
         for case in cases:
             _write_case(group, case, size)
+        synthetic = any("synthetic_model" in made.attrs for made in group.values())
+        _set(file, "version", VERSION_SYNTHETIC if synthetic else VERSION)
         _write_rejections(file, sorted(rejections, key=lambda r: (r.case, r.series)))
 
 
@@ -118,19 +127,19 @@ def open(path: Path) -> Iterator[Dataset]:
         yield Dataset(path, file)
 
 
-class Dataset:
+class Dataset(Reader):
     """An open dataset; volumes are read from the file when asked for. Cases are in the order of their ids."""
 
     def __init__(self, path: Path, file: h5py.File) -> None:
+        super().__init__(path.name)
         self.path = path
-        self._name = path.name
         found = self._text(file, "format", default="")
         if found != FORMAT:
             raise FormatError(f"{self._name}: not a dataset", hint="datasets are made by ucadi preprocess")
         version = self._integer(file, "version")
-        if version != VERSION:
+        if version not in (VERSION, VERSION_SYNTHETIC):
             raise FormatError(
-                f"{self._name}: version {version} of {FORMAT}; this program reads version {VERSION}",
+                f"{self._name}: version {version} of {FORMAT}; this program reads {VERSION} and {VERSION_SYNTHETIC}",
                 hint="use the same release of ucadi everywhere",
             )
         self.size: int = self._integer(file, "size")
@@ -145,6 +154,7 @@ class Dataset:
         self.patients: list[str] = [self._identifier(self._text(group, "patient")) for group in self._groups]
         self.labels: list[Diagnosis | None] = [self._label(group) for group in self._groups]
         self.series_digests: list[str] = [self._text(group, "series_digest") for group in self._groups]
+        self.synthetic: list[Synthetic | None] = [self._synthetic(group) for group in self._groups]
         self.rejections: list[Rejection] = self._rejections(file)
 
     def __len__(self) -> int:
@@ -152,9 +162,15 @@ class Dataset:
 
     def of_patients(self, patients: Collection[str]) -> Dataset:
         """A view with only the cases of these patients. It is of the same file, and so has the same digest."""
+        return self._view([index for index, patient in enumerate(self.patients) if patient in patients])
+
+    def scans(self) -> Dataset:
+        """A view without the synthetic cases."""
+        return self._view([index for index, synthetic in enumerate(self.synthetic) if synthetic is None])
+
+    def _view(self, kept: list[int]) -> Dataset:
         view = copy.copy(self)
-        kept = [index for index, patient in enumerate(self.patients) if patient in patients]
-        for name in ("ids", "_groups", "patients", "labels", "series_digests"):
+        for name in ("ids", "_groups", "patients", "labels", "series_digests", "synthetic"):
             values = getattr(self, name)
             setattr(view, name, [values[index] for index in kept])
         return view
@@ -221,6 +237,7 @@ class Dataset:
             tags=self.tags(index),
             series_digest=self.series_digests[index],
             flags=tuple(self._text(group, "flags").split()),
+            synthetic=self.synthetic[index],
         )
 
     def tags(self, index: int) -> dict[str, str | float]:
@@ -244,85 +261,17 @@ class Dataset:
         except FormatError as error:
             raise self._error(group, error.message) from None
 
+    def _synthetic(self, group: h5py.Group) -> Synthetic | None:
+        model, kind, source = (self._text(group, f"synthetic_{part}", "") for part in ("model", "kind", "source"))
+        if any((model, kind, source)) and not all((model, kind, source)):
+            raise self._error(group, "a synthetic case that does not say what made it of what")
+        return Synthetic(model, kind, self._identifier(source)) if model else None
+
     def _identifier(self, text: str) -> str:
         if not IDENTIFIER.fullmatch(text):
             raise FormatError(f"{self._name}: {text[:80]!r} is not the id of a case or patient")
         return text
 
-    def _hard_link(self, group: h5py.Group, name: str) -> h5py.HLObject:
-        """The object of that name, if it lies in this very file."""
-        link = group.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            raise self._error(group, f"{name} is " + ("missing" if link is None else "a link"))
-        return group[name]
-
-    def _group(self, group: h5py.Group, name: str) -> h5py.Group:
-        found = self._hard_link(group, name)
-        if not isinstance(found, h5py.Group):
-            raise self._error(group, f"{name} is not a group")
-        return found
-
-    def _array(self, group: h5py.Group, name: str, dtype: str | None, dimensions: int) -> h5py.Dataset:
-        """The array of that name, with its data in this file; nothing of it is read yet."""
-        found = self._hard_link(group, name)
-        if not isinstance(found, h5py.Dataset) or found.shape is None or len(found.shape) != dimensions:
-            raise self._error(group, f"{name} is not an array of {dimensions} dimensions")
-        if dtype is not None and found.dtype != np.dtype(dtype):
-            raise self._error(group, f"{name} holds {found.dtype}, not {np.dtype(dtype)}")
-        if found.external or found.is_virtual:
-            raise self._error(group, f"{name} lies in another file")
-        stored = found.id.get_storage_size()
-        if math.prod(found.shape) * found.dtype.itemsize > max(1, stored) * _MAX_RATIO:
-            raise self._error(group, f"{name} claims {found.shape}, which its {stored} bytes cannot hold")
-        return found
-
-    def _attributes(self, group: h5py.Group) -> dict[str, Attribute]:
-        values: dict[str, Attribute] = {}
-        for name in sorted(group.attrs):
-            dtype = group.attrs.get_id(name).dtype
-            if dtype.kind == "S":
-                values[name] = self._text(group, name)
-            else:
-                values[name] = self._number(group, name)
-        return values
-
-    def _text(self, group: h5py.Group, name: str, default: str | None = None) -> str:
-        if name not in group.attrs:
-            if default is not None:
-                return default
-            raise self._error(group, f"{name} is missing")
-        stored = group.attrs.get_id(name)
-        if stored.shape not in ((), None) or stored.dtype.kind != "S" or stored.dtype.itemsize > MAX_TEXT:
-            raise self._error(group, f"{name} is not a text")
-        value = group.attrs[name]
-        if isinstance(value, h5py.Empty):
-            return ""
-        try:
-            return bytes(value).decode()
-        except UnicodeDecodeError:
-            raise self._error(group, f"{name} is not a text") from None
-
-    def _number(self, group: h5py.Group, name: str) -> int | float:
-        if name not in group.attrs:
-            raise self._error(group, f"{name} is missing")
-        stored = group.attrs.get_id(name)
-        if stored.shape != () or stored.dtype.kind not in "iuf":
-            raise self._error(group, f"{name} is not a number")
-        number: int | float = group.attrs[name].item()
-        return number
-
-    def _integer(self, group: h5py.Group, name: str) -> int:
-        number = self._number(group, name)
-        if not isinstance(number, int):
-            raise self._error(group, f"{name} is not a whole number")
-        return number
-
-    def _error(self, group: h5py.Group, what: str) -> FormatError:
-        return FormatError(f"{self._name}: {group.name}: {what}"[:500])
-
-
-_MAX_RATIO = 1100
-"""More than deflate can shrink anything (1032)."""
 
 _REJECTION = np.dtype([("case", "S64"), ("series", "<i4"), ("reason", "S32"), ("slices", "<i4")])
 
@@ -352,6 +301,9 @@ def _write_case(cases: h5py.Group, case: Case, size: int) -> None:
     _set(group, "label", "" if case.label is None else case.label.label)
     _set(group, "series_digest", case.series_digest)
     _set(group, "flags", " ".join(case.flags))
+    if case.synthetic:
+        for name, value in vars(case.synthetic).items():
+            _set(group, f"synthetic_{name}", value)
     tags = group.create_group("tags")
     for name, value in sorted(case.tags.items()):
         _set(tags, name, value if isinstance(value, str) else float(value))

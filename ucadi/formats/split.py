@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.formats.container import VERSION
 from ucadi.formats.signed import Fields, read_document, write_document
-from ucadi.splitting import Split
+from ucadi.splitting import TEST, Split
 
 if TYPE_CHECKING:
     from ucadi.formats.dataset import Dataset
@@ -45,8 +45,8 @@ def read(path: Path) -> Split:
 def select(data: Dataset, path: Path | None, part: str | None) -> Dataset:
     """The cases of `data` that are in a part of the split at `path`, or all of them if neither is given.
 
-    Raises MismatchError if the split does not know all of the patients, or none is in the part: a patient who
-    came later is on no side.
+    Synthetic cases are in the training parts only, whatever patient they are of. Raises MismatchError if the split does
+    not know all of the patients, or none is in the part: a patient who came later is on no side.
     """
     if path is None and part is None:
         return data
@@ -61,6 +61,24 @@ def select(data: Dataset, path: Path | None, part: str | None) -> Dataset:
             hint="make a split of this dataset with ucadi split",
         )
     chosen = data.of_patients(wanted)
+    if not split.trains(part):
+        chosen = chosen.scans()
     if not len(chosen):
         raise MismatchError(f"{path.name}: no case of {data.path.name} is in {part}")
     return chosen
+
+
+def require_training(part: str) -> None:
+    """Raises UsageError for the test part, which nothing is trained on."""
+    if part == TEST:
+        raise UsageError("the test part is not for training", hint="--part trainval, or train-K for one fold")
+
+
+def require_scans(data: Dataset) -> None:
+    """Raises MismatchError if there are synthetic cases among `data`: they train a model, and never test one."""
+    synthetic = len(data) - len(data.scans())
+    if synthetic:
+        raise MismatchError(
+            f"{data.path.name}: {synthetic} of {len(data)} cases are synthetic, and say nothing of patients",
+            hint="use the dataset of the scans, or --split with a part that is not for training, which leaves them out",
+        )

@@ -1,0 +1,231 @@
+"""ucadi translate train."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from ucadi.commands import Device, Force, Output, Part, SplitFile
+from ucadi.ct.translation import CONTRAST_WINDOW_HU, Window
+from ucadi.errors import FormatError, UsageError
+from ucadi.formats import split as split_format
+from ucadi.formats.container import file_digest
+from ucadi.formats.output import refuse_existing, write_file
+from ucadi.learn.translation import (
+    CONTRAST,
+    CYCLE_GAN,
+    KINDS,
+    METHODS,
+    NONCONTRAST,
+    TranslationRecipe,
+    TranslationRecord,
+    TranslatorArchitecture,
+)
+from ucadi.progress import note
+
+if TYPE_CHECKING:
+    from ucadi.formats.dataset import Dataset
+    from ucadi.learn.translation_networks import TranslationNetworks
+
+SAMPLES = 4
+"""Cases of each kind on a sheet of samples."""
+
+
+@dataclass(frozen=True)
+class TranslateTrainResult:
+    """The translator made, how many cases of each kind it has seen, and the losses of each epoch."""
+
+    translator: Path
+    digest: str
+    cases: dict[str, int]
+    epochs: int
+    consistency: list[float]
+    identity: list[float]
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.translator}: {self.cases[CONTRAST]} contrast and {self.cases[NONCONTRAST]} non-contrast cases x "
+            f"{self.epochs} epochs in {self.seconds:.1f} s\nsha256 {self.digest}"
+        )
+
+
+def translate_train(
+    contrast: Annotated[Path, typer.Argument(help="A dataset of CTs with contrast medium.")],
+    noncontrast: Annotated[Path, typer.Argument(help="A dataset of CTs without; the patients may be others.")],
+    *,
+    output: Output,
+    split: SplitFile = None,
+    part: Part = None,
+    method: Annotated[str, typer.Option(help=f"How to translate: {', '.join(METHODS)}.")] = CYCLE_GAN,
+    size: Annotated[int, typer.Option(help="Rows and columns of the images; datasets may have others.")] = 512,
+    width: Annotated[int, typer.Option(help="Channels of the networks' first convolution.")] = 64,
+    blocks: Annotated[int, typer.Option(help="Residual blocks of a generator.")] = 9,
+    depth: Annotated[int, typer.Option(help="Adjacent slices that are translated together, an odd number.")] = 3,
+    skip: Annotated[bool, typer.Option(help="Generators make the change, not the whole image.")] = True,
+    window: Annotated[
+        tuple[int, int], typer.Option(metavar="LOW HIGH", help="HU that the networks see as -1 to 1.")
+    ] = CONTRAST_WINDOW_HU,
+    epochs: Annotated[int, typer.Option(help="How often to go through the data.", min=1)] = 200,
+    batch_size: Annotated[int, typer.Option(help="Images of each kind in a batch.", min=1)] = 12,
+    learning_rate: Annotated[float, typer.Option(help="Of the first half; then it falls to zero.")] = 2e-4,
+    slices_per_case: Annotated[int, typer.Option(help="Most slices drawn of a case in an epoch.", min=1)] = 40,
+    consistency: Annotated[
+        float | None, typer.Option(help="Weight of what ties an image to its source [default: the method's].")
+    ] = None,
+    identity: Annotated[
+        float | None, typer.Option(help="Weight of what changes where nothing should [default: the method's].")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order, pools and augmentation.", min=0)] = 0,
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")] = "float32",
+    samples: Annotated[
+        Path | None, typer.Option(help="Folder for sheets of samples: before, after, difference.")
+    ] = None,
+    samples_every: Annotated[int, typer.Option(help="Epochs from one sheet to the next.", min=1)] = 10,
+    device: Device = "auto",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File to keep the training's state in, and to go on from; removed at the end.")
+    ] = None,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(help="How often to write it beside the end of each epoch.", min=0)
+    ] = 10,
+    force: Force = False,
+) -> TranslateTrainResult:
+    """Learn to make contrast CTs non-contrast and the reverse, from unpaired scans (paper, CycleGAN).
+
+    The defaults are the paper's, for a GPU; --size 64 --width 16 --blocks 4 is enough to try it on a CPU. With
+    --checkpoint, a training that was stopped goes on from there and ends with the same bytes.
+    """
+    from ucadi.formats import dataset as dataset_format
+    from ucadi.formats import translation_checkpoint
+    from ucadi.formats import translator as translator_format
+    from ucadi.formats.translator import Translator
+    from ucadi.learn.distributed import own_device
+    from ucadi.learn.translating import TranslationHooks, train_translator
+    from ucadi.learn.translation_networks import build
+    from ucadi.learn.translator import generator_arrays
+
+    for path in (output, checkpoint or output):
+        refuse_existing(path, force=force or path == checkpoint)
+    if method not in METHODS:
+        raise UsageError(f"--method {method}: no such method", hint=f"there are {', '.join(METHODS)}")
+    published = METHODS[method]
+    weights = (published[0] if consistency is None else consistency, published[1] if identity is None else identity)
+    if part is not None:
+        split_format.require_training(part)
+    architecture = TranslatorArchitecture(width, blocks, depth, size, skip, method)
+    recipe = TranslationRecipe(
+        learning_rate, batch_size, epochs, slices_per_case, *weights, precision=precision, seed=seed
+    )
+    seen = Window(*window)
+    with ExitStack() as opened:
+        data = {}
+        for kind, path in ((CONTRAST, contrast), (NONCONTRAST, noncontrast)):
+            whole = opened.enter_context(dataset_format.open(path))
+            data[kind] = split_format.select(whole, split, part).scans()
+            if not len(data[kind]):
+                raise FormatError(f"{path.name}: no scans to train on")
+        images = _Images(data, seen, architecture)
+        origin = {
+            "datasets": {kind: _digest(one) for kind, one in data.items()},
+            "recipe": recipe.description(),
+        }
+        training = {**origin, "architecture": architecture.description(), "window_hu": list(window)}
+        model = build(architecture, seed).to(own_device(device))
+        began = perf_counter()
+        records = train_translator(
+            model,
+            images.image,
+            {kind: [one.length(index) for index in range(len(one))] for kind, one in data.items()},
+            recipe,
+            resume=translation_checkpoint.read(checkpoint, training) if checkpoint else None,
+            hooks=TranslationHooks(
+                report=partial(_report, epochs),
+                show=partial(_show, samples, samples_every, epochs, images) if samples else None,
+                checkpoint=partial(translation_checkpoint.write, checkpoint, training) if checkpoint else None,
+                checkpoint_seconds=60 * checkpoint_minutes,
+            ),
+        )
+        seconds = perf_counter() - began
+        made = Translator(generator_arrays(model), architecture.description(), seen, origin)
+        translator_format.write(output, made, force=force)
+        if checkpoint:
+            checkpoint.unlink(missing_ok=True)
+        return TranslateTrainResult(
+            output,
+            file_digest(output),
+            {kind: len(one) for kind, one in data.items()},
+            len(records),
+            [record.losses.consistency for record in records],
+            [record.losses.identity for record in records],
+            seconds,
+        )
+
+
+class _Images:
+    """The slices of both kinds of CT, as the networks see them."""
+
+    def __init__(self, data: Mapping[str, Dataset], window: Window, architecture: TranslatorArchitecture) -> None:
+        self.data, self.window, self.architecture = data, window, architecture
+
+    def slices(self, kind: str, case: int, index: int) -> npt.NDArray[np.int16]:
+        """The slice of a case with its neighbours, int16 (depth, row, column)."""
+        from ucadi.ct.translation import neighbours
+
+        data = self.data[kind]
+        return data.slices(case, neighbours(data.length(case), self.architecture.depth, index))
+
+    def image(self, kind: str, case: int, index: int, rng: np.random.Generator | None) -> npt.NDArray[np.float32]:
+        """The same as an image for the networks."""
+        from ucadi.ct.translation import image
+
+        return image(self.slices(kind, case, index), self.window, self.architecture.size, rng)
+
+
+def _digest(data: Dataset) -> str:
+    """Names the dataset and which cases of it are seen."""
+    return hashlib.sha256("\n".join([data.digest, *data.ids]).encode()).hexdigest()
+
+
+def _report(epochs: int, records: Sequence[TranslationRecord]) -> None:
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in asdict(records[-1].losses).items())
+    note(f"epoch {records[-1].epoch + 1} of {epochs}: {losses}")
+
+
+def _show(folder: Path, every: int, epochs: int, images: _Images, model: TranslationNetworks, done: int) -> None:
+    """A sheet of what the generators make of a few slices, the same ones in every epoch."""
+    from ucadi.ct.translation import translate
+    from ucadi.ct.volume import Volume
+    from ucadi.learn.translation_networks import Generator
+    from ucadi.learn.translator import changes
+    from ucadi.scoring.sheets import translation_sheet_png
+
+    if done % every and done != epochs:
+        return
+    depth, size = images.architecture.depth, images.architecture.size
+    pairs = []
+    for number in range(SAMPLES):
+        for made, source in zip(KINDS, KINDS[::-1], strict=True):
+            data = images.data[source]
+            case = number * len(data) // SAMPLES
+            before = images.slices(source, case, data.length(case) // 2)
+            generator = model.generators[made]
+            assert isinstance(generator, Generator)
+            after = translate(
+                Volume(before, np.eye(4)), partial(changes, generator), images.window, depth=depth, size=size
+            )
+            generator.train()
+            pairs.append((f"to {made}", before[depth // 2], after.hu[depth // 2]))
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = translation_sheet_png(pairs, f"after {done} of {epochs} epochs")
+    write_file(folder / f"epoch-{done:04d}.png", picture, force=True)

@@ -1,7 +1,5 @@
 """Grad-CAM is the gradient that it claims to be, the class activation map, and finds a planted lesion."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -18,15 +16,6 @@ from ucadi.learn.recipe import Recipe
 from ucadi.learn.training import train
 
 TINY = Architecture(width=4, slices=8, size=16)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny networks are all overhead on several, and far slower where tests run side by side."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def slabs(repeats: int = 3) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -17,6 +18,7 @@ from datasets import LABELS, write_dataset
 from test_cli import ucadi
 from test_dataset import SIZE, case
 
+from ucadi.commands.gradcam import gradcam
 from ucadi.commands.init import init
 from ucadi.commands.inspect import inspect_file
 from ucadi.commands.merge import merge
@@ -280,6 +282,15 @@ def test_what_is_not_translated(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="not a ucadi-translator file"):
         translate_apply(folder / "contrast.h5", model=tmp_path / "w.weights", output=tmp_path / "x.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["w.weights"]
+
+
+def test_a_heatmap_says_that_its_case_is_synthetic(folder: Path, tmp_path: Path) -> None:
+    init(output=tmp_path / "w.weights", width=2, size=32)
+    for name, synthetic in (("made.h5", True), ("contrast.h5", False)):
+        with dataset.open(folder / name) as data:
+            first = data.ids[0]
+        gradcam(folder / name, model=tmp_path / "w.weights", case=first, output=tmp_path / name)
+        assert json.loads((tmp_path / name / "regions.json").read_text())["synthetic"] is synthetic
 
 
 @pytest.fixture(scope="module")

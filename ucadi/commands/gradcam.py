@@ -108,6 +108,7 @@ def gradcam(
         check_input(network, data.size, dataset.name)
         index = _find(data, case)
         volume, case, series_digest = data.volume(index), data.ids[index], data.series_digests[index]
+        synthetic = data.synthetic[index] is not None
     indices = sampling.test_indices(len(volume.hu), seed, case)
     slabs = sampling.slabs(volume.hu, indices)
     (probabilities,) = inference.predict(network, [slabs])
@@ -122,7 +123,7 @@ def gradcam(
     listed = regions(heatmap, volume.affine, level=level, middle_mm=midline_mm(volume))
     objects = 0
     with new_folder(output, force=force) as folder:
-        title = f"case {case}: {seen.label}, probability {mean[seen]:.2f}"
+        title = f"{'synthetic ' if synthetic else ''}case {case}: {seen.label}, probability {mean[seen]:.2f}"
         (folder / MONTAGE).write_bytes(
             montage_png(volume.hu, heatmap, title, method=method, pixel_mm=volume.spacing_mm[2])
         )
@@ -134,7 +135,7 @@ def gradcam(
             objects = _write_objects(folder / DICOM, dicom, series_digest, heatmap, volume.affine, statement)
         result = GradcamResult(output, case, seen.label, by_label, method, layer, listed, objects)
         described = {name: value for name, value in asdict(result).items() if name != "folder"}
-        described |= {"dataset": file_digest(dataset), "model": file_digest(model)}
+        described |= {"dataset": file_digest(dataset), "model": file_digest(model), "synthetic": synthetic}
         (folder / REGIONS).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return result
 

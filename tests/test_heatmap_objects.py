@@ -7,14 +7,12 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import highdicom
 import numpy as np
 import pydicom
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from series import save
@@ -45,14 +43,6 @@ DATES = {"StudyDate": "20200102", "StudyTime": "030405", "SpecificCharacterSet":
 
 def style() -> Style:
     return Style(overlay_colours(), SAYS.title, NOTICE)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def errors(path: Path) -> list[str]:

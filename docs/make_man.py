@@ -52,7 +52,7 @@ def page(name: str, command: Any, context: click.Context) -> str:
         lines.append(escaped(inspect.cleandoc(inner.help or "").split("\n\n")[0].replace("\n", " ")))
     lines += [
         ".SH EXIT STATUS",
-        "0 done, 2 usage, 3 format, 4 mismatch, 5 series, 6 capacity, 7 output, 8 relay; 1 a bug.",
+        "0 done, 2 usage, 3 format, 4 mismatch, 5 series, 6 capacity, 7 output, 8 relay, 9 archive; 1 a bug.",
     ]
     return "\n".join(lines) + "\n"
 

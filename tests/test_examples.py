@@ -16,7 +16,7 @@ from typer.main import get_command
 from ucadi.cli import app
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = sorted(ROOT.glob("examples/**/*.sh"))
+SCRIPTS = sorted([*ROOT.glob("examples/*.sh"), *ROOT.glob("examples/paper/*.sh")])
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

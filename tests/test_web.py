@@ -270,6 +270,7 @@ def test_a_queue_that_cannot_be_written_for_a_while_stops_nothing(model: Path, t
             other.execute("BEGIN IMMEDIATE")
             os.kill(worker, signal.SIGKILL)
             assert page.wait_for("bug")["kind"] == "OperationalError"
+            assert page.ask("POST", "/api/jobs").status == 503
             other.execute("ROLLBACK")
         assert page.wait(job)["state"] == "done"
         assert page.wait(page.send(nifti(tmp_path / "b.nii")))["state"] == "done"

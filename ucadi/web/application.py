@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -86,7 +87,7 @@ class Page:
         return Starlette(
             routes=routes,
             middleware=[Middleware(Gate, access=self._access, tell=self._tell)],
-            exception_handlers={HTTPException: _refused},
+            exception_handlers={HTTPException: _refused, sqlite3.OperationalError: _no_queue},
             lifespan=self._alive,
         )
 
@@ -263,6 +264,12 @@ def _no_form(request: Request) -> None:
 def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "no other is registered for it"
     return JSONResponse({"error": error.detail, "hint": ""}, error.status_code, headers=error.headers)
+
+
+def _no_queue(_: Request, __: Exception) -> Response:
+    """The disk is full, or another program holds the file: both pass."""
+    said = {"error": "the queue cannot be written just now", "hint": "is the server's disk full?"}
+    return JSONResponse(said, 503, headers={"retry-after": "60"})
 
 
 def _openapi() -> dict[str, Any]:

@@ -88,13 +88,14 @@ class Page:
         finally:
             connection.close()
 
-    def send(self, scan: Path, **headers: str) -> str:
+    def send(self, scan: Path, diagnosis: str = "", **headers: str) -> str:
         """Sends a scan, a file by itself or a folder's files one by one; the job's id."""
+        jobs = f"/api/jobs?diagnosis={diagnosis}" if diagnosis else "/api/jobs"
         if scan.is_file():
-            answer = self.ask("POST", "/api/jobs", scan.read_bytes(), **headers)
+            answer = self.ask("POST", jobs, scan.read_bytes(), **headers)
             assert answer.status == 201, answer
             return str(answer.json["id"])
-        job = str(self.ask("POST", "/api/jobs", **headers).json["id"])
+        job = str(self.ask("POST", jobs, **headers).json["id"])
         for number, file in enumerate(sorted(scan.iterdir())):
             assert self.ask("PUT", f"/api/jobs/{job}/files/{number}", file.read_bytes(), **headers).status == 204
         assert self.ask("POST", f"/api/jobs/{job}/start", **headers).status == 202
@@ -106,14 +107,20 @@ class Page:
         return dict(answer.json)
 
     def wait(self, job: str, *states: str, seconds: float = 120.0, **headers: str) -> dict[str, Any]:
-        """The job once it is in one of these states, by default once it is over."""
+        """The job once it is in one of these states, by default once it is over and its upload is removed."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             shown = self.show(job, **headers)
-            if shown["state"] in (states or ("done", "failed")):
+            over = shown["state"] in ("done", "failed") and self._has_told_all(job)
+            if shown["state"] in states or (over and not states):
                 return shown
             time.sleep(0.05)
         raise AssertionError(f"{shown} after {seconds} s: {''.join(self.told)}")
+
+    def _has_told_all(self, job: str) -> bool:
+        """Whether a job that this server began is told to be over, which comes last."""
+        last = [event["event"] for event in list(self.events) if event.get("job") == job[:8]][-1:]
+        return last != ["running"]
 
     def result(self, job: str, name: str, **headers: str) -> bytes:
         answer = self.ask("GET", f"/api/jobs/{job}/results/{name}", **headers)

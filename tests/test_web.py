@@ -9,11 +9,13 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,11 @@ from pages import NAME, SCRIPT, Page, chest, named, nifti, small_model, zipped
 from ucadi.commands.evaluate import evaluate
 from ucadi.commands.phantom import phantom
 from ucadi.commands.predict import predict
-from ucadi.errors import FormatError, MismatchError, SignatureError, UsageError
+from ucadi.errors import FormatError, MismatchError
 from ucadi.formats import operating_point
-from ucadi.web.jobs import FullError, Queue
-from ucadi.web.serve import read_token, serve
-from ucadi.web.settings import MAX_ATTEMPTS, MAX_QUEUED, MAX_RECEIVING
+from ucadi.web.jobs import Queue
+from ucadi.web.serve import serve
+from ucadi.web.settings import MAX_ATTEMPTS
 
 ROOT = Path(__file__).parent.parent
 
@@ -106,6 +108,30 @@ def test_ct_and_heatmap_lie_on_each_other(page: Page, done: str, tmp_path: Path)
     coarse, fine = np.asarray(heatmap.dataobj), np.asarray(overlay.dataobj) / 255
     means = fine.reshape(16, 16, 16, 16, 44)[:, 7:9, :, 7:9].mean(axis=(1, 3))
     np.testing.assert_allclose(means, coarse, atol=0.05)
+
+
+def test_the_heatmap_is_of_the_diagnosis_that_was_asked_for(page: Page, phantom_case: Path, done: str) -> None:
+    heatmap, result = page.result(done, "heatmap.nii.gz"), json.loads(page.result(done, "result.json"))
+    least = min(result["probabilities"], key=result["probabilities"].get)
+    job = page.send(phantom_case, least)
+    assert page.wait(job)["state"] == "done"
+    other = json.loads(page.result(job, "result.json"))
+    assert other["explained"] == least != result["explained"]
+    assert other["probabilities"] == result["probabilities"]
+    assert page.result(job, "heatmap.nii.gz") != heatmap
+    assert f"probability {result['probabilities'][least]:.3f}" in page.result(job, "report.html").decode()
+    with zipfile.ZipFile(io.BytesIO(page.result(job, "heatmap-dicom.zip"))) as archive:
+        objects = [pydicom.dcmread(io.BytesIO(archive.read(name))) for name in archive.namelist()]
+    assert all(least in held.SeriesDescription for held in objects)
+
+
+def test_a_diagnosis_that_is_none_is_refused(page: Page) -> None:
+    before = len(page.events)
+    for unknown in ("pneumonia", "../covid", "COVID", "%00", "covid'--"):
+        answer = page.ask("POST", f"/api/jobs?diagnosis={unknown}", b"x")
+        assert answer.status == 400
+        assert "healthy, covid, other_viral, bacterial" in answer.json["error"]
+    assert len(page.events) == before
 
 
 def test_the_heatmap_as_dicom_belongs_to_the_study(page: Page, done: str, phantom_case: Path) -> None:
@@ -234,6 +260,45 @@ def test_a_worker_that_dies_takes_nothing_with_it(page: Page, tmp_path: Path) ->
     assert page.wait(after)["state"] == "done"
 
 
+def test_a_queue_that_cannot_be_written_for_a_while_stops_nothing(model: Path, tmp_path: Path) -> None:
+    """Another program locks it while a job ends; the job is then done again, and the next ones are done."""
+    work = tmp_path / "work"
+    with Page(model, "--work", work) as page:
+        job = page.send(nifti(tmp_path / "a.nii"))
+        (worker,) = _workers(page)
+        with closing(sqlite3.connect(work / "queue.sqlite", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            os.kill(worker, signal.SIGKILL)
+            assert page.wait_for("bug")["kind"] == "OperationalError"
+            assert page.ask("POST", "/api/jobs").status == 503
+            other.execute("ROLLBACK")
+        assert page.wait(job)["state"] == "done"
+        assert page.wait(page.send(nifti(tmp_path / "b.nii")))["state"] == "done"
+
+
+def test_what_a_kill_left_of_a_job_that_is_over_is_removed(model: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    queue = Queue(work / "queue.sqlite")
+    (work / "ucadi-serve.lock").touch()
+    job = queue.add("").id
+    queue.enqueue(job)
+    for _ in range(MAX_ATTEMPTS):
+        assert queue.take() is not None
+        if queue.find(job).attempts < MAX_ATTEMPTS:  # type: ignore[union-attr]
+            queue.recover()
+    queue.close()
+    for name in ("upload", "scratch"):
+        (work / "jobs" / job / name).mkdir(parents=True)
+        (work / "jobs" / job / name / "00000").write_bytes(b"pixels")
+    with Page(model, "--work", work) as page:
+        assert "given up" in page.wait(job)["error"]
+        end = time.monotonic() + 40  # it looks twice a minute
+        while any((work / "jobs" / job).iterdir()):
+            assert time.monotonic() < end, "the upload is still there"
+            time.sleep(0.1)
+
+
 def test_two_servers_never_share_a_folder(page: Page, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ucadi.web.serve._LOCK_SECONDS", 0.3)
     work = page.process.args[page.process.args.index("--work") + 1]  # type: ignore[index]
@@ -326,92 +391,6 @@ def test_a_token_is_shown_as_bearer_or_by_signing_in(model: Path, tmp_path: Path
         assert page.ask("GET", "/", cookie=held).status == 200
         assert page.ask("GET", "/api/service", cookie=held).status == 200
         assert page.ask("GET", "/api/service", cookie=held[:-1]).status == 401
-
-
-def test_tokens_are_secrets(tmp_path: Path) -> None:
-    token = tmp_path / "token"
-    token.write_text("0123456789abcdef0123456789abcdef")
-    token.chmod(0o640)
-    with pytest.raises(SignatureError, match="others than its owner"):
-        read_token(token)
-    token.chmod(0o600)
-    assert read_token(token) == "0123456789abcdef0123456789abcdef"
-    token.write_text("short")
-    with pytest.raises(UsageError, match="32 characters"):
-        read_token(token)
-    with pytest.raises(UsageError, match="no token"):
-        read_token(tmp_path / "absent")
-
-
-@pytest.mark.parametrize("bind", ["0.0.0.0:0", "[::]:0", "10.0.0.1:0"])
-def test_beyond_loopback_a_token_is_needed(model: Path, bind: str) -> None:
-    with pytest.raises(UsageError, match="not without a token"):
-        serve(model=model, bind=bind)
-    with pytest.raises(UsageError, match="not without a token"):
-        serve(model=model, bind=bind, proxy_user_header="X-User")
-
-
-@pytest.mark.parametrize("bind", ["8300", "localhost:8300", "127.0.0.1:", "127.0.0.1:x"])
-def test_an_address_is_a_number_and_a_port(model: Path, bind: str) -> None:
-    with pytest.raises(UsageError, match="not ADDRESS:PORT"):
-        serve(model=model, bind=bind)
-
-
-# the queue
-
-
-def test_the_queue_keeps_order_over_restarts(tmp_path: Path) -> None:
-    path = tmp_path / "queue.sqlite"
-    queue = Queue(path)
-    jobs = [queue.add("").id for _ in range(3)]
-    for job in reversed(jobs):
-        assert queue.enqueue(job)
-        assert not queue.enqueue(job)
-    assert [queue.ahead(queue.find(job)) for job in jobs] == [2, 1, 0]  # type: ignore[arg-type]
-    first = queue.take()
-    assert first is not None
-    assert (first.id, first.state, first.attempts) == (jobs[2], "running", 1)
-    queue.close()
-    queue = Queue(path)
-    assert queue.recover() == [jobs[2]]
-    taken = [queue.take() for _ in range(4)]
-    assert [job and job.id for job in taken] == [*reversed(jobs), None]
-    queue.finish(jobs[2])
-    queue.finish(jobs[1], "broken", "mend it")
-    assert [queue.find(job).state for job in jobs] == ["running", "failed", "done"]  # type: ignore[union-attr]
-    queue.finish(jobs[2], "too late")
-    assert queue.find(jobs[2]).error == ""  # type: ignore[union-attr]
-    queue.close()
-
-
-def test_a_job_that_ends_every_server_is_given_up(tmp_path: Path) -> None:
-    queue = Queue(tmp_path / "queue.sqlite")
-    job = queue.add("").id
-    queue.enqueue(job)
-    for _ in range(MAX_ATTEMPTS - 1):
-        assert queue.take() is not None
-        assert queue.recover() == [job]
-    assert queue.take() is not None
-    assert queue.recover() == []
-    found = queue.find(job)
-    assert found is not None
-    assert found.state == "failed"
-    assert "given up" in found.error
-    queue.close()
-
-
-def test_the_queue_takes_only_so_many(tmp_path: Path) -> None:
-    queue = Queue(tmp_path / "queue.sqlite")
-    for _ in range(MAX_QUEUED):
-        assert queue.enqueue(queue.add("").id)
-    with pytest.raises(FullError):
-        queue.add("")
-    queue.take()
-    for _ in range(MAX_RECEIVING):
-        queue.add("")
-    with pytest.raises(FullError):
-        queue.add("")
-    queue.close()
 
 
 # the evaluation

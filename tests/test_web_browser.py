@@ -189,6 +189,16 @@ def test_a_real_series_as_a_folder(tab: Tab) -> None:
     assert download.value.path().read_bytes()[:2] == b"\x1f\x8b"
 
 
+def test_the_heatmap_of_another_diagnosis(tab: Tab, tmp_path: Path) -> None:
+    scan = zipped(chest(tmp_path / "chest"), tmp_path / "chest.zip")
+    for name in ("Bacterial pneumonia", "Healthy lungs"):
+        tab.get_by_label("Heatmap of").select_option(name)
+        tab.set_input_files("#files", scan)
+        shown(tab)
+        expect(tab.locator("#explained")).to_contain_text(f"Grad-CAM for: {name}, probability 0.")
+        tab.get_by_role("button", name="Send another CT").click()
+
+
 def test_slices_windows_and_planes(tab: Tab, server: Page, seen: str) -> None:
     canvas = open_result(tab, server, seen)
     tab.get_by_label("Heatmap opacity").fill("0")
@@ -237,6 +247,8 @@ def test_everything_can_be_done_by_keyboard(tab: Tab, tmp_path: Path) -> None:
     press, focus = tab.keyboard.press, "document.activeElement.id || document.activeElement.textContent.trim()"
     press("Tab")
     assert tab.evaluate(focus) == "Skip to the content"
+    press("Tab")
+    assert tab.evaluate(focus) == "diagnosis"
     press("Tab")
     assert tab.evaluate(focus) == "files"
     with tab.expect_file_chooser() as chooser:

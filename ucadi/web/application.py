@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ucadi.events import Events
+from ucadi.labels import LABELS
 from ucadi.web import reference
 from ucadi.web.gate import COOKIE, DOCUMENT_POLICY, Access, Gate
 from ucadi.web.jobs import FullError, Job, Queue
@@ -39,6 +41,9 @@ _RESULTS = {
     "montage.png": "image/png",
 }
 """The files of a job that is done, by their media types; no other is ever sent."""
+
+_PROGRESS = ("step", "steps", "name")
+"""What a worker says of a job under way."""
 
 _SIGN_IN_BYTES = 4096
 _SIGN_IN_SECONDS = 1.0
@@ -82,7 +87,7 @@ class Page:
         return Starlette(
             routes=routes,
             middleware=[Middleware(Gate, access=self._access, tell=self._tell)],
-            exception_handlers={HTTPException: _refused},
+            exception_handlers={HTTPException: _refused, sqlite3.OperationalError: _no_queue},
             lifespan=self._alive,
         )
 
@@ -145,8 +150,11 @@ class Page:
     async def create(self, request: Request) -> Response:
         """A new job. With a body, that is its only file, and the job waits for its turn at once."""
         _no_form(request)
+        diagnosis = request.query_params.get("diagnosis", "")
+        if diagnosis and diagnosis not in LABELS:
+            raise HTTPException(400, f"unknown diagnosis; it is one of {', '.join(LABELS)}")
         try:
-            job = self._queue.add(request.scope["owner"])
+            job = self._queue.add(request.scope["owner"], diagnosis)
         except FullError:
             raise HTTPException(503, "too many jobs wait", headers={"retry-after": "60"}) from None
         self._settings.uploads(job.id).mkdir(parents=True, mode=0o700)
@@ -156,6 +164,7 @@ class Page:
             else:
                 (self._settings.uploads(job.id) / "00000").unlink()
         except BaseException:
+            self._uploads.forget(job.id)
             await self._runner.remove(job.id)
             raise
         self._tell("new", {"job": short(job.id)})
@@ -197,11 +206,9 @@ class Page:
     async def result(self, request: Request) -> Response:
         """A file of the results."""
         job, name = self._job(request), request.path_params["name"]
-        shown = job.state == "done" or (job.state == "failed" and name == "quality.html")
-        path = self._settings.results(job.id) / name
-        if name not in _RESULTS or not shown or path.is_symlink() or not path.is_file():
+        if name not in self._results(job):
             raise HTTPException(404, "no such result")
-        response = FileResponse(path, media_type=_RESULTS[name])
+        response = FileResponse(self._settings.results(job.id) / name, media_type=_RESULTS[name])
         response.headers["content-security-policy"] = DOCUMENT_POLICY
         if "download" in request.query_params:
             response.headers["content-disposition"] = f'attachment; filename="{name}"'
@@ -228,6 +235,12 @@ class Page:
             raise HTTPException(404, "no such job")
         return job
 
+    def _results(self, job: Job) -> list[str]:
+        """Names of the results that may be had: all of a job that is done, of one that failed the quality report."""
+        over = {"done": list(_RESULTS), "failed": ["quality.html"]}
+        paths = [self._settings.results(job.id) / name for name in over.get(job.state, [])]
+        return [path.name for path in paths if path.is_file() and not path.is_symlink()]
+
     def _shown(self, job: Job) -> dict[str, Any]:
         shown: dict[str, Any] = {"id": job.id, "state": job.state}
         if job.state == "queued":
@@ -238,14 +251,8 @@ class Page:
             shown |= {"error": job.error, "hint": job.hint}
         if job.state in ("done", "failed"):
             shown["expires"] = int(job.changed + self._settings.keep_seconds)
-            results = self._settings.results(job.id)
-            shown["results"] = [
-                n for n in _RESULTS if (results / n).is_file() and (job.state == "done" or n == "quality.html")
-            ]
+            shown["results"] = self._results(job)
         return shown
-
-
-_PROGRESS = ("step", "steps", "name")
 
 
 def _no_form(request: Request) -> None:
@@ -257,6 +264,12 @@ def _no_form(request: Request) -> None:
 def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "no other is registered for it"
     return JSONResponse({"error": error.detail, "hint": ""}, error.status_code, headers=error.headers)
+
+
+def _no_queue(_: Request, __: Exception) -> Response:
+    """The disk is full, or another program holds the file: both pass."""
+    said = {"error": "the queue cannot be written just now", "hint": "is the server's disk full?"}
+    return JSONResponse(said, 503, headers={"retry-after": "60"})
 
 
 def _openapi() -> dict[str, Any]:

@@ -10,6 +10,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,10 @@ STEPS = (
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is given: where the files lie, where results go, where to work, and with what."""
+    """What a worker is given: where the files lie, where results go, where to work, and with what.
+
+    diagnosis: what the heatmap is of, empty for the most probable one.
+    """
 
     uploads: Path
     results: Path
@@ -63,6 +67,7 @@ class Order:
     calibration: Path | None
     min_slices: int
     dicom: bool
+    diagnosis: str
 
 
 def diagnose(order: Order, tell: Callable[..., None]) -> None:
@@ -191,16 +196,17 @@ def _picture(source: Path, dataset: Path, size: int, order: Order) -> None:
 def _explain(dataset: Path, case: str, source: Path, folder: Path, order: Order) -> tuple[GradcamResult, str]:
     """The heatmap, with DICOM objects that refer to the uploaded images; or without, and why not."""
     (scan,) = source.iterdir()
-    model, why = order.model, "" if order.dicom else "this server makes none"
+    why = "" if order.dicom else "this server makes none"
+    explain = partial(gradcam, dataset, model=order.model, case=case, output=folder, diagnosis=order.diagnosis or None)
     if nifti.is_nifti(scan):
         why = "a NIfTI file has no images to refer to"
     if why:
-        return gradcam(dataset, model=model, case=case, output=folder), why
+        return explain(), why
     try:
-        return gradcam(dataset, model=model, case=case, output=folder, dicom=scan), ""
+        return explain(dicom=scan), ""
     except Exception as error:  # whatever a header that is read well enough to be shown lacks for them
         why = error.message if isinstance(error, SeriesError) else type(error).__name__
-        return gradcam(dataset, model=model, case=case, output=folder, force=True), f"they could not be made: {why}"
+        return explain(force=True), f"they could not be made: {why}"
 
 
 def _zip(folder: Path, path: Path) -> None:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+from ucadi.errors import FormatError
 from ucadi.web.settings import MAX_ATTEMPTS, MAX_QUEUED, MAX_RECEIVING, RECEIVING_SECONDS
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY,
     owner TEXT NOT NULL,
+    diagnosis TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('receiving', 'queued', 'running', 'done', 'failed')),
     place INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0,
@@ -34,10 +36,15 @@ class FullError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """A job as the queue knows it. changed: when its state last changed, in seconds since 1970."""
+    """A job as the queue knows it.
+
+    diagnosis: what the heatmap is asked for, empty for the most probable one. changed: when its state last changed, in
+    seconds since 1970.
+    """
 
     id: str
     owner: str
+    diagnosis: str
     state: str
     place: int
     attempts: int
@@ -46,39 +53,55 @@ class Job:
     hint: str
 
 
+_COLUMNS = ", ".join(field.name for field in fields(Job))
+
+
 class Queue:
-    """The jobs in a file. Every change is on the disk when its method returns."""
+    """The jobs in a file. Every change is on the disk when its method returns.
+
+    Raises FormatError for a file that is no such queue.
+    """
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise FormatError(
+                f"{path}: no queue that can be used ({error})", hint="choose another --work folder"
+            ) from None
+
+    def _open(self) -> None:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA secure_delete = ON")
         self._connection.execute(_SCHEMA)
+        self._connection.execute(f"SELECT {_COLUMNS} FROM jobs LIMIT 0")
 
     def close(self) -> None:
         """Closes the file."""
         self._connection.close()
 
     def recover(self) -> list[str]:
-        """Queues again what was running when the server ended; what it ended at several times has failed."""
+        """Queues again what is said to run while nothing does; what was broken off several times has failed."""
         self._connection.execute(
             "UPDATE jobs SET state = 'failed', changed = ?, error = ? WHERE state = 'running' AND attempts >= ?",
-            (time.time(), f"given up: the server was stopped {MAX_ATTEMPTS} times while it ran", MAX_ATTEMPTS),
+            (time.time(), f"given up: it was broken off {MAX_ATTEMPTS} times", MAX_ATTEMPTS),
         )
         rows = self._connection.execute(
             "UPDATE jobs SET state = 'queued', changed = ? WHERE state = 'running' RETURNING id", (time.time(),)
         )
         return [row[0] for row in rows.fetchall()]
 
-    def add(self, owner: str) -> Job:
+    def add(self, owner: str, diagnosis: str = "") -> Job:
         """A new job that receives its files. Raises FullError if too many do, or wait."""
         if self._count("receiving") >= MAX_RECEIVING or self._count("queued") >= MAX_QUEUED:
             raise FullError
         identifier = secrets.token_hex(16)
         self._connection.execute(
-            "INSERT INTO jobs (id, owner, state, changed) VALUES (?, ?, 'receiving', ?)",
-            (identifier, owner, time.time()),
+            "INSERT INTO jobs (id, owner, diagnosis, state, changed) VALUES (?, ?, ?, 'receiving', ?)",
+            (identifier, owner, diagnosis, time.time()),
         )
         job = self.find(identifier)
         assert job is not None, "it was just added"
@@ -86,9 +109,7 @@ class Queue:
 
     def find(self, identifier: str) -> Job | None:
         """The job of that name, if there is one."""
-        row = self._connection.execute(
-            "SELECT id, owner, state, place, attempts, changed, error, hint FROM jobs WHERE id = ?", (identifier,)
-        ).fetchone()
+        row = self._connection.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (identifier,)).fetchone()
         return None if row is None else Job(*row)
 
     def touch(self, identifier: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from html import escape
 from typing import Any
 
@@ -14,7 +14,7 @@ def page(document: Mapping[str, Any]) -> str:
     """The page of an OpenAPI 3.1 description: each path and method with its parameters, body and answers."""
     info = document["info"]
     described = {
-        (path, method): operation
+        (path, method): {**operation, "parameters": [*methods.get("parameters", []), *operation.get("parameters", [])]}
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
         if method != "parameters"
@@ -53,27 +53,30 @@ def _operation(path: str, method: str, operation: Mapping[str, Any], common: Set
         parts.append(f"<p>{escape(operation['description'])}</p>")
     if "x-curl" in operation:
         parts.append(f"<pre><code>{escape(operation['x-curl'])}</code></pre>")
+    if operation["parameters"]:
+        rows = [(p["name"], f"{p['in']}, {_kind(p['schema'])}", p["description"]) for p in operation["parameters"]]
+        parts.append(_table(("parameter", "kind", "meaning"), rows))
     parts.append(_answers({s: answer for s, answer in operation["responses"].items() if s not in common}))
     return "\n".join([*parts, "</section>"])
 
 
 def _answers(answers: Mapping[str, Mapping[str, Any]]) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(status)}</td><td>{escape(answer['description'])}</td></tr>"
-        for status, answer in answers.items()
-    )
-    head = '<tr><th scope="col">status</th><th scope="col">meaning</th></tr>'
-    return f"<table><thead>{head}</thead>{rows}</table>"
+    return _table(("status", "meaning"), [(status, answer["description"]) for status, answer in answers.items()])
 
 
 def _schema(name: str, schema: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><td><code>{escape(field)}</code></td><td>{escape(_kind(value))}</td>"
-        f"<td>{escape(value.get('description', ''))}</td></tr>"
-        for field, value in schema["properties"].items()
+    rows = [(field, _kind(value), value.get("description", "")) for field, value in schema["properties"].items()]
+    return f"<section><h3>{escape(name)}</h3>{_table(('field', 'kind', 'meaning'), rows)}</section>"
+
+
+def _table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    """The first column is what a program reads."""
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+    body = "".join(
+        f"<tr><td><code>{escape(first)}</code></td>{''.join(f'<td>{escape(cell)}</td>' for cell in others)}</tr>"
+        for first, *others in rows
     )
-    head = '<tr><th scope="col">field</th><th scope="col">kind</th><th scope="col">meaning</th></tr>'
-    return f"<section><h3>{escape(name)}</h3><table><thead>{head}</thead>{rows}</table></section>"
+    return f"<table><thead><tr>{head}</tr></thead>{body}</table>"
 
 
 def _kind(value: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ img { max-width: 100%; background: #000 }
 def page(result: Mapping[str, Any], montage: bytes) -> str:
     """The report of `result`, what `diagnosis.diagnose` writes as JSON, with the heatmap's montage (PNG)."""
     picture = base64.b64encode(montage).decode()
-    name = NAMES[result["explained"]]
+    name, probability = NAMES[result["explained"]], result["probabilities"][result["explained"]]
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -47,7 +47,7 @@ def page(result: Mapping[str, Any], montage: bytes) -> str:
             "<h2>Probabilities</h2>",
             _probabilities(result),
             *(f"<p>{escape(line)}</p>" for line in sentences(result)),
-            f"<h2>Where the network saw: {escape(name)}</h2>",
+            f"<h2>Where the network saw: {escape(name)}, probability {probability:.3f}</h2>",
             f'<img alt="Slices of the CT under the heatmap of {escape(name)}" src="data:image/png;base64,{picture}">',
             '<p class="muted">The heatmap is Grad-CAM, relative to its own maximum: it shows where the evidence for '
             "this diagnosis lies, not how ill the lung is.</p>",

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +17,7 @@ from ucadi.web.jobs import Job, Queue
 from ucadi.web.settings import Settings
 
 _SWEEP_SECONDS = 30.0
+_PAUSE_SECONDS = 1.0
 
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "OMP_NUM_THREADS", "VIRTUAL_ENV")
 """What a worker inherits."""
@@ -45,19 +46,9 @@ class Runner:
 
     async def run(self) -> None:
         """Works until cancelled; the job under way is then ended, and will be done again by the next server."""
-        sweeping = asyncio.create_task(self._sweep())
+        sweeping = asyncio.create_task(self._again_and_again(self._sweep))
         try:
-            while True:
-                self._bell.clear()
-                job = self._queue.take()
-                if job is None:
-                    await self._bell.wait()
-                    continue
-                try:
-                    await self._do(job)
-                except OSError as error:  # its folder is gone, or the disk is full: the next one may fare better
-                    self._queue.finish(job.id, f"the server could not begin: {error.strerror}")
-                    self._tell("failed", {"job": short(job.id)})
+            await self._again_and_again(self._turn)
         finally:
             sweeping.cancel()
 
@@ -70,6 +61,29 @@ class Runner:
         await asyncio.to_thread(shutil.rmtree, self._settings.folder(job), ignore_errors=True)
         self._tell("removed", {"job": short(job)})
 
+    async def _again_and_again(self, turn: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await turn()
+            except Exception as error:  # the queue's disk is full, another program holds it: that passes
+                self._tell("bug", {"kind": type(error).__name__})
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _turn(self) -> None:
+        """Does the next job, or waits for one. First what a turn that broke, or a server that was killed, left."""
+        self._bell.clear()
+        for again in self._queue.recover():
+            self._tell("again", {"job": short(again)})
+        job = self._queue.take()
+        if job is None:
+            await self._bell.wait()
+            return
+        try:
+            await self._do(job)
+        except OSError as error:  # its folder is gone, or the disk is full: the next one may fare better
+            self._queue.finish(job.id, f"the server could not begin: {error.strerror}")
+            self._tell("failed", {"job": short(job.id)})
+
     async def _do(self, job: Job) -> None:
         self._tell("running", {"job": short(job.id), "attempt": job.attempts})
         folder, scratch = self._settings.folder(job.id), self._settings.folder(job.id) / "scratch"
@@ -80,21 +94,26 @@ class Runner:
             return
         scratch.mkdir()
         try:
-            error, hint = await self._work(job.id)
+            error, hint = await self._work(job)
         except asyncio.CancelledError:
             self._queue.give_back(job.id)
             raise
         finally:
             self._running, self._progress = None, {}
-        for used in (scratch, self._settings.uploads(job.id)):
-            await asyncio.to_thread(shutil.rmtree, used, ignore_errors=True)
-        if self._queue.find(job.id) is not None:  # else removed meanwhile
-            self._queue.finish(job.id, error, hint)
+        known = self._queue.find(job.id) is not None  # else removed meanwhile
+        self._queue.finish(job.id, error, hint)  # before its files go: without them it could not be done again
+        await self._clear(job.id)
+        if known:
             self._tell("failed" if error else "done", {"job": short(job.id)})
 
-    async def _work(self, job: str) -> tuple[str, str]:
+    async def _clear(self, job: str) -> None:
+        """Removes what a job that is over needs no more."""
+        for used in (self._settings.folder(job) / "scratch", self._settings.uploads(job)):
+            await asyncio.to_thread(shutil.rmtree, used, ignore_errors=True)
+
+    async def _work(self, job: Job) -> tuple[str, str]:
         """Has a worker do the job: the error and the hint, both empty if it went well."""
-        settings, scratch = self._settings, self._settings.folder(job) / "scratch"
+        settings, scratch = self._settings, self._settings.folder(job.id) / "scratch"
         # -P: a file in the working folder is never taken for a module
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "ucadi.web.worker"),
@@ -108,18 +127,19 @@ class Runner:
         )
         assert process.stdin is not None, "it is a pipe"
         assert process.stdout is not None, "it is a pipe"
-        self._running = (job, process)
-        if self._queue.find(job) is None:  # removed while its worker began
+        self._running = (job.id, process)
+        if self._queue.find(job.id) is None:  # removed while its worker began
             _end(process)
         order = {
-            "uploads": str(settings.uploads(job)),
-            "results": str(settings.results(job)),
+            "uploads": str(settings.uploads(job.id)),
+            "results": str(settings.results(job.id)),
             "model": str(settings.model),
             "calibration": str(settings.calibration) if settings.calibration else None,
             "memory_bytes": settings.memory_bytes,
             "seconds": settings.seconds,
             "min_slices": settings.min_slices,
             "dicom": settings.dicom,
+            "diagnosis": job.diagnosis,
         }
         last: dict[str, Any] = {}
         try:
@@ -145,15 +165,17 @@ class Runner:
         )
 
     async def _sweep(self) -> None:
-        """Removes what is over its time, and folders of jobs that nobody knows."""
-        while True:
-            for job in self._queue.expired(self._settings.keep_seconds):
-                await self.remove(job)
-            with suppress(OSError):
-                for folder in (self._settings.work / "jobs").iterdir():
-                    if self._queue.find(folder.name) is None:
-                        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-            await asyncio.sleep(_SWEEP_SECONDS)
+        """Removes what is over its time, what nobody knows, and what a kill left of jobs that are over; then rests."""
+        for expired in self._queue.expired(self._settings.keep_seconds):
+            await self.remove(expired)
+        with suppress(OSError):
+            for folder in (self._settings.work / "jobs").iterdir():
+                job = self._queue.find(folder.name)
+                if job is None:
+                    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                elif job.state in ("done", "failed"):
+                    await self._clear(job.id)
+        await asyncio.sleep(_SWEEP_SECONDS)
 
 
 def short(job: str) -> str:

@@ -8,10 +8,11 @@ import ipaddress
 import os
 import signal
 import socket
+import ssl
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +31,9 @@ LEAST_TOKEN = 32
 """Fewest characters of a token: 128 random bits in hex."""
 
 _WORKER_NEEDS = ("torch", "h5py", "pydicom", "nibabel", "scipy", "matplotlib", "highdicom")
+_LOCK = "ucadi-serve.lock"
+"""The file that marks a work folder as one."""
+
 _LOCK_SECONDS = 20.0
 
 
@@ -94,8 +98,7 @@ def serve(
     from ucadi.web.runner import Runner
     from ucadi.web.settings import NOTICE, Settings
 
-    if (tls_certificate is None) != (tls_key is None):
-        raise UsageError("--tls-certificate and --tls-key belong together")
+    _check_tls(tls_certificate, tls_key)
     token = None if token_file is None else read_token(token_file)
     address, port = _parsed(bind)
     if not ipaddress.ip_address(address).is_loopback and token is None:
@@ -124,39 +127,35 @@ def serve(
     }
     os.umask(0o077)
     events = Events(as_json=as_json)
-    lock = _claim(folder)
-    queue = Queue(folder / "queue.sqlite")
-    try:
+    with (
+        _claimed(folder) as lock,
+        closing(Queue(folder / "queue.sqlite")) as queue,
+        _listening(address, port) as listener,
+    ):
         for part in (folder / "jobs").glob("*/upload/*.part"):
             part.unlink()
-        for job in queue.recover():
-            events("again", {"job": job[:8]})
-        with _listening(address, port) as listener:
-            access = _access(listener, address, host_name or [], token, proxy_user_header)
-            runner = Runner(queue, settings, events, lock)
-            page = Page(settings, queue, runner, access, service, events)
-            url = f"{'https' if tls_certificate else 'http'}://{_shown(address, listener.getsockname()[1])}"
-            events("listening", {"address": url, "model": service["model"]["sha256"][:8]})
-            config = uvicorn.Config(
-                page.application(),
-                ssl_certfile=tls_certificate,
-                ssl_keyfile=tls_key,
-                http="h11",
-                ws="none",
-                log_config=None,
-                log_level="critical",  # its lines name addresses and paths
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=64,
-                h11_max_incomplete_event_size=1 << 14,  # of a request's head
-                timeout_graceful_shutdown=3,
-            )
-            with _ended_by_signals():
-                uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        queue.close()
-        os.close(lock)
+        access = _access(listener, address, host_name or [], token, proxy_user_header)
+        runner = Runner(queue, settings, events, lock)
+        page = Page(settings, queue, runner, access, service, events)
+        url = f"{'https' if tls_certificate else 'http'}://{_shown(address, listener.getsockname()[1])}"
+        events("listening", {"address": url, "model": service["model"]["sha256"][:8]})
+        config = uvicorn.Config(
+            page.application(),
+            ssl_certfile=tls_certificate,
+            ssl_keyfile=tls_key,
+            http="h11",
+            ws="none",
+            log_config=None,
+            log_level="critical",  # its lines name addresses and paths
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=64,
+            h11_max_incomplete_event_size=1 << 14,  # of a request's head
+            timeout_graceful_shutdown=3,
+        )
+        with _ended_by_signals():
+            uvicorn.Server(config).run(sockets=[listener])
     return ServeResult(url, events.counts["done"], events.counts["failed"], events.counts["removed"])
 
 
@@ -172,6 +171,20 @@ def read_token(path: Path) -> str:
     if len(token) < LEAST_TOKEN:
         raise UsageError(f"{path}: a token has {LEAST_TOKEN} characters or more", hint="openssl rand -hex 32")
     return token
+
+
+def _check_tls(certificate: Path | None, key: Path | None) -> None:
+    if (certificate is None) != (key is None):
+        raise UsageError("--tls-certificate and --tls-key belong together")
+    if certificate is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:  # SSLError is one
+        raise UsageError(
+            f"--tls-certificate {certificate}, --tls-key {key}: {error.strerror}",
+            hint="two PEM files: the certificate with those that sign it, and its key",
+        ) from None
 
 
 def _described(settings: Settings) -> dict[str, Any]:
@@ -191,7 +204,9 @@ def _parsed(bind: str) -> tuple[str, int]:
     address = address.removeprefix("[").removesuffix("]")
     try:
         ipaddress.ip_address(address)
-        return address, int(port)
+        if 0 <= int(port) < 1 << 16:
+            return address, int(port)
+        raise ValueError
     except ValueError:
         raise UsageError(f"--bind {bind}: not ADDRESS:PORT", hint="for instance 127.0.0.1:8300 or [::1]:8300") from None
 
@@ -230,21 +245,36 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _claim(folder: Path) -> int:
+@contextmanager
+def _claimed(folder: Path) -> Iterator[int]:
     """Makes the work folder, and marks it as used by this server: a descriptor that holds its lock.
 
-    The worker of a server that was killed holds it until it has noticed, for less than a second.
+    A folder with other things in it is refused, as a server makes its folder private and removes jobs it does not know.
     """
-    (folder / "jobs").mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not (folder / _LOCK).is_file():
+            raise OutputError(f"{folder}: holds other things", hint="give --work a folder of its own, new or empty")
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise OutputError(f"{folder}: {error.strerror}", hint="give --work a folder that can be written to") from None
+    try:
+        _wait_for(handle, folder)
+        folder.chmod(0o700)
+        (folder / "jobs").mkdir(mode=0o700, exist_ok=True)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _wait_for(lock: int, folder: Path) -> None:
+    """Takes the lock. The worker of a server that was killed holds it until it has noticed, for less than a second."""
     end = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except BlockingIOError:
             if time.monotonic() > end:
-                os.close(handle)
                 raise OutputError(f"{folder}: another server uses it", hint="give each its own --work") from None
             time.sleep(0.1)

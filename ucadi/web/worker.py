@@ -37,7 +37,7 @@ def main() -> None:
 
         calibration = Path(order["calibration"]) if order["calibration"] else None
         paths = (Path(order["uploads"]), Path(order["results"]), Path.cwd(), Path(order["model"]))
-        diagnose(Order(*paths, calibration, order["min_slices"], order["dicom"]), tell)
+        diagnose(Order(*paths, calibration, order["min_slices"], order["dicom"], order["diagnosis"]), tell)
     except UcadiError as error:
         tell(error=error.message, hint=error.hint)
     except MemoryError:

@@ -25,7 +25,7 @@ async function ask(path, options = {}) {
 }
 
 export const service = () => ask("/api/service");
-export const create = () => ask("/api/jobs", { method: "POST" });
+export const create = (diagnosis) => ask(diagnosis ? `/api/jobs?diagnosis=${diagnosis}` : "/api/jobs", { method: "POST" });
 export const show = (job) => ask(`/api/jobs/${job}`);
 export const start = (job) => ask(`/api/jobs/${job}/start`, { method: "POST" });
 export const remove = (job) => ask(`/api/jobs/${job}`, { method: "DELETE" });

@@ -50,7 +50,7 @@ async function upload(files) {
   element("come-back").hidden = true;
   element("stop").onclick = () => stopping.abort();
   try {
-    const job = await send(worthSending(files), service.limits, {
+    const job = await send(worthSending(files), service.limits, element("diagnosis").value, {
       onJob: () => say("Sending", 0, 1),
       onProgress: (done, total) => {
         // in tens, so that a screen reader is not kept talking
@@ -143,6 +143,7 @@ function resume() {
 }
 
 function describe() {
+  Object.entries(result.NAMES).forEach(([label, name]) => element("diagnosis").add(new Option(name, label)));
   const { model, operating_point: point, limits, version } = service;
   element("version").textContent = version;
   element("limits").textContent =
@@ -171,7 +172,11 @@ document.addEventListener("drop", async (event) => {
   if (element("send").hidden) {
     return;
   }
-  upload(await filesOfDrop(event.dataTransfer));
+  try {
+    await upload(await filesOfDrop(event.dataTransfer));
+  } catch (error) {
+    fail(error); // a file that the browser may not read
+  }
 });
 ["files", "folder"].forEach((id) => element(id).addEventListener("change", ({ target }) => {
   if (target.files.length) {

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { Viewer, canShow } from "./viewer.js";
 
-const NAMES = {
+export const NAMES = {
   healthy: "Healthy lungs",
   covid: "COVID-19",
   other_viral: "Other viral pneumonia",
@@ -44,7 +44,7 @@ export async function show(job, status) {
   element("no-dicom").textContent = `No DICOM objects: ${result.no_dicom}.`;
   element("expires").textContent = `Removed by itself ${new Date(status.expires * 1000).toLocaleString()}.`;
   element("explained").textContent =
-    `Grad-CAM for: ${NAMES[result.explained]}. Relative to its own maximum: where the evidence lies, not how ill the lung is.`;
+    `Grad-CAM for: ${NAMES[result.explained]}, probability ${result.probabilities[result.explained].toFixed(3)}. Relative to its own maximum: where the evidence lies, not how ill the lung is.`;
   await showPictures(job, result);
 }
 

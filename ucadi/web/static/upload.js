@@ -32,8 +32,9 @@ async function filesOfEntry(entry) {
 // Folders have what is no scan: .DS_Store and its like
 export const worthSending = (files) => files.filter((file) => file.size > 0 && !file.name.startsWith("."));
 
-// Sends the files under numbers, not names: names may name a patient. Gives the job's id.
-export async function send(files, limits, { onJob, onProgress, signal }) {
+// Sends the files under numbers, not names: names may name a patient. The heatmap will be of the diagnosis, or of the most
+// probable one where that is "". Gives the job's id.
+export async function send(files, limits, diagnosis, { onJob, onProgress, signal }) {
   const total = files.reduce((sum, file) => sum + file.size, 0);
   if (!files.length) {
     throw new api.RefusedError(0, { error: "there is no file in it" });
@@ -44,7 +45,7 @@ export async function send(files, limits, { onJob, onProgress, signal }) {
   if (total > limits.upload_bytes) {
     throw new api.RefusedError(0, { error: `${inWords(total)} are too much`, hint: `at most ${inWords(limits.upload_bytes)}: one scan` });
   }
-  const job = (await api.create()).id;
+  const job = (await api.create(diagnosis)).id;
   onJob(job);
   const sent = new Array(files.length).fill(0);
   let next = 0;

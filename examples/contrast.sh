@@ -45,7 +45,7 @@ started=$SECONDS
 export OMP_NUM_THREADS=1 # several processes of one thread are faster here than one of several
 say() { printf '%4d s  %s\n' $((SECONDS - started)) "$*" >&2; }
 trap 'tail -n 20 log-*.txt >&2; exit 1' TERM
-trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+trap 'for job in $(jobs -p); do pkill -P "$job"; kill "$job"; done 2>/dev/null || true' EXIT
 
 # Runs a function with each of the words after it, two at a time; one that fails ends everything.
 each() {

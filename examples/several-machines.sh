@@ -25,7 +25,7 @@ launch() {
   torchrun --nnodes 2 --node-rank "$1" --nproc-per-node 1 --master-addr 127.0.0.1 --master-port "$port" \
     --no-python "${train[@]}" -o together.update
 }
-trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+trap 'for job in $(jobs -p); do pkill -P "$job"; kill "$job"; done 2>/dev/null || true' EXIT
 launch 1 >>log.txt 2>&1 &
 second=$!
 launch 0 2>>log.txt || { tail -n 20 log.txt >&2; exit 1; }

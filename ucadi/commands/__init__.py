@@ -39,6 +39,13 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where torch
 
 PrecisionOption = Annotated[str | None, typer.Option("--precision", help="float32 or bfloat16 [default: float32].")]
 
+CheckpointFile = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", help="File to keep the training's state in, and to go on from; removed at the end."),
+]
+CheckpointMinutes = Annotated[
+    float, typer.Option("--checkpoint-minutes", help="How often to write it beside the end of each epoch.", min=0)
+]
 
 RecipeOption = Annotated[
     Path | None, typer.Option("--recipe", help="TOML file of hyper-parameters; options given beside it come first.")

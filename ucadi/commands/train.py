@@ -13,6 +13,8 @@ import typer
 
 from ucadi.commands import (
     BatchSize,
+    CheckpointFile,
+    CheckpointMinutes,
     Device,
     DropRate,
     Force,
@@ -122,12 +124,8 @@ def train(
     save_memory: Annotated[
         bool, typer.Option("--save-memory", help="Compute what is within blocks twice rather than keep it.")
     ] = False,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="File to keep the training's state in, and to go on from; removed at the end.")
-    ] = None,
-    checkpoint_minutes: Annotated[
-        float, typer.Option(help="How often to write it beside the end of each epoch.", min=0)
-    ] = 10,
+    checkpoint: CheckpointFile = None,
+    checkpoint_minutes: CheckpointMinutes = 10,
     force: Force = False,
 ) -> TrainResult:
     """Train on a site's data and write what changed: the update, for aggregate or encrypt.

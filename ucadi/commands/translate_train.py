@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from ucadi.commands import Device, Force, Output, Part, SplitFile
+from ucadi.commands import CheckpointFile, CheckpointMinutes, Device, Force, Output, Part, SplitFile
 from ucadi.ct.translation import CONTRAST_WINDOW_HU, Window
 from ucadi.errors import FormatError, UsageError
 from ucadi.formats import split as split_format
@@ -93,12 +93,8 @@ def translate_train(
     ] = None,
     samples_every: Annotated[int, typer.Option(help="Epochs from one sheet to the next.", min=1)] = 10,
     device: Device = "auto",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="File to keep the training's state in, and to go on from; removed at the end.")
-    ] = None,
-    checkpoint_minutes: Annotated[
-        float, typer.Option(help="How often to write it beside the end of each epoch.", min=0)
-    ] = 10,
+    checkpoint: CheckpointFile = None,
+    checkpoint_minutes: CheckpointMinutes = 10,
     force: Force = False,
 ) -> TranslateTrainResult:
     """Learn to make contrast CTs non-contrast and the reverse, from unpaired scans (paper, CycleGAN).

@@ -101,17 +101,6 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
-def test_a_missing_extra_is_named_in_one_line(tmp_path: Path) -> None:
-    hidden = tmp_path / "torch.py"
-    hidden.write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
-    result = ucadi("init", "-o", tmp_path / "w", env={"PYTHONPATH": str(tmp_path), "PATH": ""})
-    assert result.returncode == 2
-    assert result.stderr.splitlines() == [
-        "ucadi: error: this command needs torch",
-        "ucadi: hint: pip install 'ucadi[learn]'",
-    ]
-
-
 def test_inspect_knows_every_kind_of_file(tmp_path: Path) -> None:
     federation = make_federation(tmp_path)
     federation.encrypt_all()

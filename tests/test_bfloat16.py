@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 import torch
@@ -159,10 +161,23 @@ def test_on_this_processor_every_gradient_is_right(architecture: Architecture, l
 
 
 def test_fresh_memory_is_filled_where_there_is_a_way() -> None:
-    """A megabyte that nobody writes differs between the fillings: so the guard does not depend on luck."""
-    first, second = (_in_memory_of(filling, lambda: torch.empty(1 << 18).clone()) for filling in FILLINGS)
-    assert not torch.equal(first, second)
-    assert not first.isnan().any(), "what is not a number would never be equal, not even to itself"
+    """So the guard does not depend on luck: in tensors of any size, and in what a library allocates for itself."""
+    for size in (1, 96, 1 << 18):
+        first, second = (_in_memory_of(filling, lambda n=size: torch.empty(n).clone()) for filling in FILLINGS)
+        assert first.isnan().all()
+        assert second.isnan().all()
+    assert not torch.are_deterministic_algorithms_enabled()
+    malloc, free = ctypes.CDLL(None).malloc, ctypes.CDLL(None).free
+    malloc.restype, malloc.argtypes, free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+
+    def fresh() -> bytes:
+        place = malloc(1 << 20)
+        found = ctypes.string_at(place, 1 << 20)
+        free(place)
+        return found
+
+    for filling in FILLINGS:
+        assert _in_memory_of(filling, fresh) == bytes([filling]) * (1 << 20)
 
 
 def test_translators_take_the_guard() -> None:

@@ -57,7 +57,7 @@ def predict(
     """Give each case its probabilities: five independent samplings of 16 slices, each kept.
 
     Their average is the diagnosis (paper, Methods); evaluate takes it. Several models see the same samplings.
-    With --fast, probabilities may differ by a hundredth.
+    With --fast, probabilities may differ by a few hundredths.
     """
     from ucadi.ct.sampling import TEST_SAMPLINGS
     from ucadi.formats import dataset as dataset_format

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -24,7 +25,7 @@ from ucadi.progress import note
 T = TypeVar("T")
 
 FILLINGS = (0x7F, 0xFE)
-"""Bytes that fill fresh memory: as float32 and as bfloat16 numbers near 3e38 and near -1e38."""
+"""Bytes that fill memory which is no tensor: as float32 and as bfloat16 numbers near 3e38 and near -1e38."""
 
 BOUND = 10.0
 """How many times as long or as short as in float32 a gradient may be: rounding changes it by a few percent."""
@@ -110,12 +111,20 @@ def _in_memory_of(filling: int, run: Callable[[], T]) -> T:
 
 @contextmanager
 def _fresh_memory(perturb: int) -> Iterator[None]:
-    """Where the C library is glibc; elsewhere the two tries differ only by chance."""
+    """Tensors are filled by torch, with what is not a number; what its libraries take for themselves by glibc.
+
+    Elsewhere than on glibc, the two tries differ in the latter only by chance.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     mallopt(M_PERTURB, perturb)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # without this, torch fills nothing
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is not deterministic on a GPU is not asked here
+            yield
     finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         mallopt(M_PERTURB, 0)
 
 

@@ -12,6 +12,7 @@ from ucadi.learn.architecture import Architecture
 from ucadi.learn.classifier import Classifier
 from ucadi.learn.layout import BOTTLENECK
 from ucadi.learn.norms import norm
+from ucadi.learn.pooling import MaxPool
 
 
 class Bottleneck(nn.Module):
@@ -46,7 +47,7 @@ class ResNet3D(Classifier):
         width, kind = architecture.width, architecture.norm
         self.conv = nn.Conv3d(1, width, kernel_size=7, stride=(1, 2, 2), padding=3, bias=False)
         self.norm, self.act = norm(kind, width), nn.ReLU(inplace=True)
-        self.pool = nn.MaxPool3d(kernel_size=3, stride=2, padding=1)
+        self.pool = MaxPool()
         self.blocks = nn.Sequential()
         channels = width
         extent = [_halved(n) for n in (architecture.slices, *2 * [_halved(architecture.size)])]  # after the pool

@@ -14,7 +14,8 @@ import typer
 
 from ucadi.commands import Force, Output
 from ucadi.errors import MismatchError, OutputError, SeriesError, UsageError
-from ucadi.progress import track
+from ucadi.parts import Feature, how_to_install, require
+from ucadi.progress import note, track
 
 if TYPE_CHECKING:
     from ucadi.ct.parallel import Outcome
@@ -85,6 +86,10 @@ def preprocess(
 
     A scan that cannot be used is listed with the reason; it never stops the others.
     """
+    require(Feature.SCANS, Feature.DATASETS, where={Feature.PICTURES: report})
+    lacking = [*Feature.DECODERS.missing, *Feature.JPEG12.missing]
+    if lacking:
+        note(f"some compressed scans will be refused; to read them all: {how_to_install(lacking)}")
     from ucadi.ct.parallel import Job, read_scans
     from ucadi.formats import caselist, container, quality
     from ucadi.formats import dataset as dataset_format

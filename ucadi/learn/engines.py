@@ -7,7 +7,6 @@ OpenVINO, where it is installed, also joins the norms and activations that stand
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Callable
 
 import torch
@@ -17,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ucadi.learn.classifier import Classifier
 from ucadi.learn.export import to_onnx
+from ucadi.parts import Feature
 
 Engine = Callable[[Tensor], Tensor]
 """From slabs (N, 1, 16, H, W) to probabilities (N, 4)."""
@@ -30,7 +30,7 @@ def exact(model: Classifier) -> Engine:
 def fastest(model: Classifier) -> Engine:
     """What is fastest here: OpenVINO if it is installed and there is no GPU, else the network with norms folded."""
     on_gpu = next(model.parameters()).device.type == "cuda"
-    if not on_gpu and importlib.util.find_spec("openvino") and importlib.util.find_spec("onnxscript"):
+    if not (on_gpu or Feature.OPENVINO.missing):
         return openvino(model)
     return folded(model)
 

@@ -66,7 +66,13 @@ def preprocess(
     ],
     *,
     output: Output,
-    labels: Annotated[Path | None, typer.Option(help="CSV file with the columns case, patient, label.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with the columns case (the scan's path below the source), patient (one name for all scans of a patient), "
+            "label (healthy, covid, other_viral or bacterial)."
+        ),
+    ] = None,
     unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Admit cases without a label.")] = False,
     size: Annotated[int, typer.Option(help="Rows and columns that slices are resized to.", min=16, max=1024)] = 128,
     min_slices: Annotated[int, typer.Option(help="Reject shorter series.", min=2)] = 40,

@@ -140,9 +140,9 @@ def _read(roster: Path, key: Path) -> tuple[Roster, SecretKeys]:
 
 def _members(cards: list[Path], keys: SecretKeys) -> tuple[list[PublicKeys], tuple[Path, ...]]:
     """Whom the cards are of, and which of them is the coordinator's own: a pattern such as *.card finds that too."""
-    read = {card: key_format.read_card(card).keys for card in cards}
-    own = tuple(card for card, found in read.items() if found == keys.public)
-    return [found for card, found in read.items() if card not in own], own
+    read = [(card, key_format.read_card(card).keys) for card in cards]
+    own = tuple(card for card, found in read if found == keys.public)
+    return [found for card, found in read if card not in own], own
 
 
 def _write(

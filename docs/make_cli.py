@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import click
+import typer
 from typer.cli import get_docs_for_click
 from typer.main import get_command
 
@@ -15,7 +15,7 @@ from ucadi.cli import app
 def page() -> str:
     """The reference of all commands, as Markdown."""
     command = get_command(app)
-    text = get_docs_for_click(obj=command, ctx=click.Context(command), name="ucadi", title="The commands")
+    text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="ucadi", title="The commands")
     exits = """
 ## Exit codes
 

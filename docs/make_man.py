@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
+import typer
 from typer.completion import get_completion_script
 from typer.main import get_command
 
@@ -21,15 +21,15 @@ from ucadi.cli import app
 COMPLETIONS = {"bash": "ucadi.bash", "zsh": "_ucadi", "fish": "ucadi.fish"}
 
 
-def commands(command: Any, name: str = "ucadi") -> Iterator[tuple[str, Any, click.Context]]:
+def commands(command: Any, name: str = "ucadi") -> Iterator[tuple[str, Any, typer.Context]]:
     """The command and all below it, by their full names."""
-    context = click.Context(command, info_name=name)
+    context = typer.Context(command, info_name=name)
     yield name, command, context
     for word, below in sorted(getattr(command, "commands", {}).items()):
         yield from commands(below, f"{name} {word}")
 
 
-def page(name: str, command: Any, context: click.Context) -> str:
+def page(name: str, command: Any, context: typer.Context) -> str:
     """A manual page in roff."""
     paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
     summary = paragraphs[0].replace("\n", " ")

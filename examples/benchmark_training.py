@@ -1,6 +1,6 @@
 """How fast the network trains and predicts at full size, beside MONAI's DenseNet121 in three dimensions.
 
-    pip install 'ucadi[learn,fast]' 'monai>=1.5'     # MONAI takes the torch that is there
+    pip install '.[learn,fast]' 'monai>=1.5'     # MONAI takes the torch that is there
     python examples/benchmark_training.py [--device cuda]
 
 Each line is measured in a process of its own, by turns with the product of two large float32 matrices, which is taken

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from environments import linked
 from federation import make_federation
 
 ROOT = Path(__file__).parent.parent
@@ -19,9 +20,13 @@ def ucadi(*arguments: str | Path, **options: object) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)  # type: ignore[call-overload, no-any-return]
 
 
-def test_the_reference_page_is_that_of_the_code() -> None:
+def test_the_reference_page_is_that_of_the_code(tmp_path: Path) -> None:
     generated = subprocess.run(
-        [sys.executable, "docs/make_cli.py", "--print"], cwd=ROOT, capture_output=True, text=True, check=True
+        [linked(tmp_path) / "python", "docs/make_cli.py", "--print"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     page = (ROOT / "docs/cli.md").read_text()
     assert page == generated.stdout, "docs/cli.md is stale: python docs/make_cli.py"

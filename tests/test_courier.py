@@ -299,6 +299,21 @@ def test_the_stick_of_another_federation_with_the_same_names(stick: Path, site: 
     assert not files(site)
 
 
+def test_a_directory_that_is_not_there_is_made_and_goes_if_nothing_is_let_in(
+    made: Rounds, stick: Path, tmp_path: Path
+) -> None:
+    other = make_federation(tmp_path, SITES, minimum_sites=3, threshold=3)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(MismatchError, match="your roster is of test, coordinator"):
+        courier_unpack(stick, tmp_path / "new", roster=other.roster)
+    assert set(tmp_path.iterdir()) == before
+    assert set(unpack(made, stick, tmp_path / "much/newer")) == set(files(tmp_path / "much/newer"))
+    (tmp_path / "file").touch()
+    for taken in ("file", "file/below"):
+        with pytest.raises(UcadiError, match="file"):
+            unpack(made, stick, tmp_path / taken)
+
+
 # --- hostile files ----------------------------------------------------------------------------------
 
 

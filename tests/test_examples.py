@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from datasets import LABELS, write_dataset
+from environments import linked
 from typer.main import get_command
 
 from ucadi.cli import app
@@ -32,7 +33,8 @@ def test_scripts_are_sound_shell(script: Path) -> None:
 
 
 def test_every_command_has_a_manual_page_with_all_its_options(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "docs/make_man.py", tmp_path], cwd=ROOT, check=True)
+    core = linked(tmp_path / "core")
+    subprocess.run([core / "python", "docs/make_man.py", tmp_path], cwd=ROOT, check=True)
     command = get_command(app)
     train = (tmp_path / "man/man1/ucadi-train.1").read_text().replace("\\-", "-")
     for parameter in command.commands["train"].params:  # type: ignore[attr-defined]

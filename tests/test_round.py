@@ -32,6 +32,7 @@ from ucadi.errors import (
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container
 from ucadi.formats import keys as key_format
+from ucadi.formats import roster as roster_format
 from ucadi.formats import update as update_format
 from ucadi.formats.container import Container
 from ucadi.formats.signed import sign
@@ -303,12 +304,27 @@ def test_keys_are_private_and_never_replaced(own: Federation) -> None:
 def test_one_card_for_two_names_or_the_coordinator_as_member(own: Federation) -> None:
     cards = [own.folder / "site-a.card", own.folder / "site-b.card"]
     options = {"federation": "test", "key": own.key("coordinator"), "output": own.folder / "other.json"}
+    (own.folder / "another").mkdir()
+    keygen("coordinator", output=own.folder / "another")
     with pytest.raises(UsageError, match="coordinator and member"):
-        roster_create([*cards, own.folder / "coordinator.card"], **options, minimum_sites=2)  # type: ignore[arg-type]
+        roster_create([*cards, own.folder / "another/coordinator.card"], **options, minimum_sites=2)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="each once"):
         roster_create([*cards, cards[0]], **options, minimum_sites=2)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="at least 1 sites"):
         roster_create(cards, **options, minimum_sites=1)  # type: ignore[arg-type]
+
+
+def test_a_pattern_that_finds_the_coordinators_own_card_does_not_make_it_a_member(own: Federation) -> None:
+    output, newer = own.folder / "all.json", own.folder / "newer.json"
+    found = sorted(own.folder.glob("*.card"))
+    made = roster_create(found, federation="test", key=own.key("coordinator"), output=output, minimum_sites=2)
+    assert made.left_out == (own.folder / "coordinator.card",)
+    assert "coordinator.card: left out" in str(made)
+    assert roster_format.read(output).names == own.sites
+    keygen("site-d", output=own.folder)
+    cards = [own.folder / "coordinator.card", own.folder / "site-d.card"]
+    assert roster_add(cards, roster=output, key=own.key("coordinator"), output=newer).left_out == (cards[0],)
+    assert roster_format.read(newer).names == (*own.sites, "site-d")
 
 
 def test_updates_and_ciphertexts_do_not_mix(made: Federation, tmp_path: Path) -> None:

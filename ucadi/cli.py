@@ -55,9 +55,10 @@ from ucadi.commands.translate_train import translate_train
 from ucadi.commands.verify import verify
 from ucadi.commands.watch import watch
 from ucadi.demo.demo import demo
-from ucadi.errors import UcadiError, UsageError
+from ucadi.errors import UcadiError
 from ucadi.loops.coordinate import coordinate
 from ucadi.loops.site import site_run
+from ucadi.parts import OPTIONAL, missing_error
 from ucadi.progress import show_with
 from ucadi.web.serve import serve
 
@@ -71,31 +72,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-
-EXTRAS = {
-    "torch": "learn",
-    "h5py": "imaging",
-    "pydicom": "imaging",
-    "nibabel": "imaging",
-    "scipy": "imaging",
-    "PIL": "imaging",
-    "sklearn": "evaluation",
-    "matplotlib": "evaluation",
-    "dp_accounting": "privacy",
-    "onnx": "export",
-    "onnxscript": "export",
-    "onnxruntime": "export",
-    "openvino": "fast",
-    "tensorboard": "logs",
-    "highdicom": "heatmaps",
-    "pynetdicom": "pacs",
-    "dicomweb_client": "pacs",
-    "requests": "pacs",
-    "starlette": "web",
-    "uvicorn": "web",
-}
-"""The extra of the package that brings each optional module."""
-
 
 MAPPED_FILES = 4096
 """Files that may be open at a time, where the system lets a process have so many."""
@@ -151,11 +127,9 @@ def as_command(function: Callable[..., Any]) -> Callable[..., None]:
             raise _report(error) from None
         except ModuleNotFoundError as error:
             module = (error.name or "").partition(".")[0]
-            if module not in EXTRAS:
+            if module not in OPTIONAL:
                 raise
-            raise _report(
-                UsageError(f"this command needs {module}", hint=f"pip install 'ucadi[{EXTRAS[module]}]'")
-            ) from None
+            raise _report(missing_error("this command", [module])) from None
         if result is not None and _speaks():
             typer.echo(json.dumps(dataclasses.asdict(result), default=_plain) if as_json else str(result))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ucadi.commands import Force, Output, RosterFile
+from ucadi.errors import OutputError
 from ucadi.formats import courier as courier_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats.exchange import Exchange
@@ -66,9 +69,26 @@ def courier_unpack(
     """Unpack a courier's file into one's exchange directory, once all of it has been checked.
 
     Nothing is replaced: a file that is here with other content is an error, and then nothing is unpacked. A
-    file brought twice does nothing.
+    file brought twice does nothing. A directory that is not there yet is made.
     """
-    folder, trusted = Exchange(exchange), roster_format.read(roster)
-    with courier_format.opened(file) as parcel:
+    trusted = roster_format.read(roster)
+    with courier_format.opened(file) as parcel, _made(exchange) as folder:
         unpacked = let_in(parcel, folder, trusted)
         return CourierUnpackResult(exchange, parcel.receiver, unpacked, len(parcel.items) - len(unpacked))
+
+
+@contextmanager
+def _made(place: Path) -> Iterator[Exchange]:
+    """The exchange directory, made if nothing is there; if nothing is let in, it goes again."""
+    is_new = not place.exists()
+    if is_new:
+        try:
+            place.mkdir(parents=True)
+        except OSError as error:
+            raise OutputError(f"{place}: {error.strerror}", hint="choose a folder that can be made") from None
+    try:
+        yield Exchange(place)
+    except BaseException:
+        if is_new and not any(place.iterdir()):
+            place.rmdir()
+        raise

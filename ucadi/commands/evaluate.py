@@ -18,6 +18,7 @@ from ucadi.formats import predictions as predictions_format
 from ucadi.formats.output import refuse_existing
 from ucadi.formats.predictions import UNLABELLED, Predictions
 from ucadi.labels import LABELS
+from ucadi.parts import Feature, require
 
 if TYPE_CHECKING:
     from ucadi.scoring.comparison import Comparison
@@ -103,6 +104,7 @@ def evaluate(
     datasets, named by the files, and all datasets of a model pooled. The further options add bootstrap intervals
     that draw patients, calibration, tests between models, readers and subgroups.
     """
+    require(Feature.STATISTICS, where={Feature.PLOTS: report, Feature.DATASETS: dataset})
     from ucadi.scoring import comparison, metrics, study
 
     if by not in ("case", "patient"):

@@ -13,6 +13,7 @@ from ucadi.errors import UsageError
 from ucadi.formats import container
 from ucadi.formats import weights as weights_format
 from ucadi.formats.output import refuse_existing, write_file
+from ucadi.parts import Feature, require
 
 FORMATS = ("onnx", "torchscript")
 
@@ -47,12 +48,13 @@ def export(
     The file is run once, by ONNX Runtime or TorchScript, and compared with the network before it is written. It is for
     research only, as the network is.
     """
-    from ucadi.learn import export as exporting
-    from ucadi.learn.network import restore
-
     kind = format or {".onnx": "onnx", ".pt": "torchscript", ".ts": "torchscript"}.get(output.suffix)
     if kind not in FORMATS:
         raise UsageError(f"no format {format or output.suffix!r}", hint=f"--format {' or '.join(FORMATS)}")
+    require(Feature.NETWORKS, where={Feature.ONNX: kind == "onnx"})
+    from ucadi.learn import export as exporting
+    from ucadi.learn.network import restore
+
     refuse_existing(output, force=force)
     weights = weights_format.read(model)
     network = restore(weights.architecture, weights.arrays)

@@ -19,6 +19,7 @@ from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
 from ucadi.formats.output import new_folder
 from ucadi.labels import LABELS, Diagnosis
+from ucadi.parts import Feature, require
 
 if TYPE_CHECKING:
     from ucadi.ct.regions import Region
@@ -89,6 +90,7 @@ def gradcam(
     pictures of every original slice, a parametric map and a segmentation, which refer to them, in the folder `dicom`.
     Research only, not for clinical use.
     """
+    require(Feature.NETWORKS, Feature.DATASETS, Feature.SCANS, Feature.PLOTS, where={Feature.HEATMAP_OBJECTS: dicom})
     from ucadi.ct import nifti, sampling
     from ucadi.ct.observation import midline_mm
     from ucadi.ct.regions import regions

@@ -13,6 +13,7 @@ import typer
 from ucadi.commands import Force, Output
 from ucadi.errors import MismatchError
 from ucadi.formats import container
+from ucadi.parts import Feature, require
 from ucadi.progress import track
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def merge(
     Cases keep their ids and patients. A case or scan that is in two of them is refused: it would count twice, and
     under two patients' ids it could be on both sides of a split.
     """
+    require(Feature.DATASETS)
     from ucadi.formats import dataset as dataset_format
 
     with ExitStack() as stack:

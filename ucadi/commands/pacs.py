@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ucadi.errors import FormatError, OutputError, PacsError, UsageError
-from ucadi.pacs.address import AE_TITLE, Node, parse, read_credentials
+from ucadi.pacs.address import AE_TITLE, Node, Web, parse, read_credentials
+from ucadi.parts import Feature, require
 from ucadi.progress import track
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def pacs_pull(
     By QIDO-RS and WADO-RS, or C-FIND and C-GET. An instance appears whole or not at all, under the UIDs that were asked
     for; what is here already is not fetched again, so a broken transfer goes on where it ended.
     """
+    place = _place(url)
     from ucadi.pacs.inbox import Inbox, Limits
     from ucadi.pacs.query import Query
 
@@ -71,7 +73,7 @@ def pacs_pull(
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output}: a file, not a folder", hint="choose another --output")
     limits = Limits(most_instances, int(most_gb * 1e9))
-    with closing(_archive(url, credentials, title)) as archive:
+    with closing(_archive(place, credentials, title)) as archive:
         wanted = archive.find(query, limits.instances)
         if not wanted:
             raise PacsError(f"{url}: nothing there is as asked for", hint="--modality '' looks at others than CT")
@@ -107,11 +109,12 @@ def pacs_push(
     Each answer is checked. One that is refused never stops the others; all that were are named at the end, with the
     archive's reason. Sending again changes nothing, as the objects' UIDs stay the same.
     """
+    place = _place(url)
     paths = [path for given in files for path in (sorted(given.rglob("*.dcm")) if given.is_dir() else [given])]
     if not paths:
         raise UsageError("no files to send", hint="name files, or folders that hold *.dcm files")
     stored, refused = [], {}
-    with closing(_archive(url, credentials, title)) as archive:
+    with closing(_archive(place, credentials, title)) as archive:
         for path in track(paths, "Sending", total=len(paths)):
             try:
                 archive.store(path)
@@ -126,8 +129,14 @@ def pacs_push(
     return PacsPushResult(url, tuple(stored))
 
 
-def _archive(url: str, credentials: Path | None, title: str) -> WebArchive | NodeArchive:
+def _place(url: str) -> Node | Web:
+    """What the address names, once it is certain that it can be spoken to."""
     place = parse(url)
+    require(Feature.DIMSE if isinstance(place, Node) else Feature.DICOMWEB)
+    return place
+
+
+def _archive(place: Node | Web, credentials: Path | None, title: str) -> WebArchive | NodeArchive:
     if isinstance(place, Node):
         from ucadi.pacs.dimse import NodeArchive
 

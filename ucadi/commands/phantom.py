@@ -17,6 +17,7 @@ import typer
 from ucadi.errors import UsageError
 from ucadi.formats.output import new_folder
 from ucadi.labels import LABELS
+from ucadi.parts import Feature, require
 from ucadi.progress import track
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def phantom(
     classes differ in where and how the lungs are opaque, as in people, and hardly in how much: a network can
     tell them apart, a mean cannot. To play several hospitals, run it once for each, with its own --site and --scanner.
     """
+    require(Feature.SCANS)
     from ucadi.ct.phantom.cohort import CohortPlan
     from ucadi.ct.phantom.export import write_patient
     from ucadi.ct.phantom.scanner import SCANNERS

@@ -17,7 +17,8 @@ from ucadi.formats import predictions as predictions_format
 from ucadi.formats import split as split_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.predictions import UNLABELLED, Predictions
-from ucadi.progress import track
+from ucadi.parts import Feature, how_to_install, require
+from ucadi.progress import note, track
 
 if TYPE_CHECKING:
     from ucadi.formats.dataset import Dataset
@@ -59,6 +60,9 @@ def predict(
     Their average is the diagnosis (paper, Methods); evaluate takes it. Several models see the same samplings.
     With --fast, probabilities may differ by a few hundredths.
     """
+    require(Feature.NETWORKS, Feature.DATASETS)
+    if fast and Feature.OPENVINO.missing:
+        note(f"--fast without OpenVINO, by torch alone; faster with: {how_to_install(Feature.OPENVINO.missing)}")
     from ucadi.ct.sampling import TEST_SAMPLINGS
     from ucadi.formats import dataset as dataset_format
 

@@ -14,7 +14,8 @@ import typer
 
 from ucadi.commands import Force, Output
 from ucadi.errors import MismatchError, OutputError, SeriesError, UsageError
-from ucadi.progress import track
+from ucadi.parts import Feature, how_to_install, require
+from ucadi.progress import note, track
 
 if TYPE_CHECKING:
     from ucadi.ct.parallel import Outcome
@@ -65,7 +66,13 @@ def preprocess(
     ],
     *,
     output: Output,
-    labels: Annotated[Path | None, typer.Option(help="CSV file with the columns case, patient, label.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with the columns case (the scan's path below the source), patient (one name for all scans of a "
+            "patient), label (healthy, covid, other_viral or bacterial)."
+        ),
+    ] = None,
     unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Admit cases without a label.")] = False,
     size: Annotated[int, typer.Option(help="Rows and columns that slices are resized to.", min=16, max=1024)] = 128,
     min_slices: Annotated[int, typer.Option(help="Reject shorter series.", min=2)] = 40,
@@ -85,6 +92,10 @@ def preprocess(
 
     A scan that cannot be used is listed with the reason; it never stops the others.
     """
+    require(Feature.SCANS, Feature.DATASETS, where={Feature.PICTURES: report})
+    lacking = [*Feature.DECODERS.missing, *Feature.JPEG12.missing]
+    if lacking:
+        note(f"some compressed scans will be refused; to read them all: {how_to_install(lacking)}")
     from ucadi.ct.parallel import Job, read_scans
     from ucadi.formats import caselist, container, quality
     from ucadi.formats import dataset as dataset_format

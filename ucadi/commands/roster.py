@@ -29,11 +29,14 @@ class RosterResult:
     policy: str
     coordinator: str
     fingerprints: dict[str, str]
+    left_out: tuple[Path, ...] = ()
+    """The coordinator's own cards among those given: who signs is no member."""
 
     def __str__(self) -> str:
         width = max(map(len, self.fingerprints))
         lines = [f"  {name:<{width}}  {fingerprint}" for name, fingerprint in self.fingerprints.items()]
         head = f"{self.roster}: federation {self.federation}, signed by {self.coordinator}; {self.policy}"
+        lines += [f"{card}: left out, as the coordinator is no member" for card in self.left_out]
         return "\n".join([head, *lines])
 
 
@@ -51,19 +54,20 @@ def roster_create(
 ) -> RosterResult:
     """List the members of a federation and their public keys in a file signed by the coordinator.
 
-    Only members can open the sums; the coordinator, who signs, is not one.
+    Only members can open the sums; the coordinator, who signs, is not one, and its own card is left out.
     """
     keys = key_format.read_key(key)
     mode: KeyMode = "members" if threshold is None else "threshold"
     policy = Policy(mode, minimum_sites, threshold=1 if threshold is None else threshold)
-    members = [key_format.read_card(card).keys for card in cards]
-    return _write(output, Roster(federation, keys.public, (), policy), members, keys, force)
+    members, left_out = _members(cards, keys)
+    return _write(output, Roster(federation, keys.public, (), policy), members, keys, force, left_out)
 
 
 def roster_add(cards: Cards, *, roster: RosterFile, key: KeyFile, output: Output, force: Force = False) -> RosterResult:
     """Add members: a new roster, for the rounds opened from now on."""
     held, keys = _read(roster, key)
-    return _write(output, held, [*held.members, *(key_format.read_card(card).keys for card in cards)], keys, force)
+    members, left_out = _members(cards, keys)
+    return _write(output, held, [*held.members, *members], keys, force, left_out)
 
 
 def roster_remove(
@@ -134,16 +138,30 @@ def _read(roster: Path, key: Path) -> tuple[Roster, SecretKeys]:
     return held, keys
 
 
-def _write(path: Path, held: Roster, members: Iterable[PublicKeys], keys: SecretKeys, force: bool) -> RosterResult:
+def _members(cards: list[Path], keys: SecretKeys) -> tuple[list[PublicKeys], tuple[Path, ...]]:
+    """Whom the cards are of, and which of them is the coordinator's own: a pattern such as *.card finds that too."""
+    read = [(card, key_format.read_card(card).keys) for card in cards]
+    own = tuple(card for card, found in read if found == keys.public)
+    return [found for card, found in read if card not in own], own
+
+
+def _write(
+    path: Path,
+    held: Roster,
+    members: Iterable[PublicKeys],
+    keys: SecretKeys,
+    force: bool,
+    left_out: tuple[Path, ...] = (),
+) -> RosterResult:
     changed = replace(held, members=tuple(sorted(members, key=lambda member: member.name)))
     if keys.name in changed.names:
         raise UsageError(
             f"{keys.name} would be coordinator and member", hint="the coordinator holds no key to the sums"
         )
     roster_format.write(path, changed, keys, force=force)
-    return _result(path, changed)
+    return _result(path, changed, left_out)
 
 
-def _result(path: Path, held: Roster) -> RosterResult:
+def _result(path: Path, held: Roster, left_out: tuple[Path, ...] = ()) -> RosterResult:
     fingerprints = {party.name: party.fingerprint for party in (held.coordinator, *held.members)}
-    return RosterResult(path, held.federation, str(held.policy), held.coordinator.name, fingerprints)
+    return RosterResult(path, held.federation, str(held.policy), held.coordinator.name, fingerprints, left_out)

@@ -13,6 +13,7 @@ import typer
 from ucadi.commands import Force, Output
 from ucadi.errors import MismatchError
 from ucadi.formats import split as split_format
+from ucadi.parts import Feature, require
 from ucadi.splitting import TEST, TRAINVAL, divide
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def split(
     The file goes to train and predict with --part: trainval, test, and train-K and val-K of fold K. All scans of
     a patient are on one side. Synthetic cases count for nothing here, and are in the training parts only.
     """
+    require(Feature.DATASETS)
     from ucadi.formats import dataset as dataset_format
 
     with dataset_format.open(dataset) as whole:

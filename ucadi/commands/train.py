@@ -46,6 +46,7 @@ from ucadi.formats.output import refuse_existing
 from ucadi.formats.schedules import RecipeFile
 from ucadi.formats.weights import Weights
 from ucadi.labels import LABELS
+from ucadi.parts import Feature, require
 from ucadi.rounds.reporting import Report
 from ucadi.rounds.round import Round
 from ucadi.rounds.training import Cases, check_round, identity, recipe_of
@@ -141,6 +142,12 @@ def train(
     goes on from there when the same command is given again, and ends with the same bytes. Under torchrun,
     its processes train as one, each on its share of every batch.
     """
+    require(
+        Feature.NETWORKS,
+        Feature.DATASETS,
+        Feature.STATISTICS,
+        where={Feature.PLOTS: log, Feature.TENSORBOARD: tensorboard},
+    )
     from ucadi.formats import dataset as dataset_format
     from ucadi.learn.distributed import joined, own_device
     from ucadi.learn.network import check_input, restore, state_arrays
@@ -179,6 +186,8 @@ def train(
             begins = with_norms(weights.arrays, weights.arrays, update_format.read_update(norms), this.plan.layout)
     else:
         schedule = _alone(read_recipe(recipe), norms, chosen)
+    if schedule.noise:
+        require(Feature.PRIVACY)
 
     epochs = range(first_epoch, first_epoch + schedule.local_epochs)
     placed = own_device(device)

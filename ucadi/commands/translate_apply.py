@@ -17,6 +17,7 @@ from ucadi.formats import split as split_format
 from ucadi.formats import translator as translator_format
 from ucadi.formats.container import file_digest
 from ucadi.learn.translation import KINDS, NONCONTRAST, TranslatorArchitecture
+from ucadi.parts import Feature, require
 from ucadi.progress import track
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def translate_apply(
     that merge puts them beside scans and a split of the patients goes on fitting. train takes them; validation
     and test sets and predict do not.
     """
+    require(Feature.NETWORKS, Feature.DATASETS)
     from ucadi.formats import dataset as dataset_format
     from ucadi.learn.distributed import own_device
     from ucadi.learn.translator import changes, restore_generators

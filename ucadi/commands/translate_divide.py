@@ -13,6 +13,7 @@ from ucadi.errors import MismatchError, UsageError
 from ucadi.formats import casetable
 from ucadi.formats.output import refuse_existing
 from ucadi.learn.translation import CONTRAST, KINDS, NONCONTRAST
+from ucadi.parts import Feature, require
 from ucadi.progress import track
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def translate_divide(
     By what a reader says; else by the image and the header's agent together (paper: metadata, validated by
     radiologists). Most headers name no agent, so its absence says nothing. What stays unclear is left out.
     """
+    require(Feature.DATASETS)
     from ucadi.formats import dataset as dataset_format
 
     for path in (contrast, noncontrast):

@@ -19,6 +19,7 @@ from ucadi.formats import split as split_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.output import refuse_existing, write_file
 from ucadi.learn.translation import NONCONTRAST
+from ucadi.parts import Feature, require
 from ucadi.progress import track
 from ucadi.scoring.realism import correlation, histogram_distance, kernel_distance, share_moved, units
 
@@ -102,8 +103,8 @@ def translate_evaluate(
 
     --split and --part say which of the real scans to compare with.
     """
+    require(Feature.NETWORKS, Feature.DATASETS, where={Feature.PLOTS: sheet})
     from ucadi.formats import dataset as dataset_format
-    from ucadi.scoring.sheets import translation_sheet_png
 
     if sheet is not None:
         refuse_existing(sheet, force=force)
@@ -127,6 +128,8 @@ def translate_evaluate(
         for index, identifier in track(list(enumerate(wanted.ids)), "measuring real scans"):
             goal.add(_resized(wanted.volume(index), made.size), identifier)
         if sheet is not None:
+            from ucadi.scoring.sheets import translation_sheet_png
+
             write_file(sheet, translation_sheet_png(pairs, f"{translated.name}: {kind}"), force=force)
     return _result(kind, before, after, goal)
 

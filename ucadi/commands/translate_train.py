@@ -31,6 +31,7 @@ from ucadi.learn.translation import (
     TranslationRecord,
     TranslatorArchitecture,
 )
+from ucadi.parts import Feature, require
 from ucadi.progress import note
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def translate_train(
     The defaults are the paper's, for a GPU; --size 64 --width 16 --blocks 4 is enough to try it on a CPU. With
     --checkpoint, a training that was stopped goes on from there and ends with the same bytes.
     """
+    require(Feature.NETWORKS, Feature.DATASETS, where={Feature.PLOTS: samples})
     from ucadi.formats import dataset as dataset_format
     from ucadi.formats import translation_checkpoint
     from ucadi.formats import translator as translator_format

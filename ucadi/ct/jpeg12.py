@@ -7,19 +7,19 @@ Source: DICOM PS3.5 A.4.1 and 10.10; ITU-T T.81.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
+
+from ucadi.parts import Feature
 
 SYNTAXES = {"1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55"}
 
 
 def is_available() -> bool:
     """Whether imagecodecs is installed."""
-    return find_spec("imagecodecs") is not None
+    return not Feature.JPEG12.missing
 
 
 def decode(dataset: Dataset, frame: int) -> npt.NDArray[np.integer]:

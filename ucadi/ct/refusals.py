@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ucadi.errors import SeriesError
+from ucadi.parts import Feature, how_to_install
 
 
 class Reason(StrEnum):
@@ -46,6 +47,7 @@ class Reason(StrEnum):
         return _SENTENCES[self][1]
 
 
+_DECODERS = (*Feature.DECODERS.missing, *Feature.JPEG12.missing)
 _SENTENCES: dict[Reason, tuple[str, str | None]] = {
     Reason.NO_IMAGES: ("no DICOM image in it", "each case is a folder or zip file of DICOM files, or one NIfTI file"),
     Reason.UNREADABLE: ("cannot be read", "export it again from the archive"),
@@ -67,7 +69,7 @@ _SENTENCES: dict[Reason, tuple[str, str | None]] = {
     Reason.NOT_HOUNSFIELD: ("not in Hounsfield units", "export the plain CT, not a map derived from it"),
     Reason.NO_DECODER: (
         "no decoder for its transfer syntax",
-        "pip install 'ucadi[imaging,jpeg12]' brings all decoders; or export it uncompressed",
+        "export it uncompressed" + (f", or {how_to_install(_DECODERS)}" if _DECODERS else ""),
     ),
     Reason.UNSUPPORTED_PIXELS: ("an encoding of pixels that is not supported", None),
     Reason.CONFLICTING_SLICES: ("different slices at the same place", "export one reconstruction per series"),

@@ -22,6 +22,7 @@ from ucadi.formats import weights as weights_format
 from ucadi.formats.output import new_folder, write_file
 from ucadi.formats.predictions import Predictions
 from ucadi.labels import Diagnosis
+from ucadi.parts import Feature, require
 from ucadi.progress import note
 
 MODEL = Path(__file__).with_name("model.weights")
@@ -64,6 +65,7 @@ def demo(
 
     Research only, not for clinical use.
     """
+    require(Feature.NETWORKS, Feature.DATASETS, Feature.SCANS, Feature.STATISTICS, Feature.PLOTS)
     from ucadi.demo.page import demo_page  # brings matplotlib
 
     began = perf_counter()

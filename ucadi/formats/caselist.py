@@ -1,6 +1,6 @@
 """The cases of a site: the CSV table of their patients and diagnoses, and the scans that it names.
 
-The table is described in docs/formats/dataset.md.
+The table is described in docs/preprocess.md.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def read_recipe(path: Path) -> RecipeFile:
     if not isinstance(local_norms, bool):
         raise FormatError(f"{path.name}: local_norms is true or false")
     try:
-        chosen = _typed(Schedule, Fields(document, path.name), path.name, "a recipe is described in docs/training.md")
+        chosen = _typed(Schedule, Fields(document, path.name), path.name, "a recipe may say")
         return RecipeFile(chosen, parse_server(Fields(server, f"{path.name}: server")), local_norms)
     except UsageError as error:
         raise FormatError(f"{path.name}: {error.message}", hint=error.hint) from None

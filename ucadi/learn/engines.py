@@ -8,7 +8,6 @@ What a way gives of the first slabs is compared with the network itself, which i
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Callable
 
 import torch
@@ -19,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ucadi.learn.bfloat16 import same_in_any_memory
 from ucadi.learn.classifier import Classifier
 from ucadi.learn.export import to_onnx
+from ucadi.parts import Feature
 from ucadi.progress import note
 
 Engine = Callable[[Tensor], Tensor]
@@ -37,7 +37,7 @@ def exact(model: Classifier) -> Engine:
 def fastest(model: Classifier) -> Engine:
     """What is fastest here: OpenVINO if it is installed and there is no GPU, else the network with norms folded."""
     on_gpu = next(model.parameters()).device.type == "cuda"
-    if not on_gpu and importlib.util.find_spec("openvino") and importlib.util.find_spec("onnxscript"):
+    if not (on_gpu or Feature.OPENVINO.missing):
         return compared(openvino(model), model)
     return compared(folded(model), model)
 

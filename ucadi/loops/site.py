@@ -35,6 +35,7 @@ from ucadi.formats.statement import Statement
 from ucadi.identity import SecretKeys
 from ucadi.loops.line import Line, PollSeconds, RelayAddress, RelayCard, line_to
 from ucadi.loops.private import Private
+from ucadi.parts import Feature, require
 from ucadi.rounds.closing import holders, read_receipt, read_round
 from ucadi.rounds.delivery import check_same_federation
 from ucadi.rounds.handing import has_to_hand_over, take_over, write_handover
@@ -95,6 +96,7 @@ def site_run(
     what may leave goes into the exchange directory: models, updates and opened sums stay in the private folder.
     Killed at any moment and run again, it goes on where it was.
     """
+    require(Feature.NETWORKS, Feature.DATASETS, Feature.STATISTICS)
     keys = key_format.read_key(key)
     private = Private(key.with_suffix(".work") if work is None else work)
     exchange.mkdir(parents=True, exist_ok=True)

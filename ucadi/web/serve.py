@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.util
 import ipaddress
 import os
 import signal
@@ -22,6 +21,7 @@ import typer
 from ucadi import __version__
 from ucadi.errors import OutputError, SignatureError, UsageError
 from ucadi.events import Events
+from ucadi.parts import Feature, require
 
 if TYPE_CHECKING:
     from ucadi.web.gate import Access
@@ -30,7 +30,17 @@ if TYPE_CHECKING:
 LEAST_TOKEN = 32
 """Fewest characters of a token: 128 random bits in hex."""
 
-_WORKER_NEEDS = ("torch", "h5py", "pydicom", "nibabel", "scipy", "matplotlib", "highdicom")
+_NEEDED = (
+    Feature.PAGE,
+    Feature.NETWORKS,
+    Feature.DATASETS,
+    Feature.SCANS,
+    Feature.PICTURES,
+    Feature.PLOTS,
+    Feature.HEATMAP_OBJECTS,
+)
+"""By the server and its workers."""
+
 _LOCK = "ucadi-serve.lock"
 """The file that marks a work folder as one."""
 
@@ -87,11 +97,8 @@ def serve(
     process of their own, within limits of memory and time. Ends on SIGTERM or SIGINT; a job that was under way is done
     again by the next server. What happens is told in lines on stderr; with --json, in lines of JSON on stdout.
     """
+    require(*_NEEDED)
     import uvicorn
-
-    for module in ("starlette", *_WORKER_NEEDS):
-        if importlib.util.find_spec(module) is None:
-            raise ModuleNotFoundError(name=module)
 
     from ucadi.web.application import Page, limits
     from ucadi.web.jobs import Queue

@@ -14,6 +14,7 @@ import typer
 
 from ucadi.commands import Force, Output
 from ucadi.errors import MismatchError, OutputError, SeriesError, UsageError
+from ucadi.labels import LABELS
 from ucadi.parts import Feature, how_to_install, require
 from ucadi.progress import note, track
 
@@ -69,8 +70,8 @@ def preprocess(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="CSV with the columns case (the scan's path below the source), patient (one name for all scans of a "
-            "patient), label (healthy, covid, other_viral or bacterial)."
+            help="CSV with the columns case (where a scan lies below the source), patient (a name that the scans of "
+            f"one patient share) and label ({', '.join(LABELS)})."
         ),
     ] = None,
     unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Admit cases without a label.")] = False,

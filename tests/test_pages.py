@@ -130,7 +130,7 @@ def test_every_shell_block_can_be_recognised() -> None:
 )
 def test_a_block_that_fails_fails_its_page(page: str, tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text(page)
-    with pytest.raises(AssertionError, match="page.md"):
+    with pytest.raises(AssertionError, match=r"page\.md"):
         shellblocks.run(tmp_path / "page.md", tmp_path / "page", {"core": Path(sys.executable).parent})
 
 

@@ -1,7 +1,7 @@
 """How fast the network trains and predicts at full size, beside MONAI's DenseNet121 in three dimensions.
 
     pip install '.[learn,fast]' 'monai>=1.5'     # MONAI takes the torch that is there
-    python examples/benchmark_training.py
+    python examples/benchmark_training.py [--device cuda]
 
 Each line is measured in a process of its own, by turns with the product of two large float32 matrices, which is taken
 for the machine's peak: what else runs on the machine slows both. Slabs are 1 x 16 x 128 x 128. MONAI's network halves
@@ -37,14 +37,22 @@ MATRIX = 3072
 Step = Callable[[], object]
 
 
-def matrix_product() -> Callable[[], float]:
+def seconds_of(step: Step, device: str) -> float:
+    """What a step takes, until a GPU is done with it."""
+    began = time.perf_counter()
+    step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def matrix_product(device: str) -> Callable[[], float]:
     """Seconds of one product of two square matrices."""
-    a, b = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX)
+    side = MATRIX * (4 if device == "cuda" else 1)
+    a, b = torch.randn(side, side, device=device), torch.randn(side, side, device=device)
 
     def run() -> float:
-        began = time.perf_counter()
-        a @ b
-        return time.perf_counter() - began
+        return seconds_of(lambda: a @ b, device) * (MATRIX / side) ** 3
 
     run()
     return run
@@ -78,16 +86,16 @@ def ucadi_network() -> nn.Module:
     return build(Architecture(), 0)
 
 
-def monai_training(model: nn.Module, batch: int, half: bool) -> Step:
+def monai_training(model: nn.Module, batch: int, half: bool, device: str) -> Step:
     """The loop of MONAI's tutorials: no memory format, momentum as ours."""
     optimiser = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
-    loss = nn.CrossEntropyLoss(torch.tensor([0.2, 0.2, 0.4, 0.2]))
-    x, y = torch.randn(batch, *CUBE), torch.arange(batch) % 4
+    loss = nn.CrossEntropyLoss(torch.tensor([0.2, 0.2, 0.4, 0.2], device=device))
+    x, y = torch.randn(batch, *CUBE, device=device), torch.arange(batch, device=device) % 4
     model.train()
 
     def step() -> None:
         optimiser.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.autocast(device, torch.bfloat16, enabled=half):
             logits = model(x)
         loss(logits.float(), y).backward()
         optimiser.step()
@@ -95,7 +103,7 @@ def monai_training(model: nn.Module, batch: int, half: bool) -> Step:
     return step
 
 
-def ucadi_training(model: nn.Module, batch: int, half: bool) -> Step:
+def ucadi_training(model: nn.Module, batch: int, half: bool, device: str) -> Step:
     """The steps that `ucadi train` takes."""
     from ucadi.learn.distributed import ALONE
     from ucadi.learn.recipe import Recipe, steps
@@ -104,13 +112,20 @@ def ucadi_training(model: nn.Module, batch: int, half: bool) -> Step:
     recipe = Recipe(batch_size=batch, precision="bfloat16" if half else "float32", learning_rate=0.001)
     trainer = Trainer(model, recipe, batch, None, ALONE)
     x, y = torch.randn(batch, *SLAB), torch.arange(batch) % 4
+    if device == "cuda":
+        x, y = x.pin_memory(), y.pin_memory()
     model.train()
     plan = steps(recipe, 1, [0] * batch)[0]
-    return lambda: trainer.step(plan, x, y)
+
+    def step() -> object:
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):  # as ucadi train does
+            return trainer.step(plan, x, y)
+
+    return step
 
 
-def predicting(run: Callable[[Tensor], Tensor], slab: tuple[int, ...] = SLAB) -> Step:
-    slabs = torch.randn((SAMPLINGS, *slab), generator=torch.Generator().manual_seed(1))
+def predicting(run: Callable[[Tensor], Tensor], device: str, slab: tuple[int, ...] = SLAB) -> Step:
+    slabs = torch.randn((SAMPLINGS, *slab), generator=torch.Generator().manual_seed(1)).to(device)
 
     def step() -> Tensor:
         with torch.inference_mode():
@@ -119,35 +134,36 @@ def predicting(run: Callable[[Tensor], Tensor], slab: tuple[int, ...] = SLAB) ->
     return step
 
 
-def prediction(network: nn.Module, engine: str) -> Step:
+def prediction(network: nn.Module, engine: str, device: str) -> Step:
     from ucadi.learn import engines
 
     if engine == "monai":
-        return predicting(lambda slabs: network(slabs).softmax(dim=1), CUBE)
-    return predicting(getattr(engines, engine)(network.eval()))
+        return predicting(lambda slabs: network(slabs).softmax(dim=1), device, CUBE)
+    return predicting(getattr(engines, engine)(network.eval()), device)
 
 
-def line(name: str, batch: int, repeats: int) -> tuple[float, int, float, float, float]:
+def line(name: str, batch: int, repeats: int, device: str) -> tuple[float, int, float, float, float]:
     """One line's seconds, slabs, GFLOP/s, those of the matrix product, and gigabytes."""
     torch.manual_seed(0)
     who, what, how = name.split(", ")
     of_monai = who.startswith("MONAI")
     network = monai_network() if of_monai else ucadi_network()
     work = giga_multiply_adds(network, CUBE if of_monai else SLAB)
+    network.to(device)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if what == "training":
         make = monai_training if of_monai else ucadi_training
-        step, slabs, passes = make(network, batch, how == "bfloat16"), batch, 3
+        step, slabs, passes = make(network, batch, how == "bfloat16", device), batch, 3
     else:
-        step, slabs, passes = prediction(network, how), SAMPLINGS, 1
+        step, slabs, passes = prediction(network, how, device), SAMPLINGS, 1
     step()  # the first one makes caches
-    product, seconds, products = matrix_product(), [], []
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    if device == "cuda":
+        memory = torch.cuda.max_memory_allocated() / 1e3
+    product, seconds, products = matrix_product(device), [], []
     for _ in range(repeats):
         products.append(product())
-        began = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - began)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        seconds.append(seconds_of(step, device))
     speed = 2 * work * slabs * passes / median(seconds)
     peak = 2 * MATRIX**3 / 1e9 / median(products)
     return median(seconds), slabs, speed, peak, memory / 1e6
@@ -159,7 +175,7 @@ def profile_of_training(batch: int, half: bool) -> dict[str, float]:
 
     kinds = {"convolution": "convolutions", "batch_norm": "norms", "relu": "activations", "cat": "copies"}
     kinds |= {"copy": "copies", "contiguous": "copies", "clone": "copies"}
-    step = ucadi_training(ucadi_network(), batch, half)
+    step = ucadi_training(ucadi_network(), batch, half, "cpu")
     step()
     with profile(activities=[ProfilerActivity.CPU]) as measured:
         step()
@@ -228,18 +244,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--batch", type=int, default=4, help="slabs in a training step")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
+    device = options.device
     processes = multiprocessing.get_context("spawn")
+    print(torch.cuda.get_device_name() if device == "cuda" else "CPU", end=", ")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}\n")
     print(f"{'':40}{'s':>8}{'s a slab':>10}{'GFLOP/s':>9}{'peak':>7}{'share':>7}{'GB':>6}")
     for name in LINES:
+        if device == "cuda" and name.endswith("openvino"):
+            continue
         with ProcessPoolExecutor(1, processes) as pool:
-            measured = pool.submit(line, name, options.batch, options.repeats)
+            measured = pool.submit(line, name, options.batch, options.repeats, device)
             seconds, slabs, speed, peak, memory = measured.result()
         print(
-            f"{name:40}{seconds:8.2f}{seconds / slabs:10.3f}{speed:9.0f}{peak:7.0f}{speed / peak:7.2f}{memory:6.1f}",
+            f"{name:40}{seconds:8.3f}{seconds / slabs:10.4f}{speed:9.0f}{peak:7.0f}{speed / peak:7.2f}{memory:6.1f}",
             flush=True,
         )
+    if device == "cuda":
+        return
     for half in (False, True):
         shares = sorted(profile_of_training(options.batch, half).items(), key=lambda item: -item[1])
         parts = ", ".join(f"{kind} {share:.0%}" for kind, share in shares)
@@ -247,9 +270,9 @@ def main() -> None:
     loading = ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in seconds_to_load().items())
     print(f"\nfrom the file to a slab: {loading}")
     model = ucadi_network()
-    exact = prediction(model, "exact")()
+    exact = prediction(model, "exact", "cpu")()
     for engine in ("folded", "openvino"):
-        difference = (prediction(model, engine)() - exact).abs().max().item()
+        difference = (prediction(model, engine, "cpu")() - exact).abs().max().item()
         print(f"{engine}: probabilities differ by {difference:.1g} at most")
 
 

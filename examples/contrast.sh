@@ -127,9 +127,8 @@ with dataset.open(Path(sys.argv[1])) as data: print(len(split.select(data, Path(
     run=seed-$seed
     mkdir -p "$run"
     ucadi init --seed "$seed" "${network[@]}" -o "$run/$name-0.weights"
-    ucadi train "$name.h5" $trained --site site --base "$run/$name-0.weights" --seed "$seed" --precision "$precision" \
-      --local-epochs "$epochs" --total-epochs "$epochs" "${schedule[@]}" -o "$run/$name.update"
-    ucadi apply "$run/$name-0.weights" "$run/$name.update" -o "$run/$name.weights"
+    ucadi train "$name.h5" $trained --base "$run/$name-0.weights" --seed "$seed" --precision "$precision" \
+      --local-epochs "$epochs" --total-epochs "$epochs" "${schedule[@]}" -o "$run/$name.weights"
     for test in noncontrast contrast; do
       mkdir -p "$run/predictions/$name"
       ucadi predict "$test.h5" $tested --model "$run/$name.weights" -o "$run/predictions/$name/$test.predictions"

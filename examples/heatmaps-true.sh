@@ -23,8 +23,7 @@ ucadi preprocess train --labels train/labels.csv --size 32 -o train.h5 >&2
 ucadi preprocess test --labels test/labels.csv --size 32 --linkage linkage.csv -o test.h5 >&2
 
 ucadi init --seed 1 --width 4 --size 32 -o base.weights >&2
-ucadi train train.h5 --site phantoms --base base.weights "${schedule[@]}" -o trained.update >&2
-ucadi apply base.weights trained.update -o trained.weights >&2
+ucadi train train.h5 --base base.weights "${schedule[@]}" -o trained.weights >&2
 ucadi predict test.h5 --model trained.weights -o test.predictions >&2
 ucadi evaluate test.predictions >&2
 

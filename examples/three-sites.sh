@@ -76,9 +76,8 @@ coordinator roster create north/north.card south/south.card east/east.card \
 
 train_alone() {
   local site=$1
-  ucadi train "$site/train-$site.h5" --site "$site" --base "$run/global-0.weights" \
-    --local-epochs "$total_epochs" --seed "$seed" "${schedule[@]}" -o "$run/$site-alone.update"
-  ucadi apply "$run/global-0.weights" "$run/$site-alone.update" -o "$run/$site.weights"
+  ucadi train "$site/train-$site.h5" --base "$run/global-0.weights" \
+    --local-epochs "$total_epochs" --seed "$seed" "${schedule[@]}" -o "$run/$site.weights"
 }
 
 # A site's part in all rounds, from plan to last model; one process, one folder that all share.

@@ -40,6 +40,7 @@ SLOW = {"README.md", "evaluation.md", "pacs.md", "translate.md"}
 """Pages that take a minute or more of processor time."""
 
 NOT_RUN = {
+    "README.md: extras=learn . examples/environment.sh": "minutes of downloads",
     "README.md: ./examples/three-sites.sh": "minutes of work; tests/test_examples.py runs the scripts",
     "README.md: python3 -m venv .venv": "needs an index of packages; tests/test_package.py runs it",
     "README.md: pip install '.[learn]'": "where the index has the CUDA build of torch, it is gigabytes",

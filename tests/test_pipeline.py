@@ -125,6 +125,23 @@ def test_training_twice_gives_the_same_bytes(made: Federation, tmp_path: Path) -
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
+def test_a_site_alone_trains_a_model_in_one_step(made: Federation, tmp_path: Path) -> None:
+    """Without --site: the very tensors that an update and apply would give."""
+    options = (made.folder / "site-a.h5", "--base", made.base, "--batch-size", 2, "--total-epochs", 2)
+    own, update, applied = (tmp_path / name for name in ("own.weights", "a.update", "applied.weights"))
+    alone = run("train", *options, "-o", own)
+    assert (alone["weights"], alone["update"], alone["site"]) == (str(own), None, None)
+    shared = run("train", *options, "--site", "site-a", "-o", update)
+    assert (shared["weights"], shared["update"], shared["site"]) == (None, str(update), "site-a")
+    run("apply", made.base, update, "-o", applied)
+    one, two = weights_format.read(own), weights_format.read(applied)
+    assert all(one.arrays[name].tobytes() == two.arrays[name].tobytes() for name in two.arrays)
+    assert one.origin == {"base": weights_format.read(made.base).digest, "examples": 4, "epochs": 1}
+    run("predict", made.folder / "site-a.h5", "--model", own, "-o", tmp_path / "own.predictions")
+    again = run("train", *options, "--base", own, "-o", tmp_path / "again.weights")
+    assert again["examples"] == 4
+
+
 def test_a_learning_rate_of_zero_changes_only_the_norms_statistics(made: Federation, tmp_path: Path) -> None:
     run(
         "train", made.folder / "site-a.h5", "--base", made.base, "--site", "site-a", "--learning-rate", 0,
@@ -141,6 +158,7 @@ def test_a_learning_rate_of_zero_changes_only_the_norms_statistics(made: Federat
     [
         (4, "the network takes 16 x 16", ["other-size.h5", "--site", "site-a"]),
         (4, "the plan begins from", ["site-a.h5", "--site", "site-a", "--base", "other.weights", "PLAN"]),
+        (2, "a round takes a site's update", ["site-a.h5", "PLAN"]),
         (4, "site-x is no site of this round", ["site-a.h5", "--site", "site-x", "PLAN"]),
         (2, "the plan sets the schedule", ["site-a.h5", "--site", "site-a", "--seed", "3", "PLAN"]),
         (2, "not all in the schedule", ["site-a.h5", "--site", "site-a", "--first-epoch", "100"]),

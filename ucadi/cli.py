@@ -54,6 +54,7 @@ from ucadi.commands.translate_evaluate import translate_evaluate
 from ucadi.commands.translate_train import translate_train
 from ucadi.commands.verify import verify
 from ucadi.commands.watch import watch
+from ucadi.demo.demo import demo
 from ucadi.errors import UcadiError
 from ucadi.loops.coordinate import coordinate
 from ucadi.loops.site import site_run
@@ -205,6 +206,7 @@ def _progress_bar(items: Iterable[T], label: str, total: int | None) -> Iterator
 
 
 COMMANDS: tuple[Callable[..., Any], ...] = (
+    demo,
     phantom,
     preprocess,
     merge,

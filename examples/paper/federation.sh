@@ -144,9 +144,8 @@ take_part() {
 alone() {
   local folder=$1 first=$2 part=$3 site=$4
   mkdir -p "$folder"
-  ucadi train "$data/train-$site.h5" --site "$site" --base "$first" --local-epochs "$EPOCHS" "${schedule[@]}" \
-    ${part:+--split "folds/$site.split" --part "$part"} -o "$folder/$site.update" --force
-  ucadi apply "$first" "$folder/$site.update" -o "$folder/$site.weights" --force
+  ucadi train "$data/train-$site.h5" --base "$first" --local-epochs "$EPOCHS" "${schedule[@]}" \
+    ${part:+--split "folds/$site.split" --part "$part"} -o "$folder/$site.weights" --force
 }
 
 # Models of every site alone and of all together, from the same first weights, and what they say of every test set:

@@ -46,16 +46,16 @@ def init(
 ) -> InitResult:
     """Make the random initial weights that a federation begins with.
 
-    The same seed gives the same bytes. A smaller --width, --size or fewer --blocks suit small machines.
+    The same seed gives the same bytes on every machine, with or without torch. A smaller --width, --size or fewer
+    --blocks suit small machines.
     """
     from ucadi.learn.architecture import Architecture
-    from ucadi.learn.network import build, count_parameters, state_arrays
+    from ucadi.learn.layout import initial_arrays, layout
 
     network = Architecture.of(architecture, width=width, blocks=_parsed(blocks), size=size, norm=norm)
-    model = build(network, seed)
-    weights = Weights(state_arrays(model), network.description(), {"seed": seed})
+    weights = Weights(initial_arrays(network, seed), network.description(), {"seed": seed})
     weights_format.write(output, weights, force=force)
-    return InitResult(output, count_parameters(model), container.file_digest(output))
+    return InitResult(output, sum(layer.parameters for layer in layout(network)), container.file_digest(output))
 
 
 def _parsed(blocks: str | None) -> tuple[int, ...] | None:

@@ -58,7 +58,7 @@ def predict(
     """Give each case its probabilities: five independent samplings of 16 slices, each kept.
 
     Their average is the diagnosis (paper, Methods); evaluate takes it. Several models see the same samplings.
-    With --fast, probabilities may differ by a hundredth.
+    With --fast, probabilities may differ by a few hundredths.
     """
     require(Feature.NETWORKS, Feature.DATASETS)
     if fast and Feature.OPENVINO.missing:

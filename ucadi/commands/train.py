@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -32,6 +32,7 @@ from ucadi.commands import (
     schedule_of,
 )
 from ucadi.errors import FormatError, MismatchError, UsageError
+from ucadi.fed.averaging import apply_deltas
 from ucadi.fed.norms import with_norms
 from ucadi.fed.optimisers import FEDAVG
 from ucadi.fed.plan import Schedule
@@ -43,6 +44,7 @@ from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
 from ucadi.formats.output import refuse_existing
 from ucadi.formats.schedules import RecipeFile
+from ucadi.formats.weights import Weights
 from ucadi.labels import LABELS
 from ucadi.parts import Feature, require
 from ucadi.rounds.reporting import Report
@@ -57,13 +59,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The update made, and the loss and accuracy of each epoch; AUCs are None where there was nothing to tell apart.
+    """What was made, and the loss and accuracy of each epoch; AUCs are None where there was nothing to tell apart.
 
-    `missing` are the diagnoses that no case of the training had; `synthetic` counts the examples that no scanner made.
+    Either an `update` of a `site`, or the `weights` of a training without one. `missing` are the diagnoses that no
+    case of the training had; `synthetic` counts the examples that no scanner made.
     """
 
-    update: Path
-    site: str
+    update: Path | None
+    weights: Path | None
+    site: str | None
     examples: int
     epochs: int
     loss: list[float]
@@ -77,7 +81,7 @@ class TrainResult:
 
     def __str__(self) -> str:
         return (
-            f"{self.update}: {self.examples} examples{_made(self.synthetic)} x {self.epochs} epochs "
+            f"{self.update or self.weights}: {self.examples} examples{_made(self.synthetic)} x {self.epochs} epochs "
             f"in {self.seconds:.1f} s, loss {self.loss[0]:.3f} to {self.loss[-1]:.3f}, accuracy {self.accuracy[-1]:.2f}"
             + (f"\nno case of {', '.join(self.missing)}" if self.missing else "")
             + _spent(self.privacy)
@@ -89,7 +93,9 @@ def train(
     *,
     base: Annotated[Path, typer.Option(help="The weights to begin from.")],
     output: Output,
-    site: Annotated[str, typer.Option(help="The site's name in the roster.")],
+    site: Annotated[
+        str | None, typer.Option(help="The site's name in the roster: its update is written, not a model of its own.")
+    ] = None,
     plan: Annotated[Path | None, typer.Option(help="The round's signed plan, which sets all that follows.")] = None,
     roster: Annotated[Path | None, typer.Option(help="The federation's signed roster, with a plan.")] = None,
     split: SplitFile = None,
@@ -129,10 +135,10 @@ def train(
     checkpoint_minutes: CheckpointMinutes = 10,
     force: Force = False,
 ) -> TrainResult:
-    """Train on a site's data and write what changed: the update, for aggregate or encrypt.
+    """Train on a site's data: without --site a model of one's own, with it an update for aggregate or encrypt.
 
-    In a federation the round's plan sets base and hyper-parameters for everyone. Without one, the options
-    do, and apply makes the site's own model of the update. With --checkpoint, a training that was stopped
+    An update is what changed from the base. In a federation the round's plan sets base and hyper-parameters for
+    everyone; without one, the options do. With --checkpoint, a training that was stopped
     goes on from there when the same command is given again, and ends with the same bytes. Under torchrun,
     its processes train as one, each on its share of every batch.
     """
@@ -167,6 +173,8 @@ def train(
     if plan is not None:
         if roster is None:
             raise UsageError("a plan is checked against its roster", hint="--roster")
+        if site is None:
+            raise UsageError("a round takes a site's update", hint="--site, with the site's name in the roster")
         if first_epoch or recipe or any(value is not None for value in chosen.values()):
             raise UsageError("the plan sets the schedule", hint="leave out the options that the plan decides")
         this = Round.read(plan, roster)
@@ -234,16 +242,25 @@ def train(
     if schedule.update_norm is not None:
         deltas = bounded(deltas, schedule.update_norm)
     privacy = _privacy(schedule, len(cases.labels), epochs.stop)
-    update = Update(site, weights.digest, len(cases.labels), len(records), deltas, privacy)
+    examples, done = len(cases.labels), len(records)
     if first:
-        update_format.write_update(output, update, force=force)
+        if site is not None:
+            update = Update(site, weights.digest, examples, done, deltas, privacy)
+            update_format.write_update(output, update, force=force)
+        else:
+            origin = {"base": weights.digest, "examples": examples, "epochs": done}
+            if privacy:
+                origin["privacy"] = asdict(privacy)
+            own = Weights(apply_deltas(weights.arrays, deltas), weights.architecture, origin)
+            weights_format.write(output, own, force=force)
         if checkpoint:
             checkpoint.unlink(missing_ok=True)
     return TrainResult(
-        output,
+        None if site is None else output,
+        output if site is None else None,
         site,
-        update.examples,
-        update.epochs,
+        examples,
+        done,
         [record.loss for record in records],
         [record.accuracy for record in records],
         seconds,

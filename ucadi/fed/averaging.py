@@ -104,6 +104,11 @@ def apply_update(base: Arrays, update: Update) -> dict[str, npt.NDArray[np.float
     """One site's own model: base plus its difference."""
     if {n: a.shape for n, a in base.items()} != {n: a.shape for n, a in update.deltas.items()}:
         raise MismatchError(f"update of {update.site}: its tensors are not those of the base")
-    following = {name: added(base[name], in_pieces(update.deltas[name])) for name in base}
+    return apply_deltas(base, update.deltas)
+
+
+def apply_deltas(base: Arrays, deltas: Arrays) -> dict[str, npt.NDArray[np.float32]]:
+    """Base plus a difference with the same tensors; NaN and infinity are refused."""
+    following = {name: added(base[name], in_pieces(deltas[name])) for name in base}
     check_finite(following)
     return following

@@ -24,6 +24,7 @@ table { border-collapse: collapse; font-size: 11px; font-variant-numeric: tabula
 th, td { padding: .3em .6em; border-bottom: 1px solid #ddd; text-align: left; overflow-wrap: break-word }
 img { max-width: 360px; width: 32%; vertical-align: top }
 img[alt^="confusion"] { width: 24% }
+img[alt^="heatmap"] { max-width: 720px; width: 100% }
 .notice { color: #a05a00 }
 @media print { @page { size: A4 landscape; margin: 12mm } body { margin: 0; max-width: none }
   table { font-size: 7px } tr, img { break-inside: avoid } h2 { margin-top: 1em } h2, p { break-after: avoid }
@@ -37,16 +38,17 @@ def write(folder: Path, sections: Sequence[Section], document: Mapping[str, Any]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([table.header, *table.rows])
     with new_folder(folder, force=force) as part:
-        write_file(part / HTML, _page(sections).encode())
+        write_file(part / HTML, page("Evaluation", sections).encode())
         write_file(part / CSV, text.getvalue().encode())
         write_file(part / JSON, (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
-def _page(sections: Sequence[Section]) -> str:
+def page(title: str, sections: Sequence[Section]) -> str:
+    """The sections as one self-contained page of HTML."""
     body = "\n".join(map(_section, sections))
     return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Evaluation</title><style>{STYLE}</style>\n'
-        f'<h1>Evaluation</h1><p class="notice">Research only, not for clinical use.</p>\n{body}\n</html>\n'
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>\n'
+        f'<h1>{escape(title)}</h1><p class="notice">Research only, not for clinical use.</p>\n{body}\n</html>\n'
     )
 
 
@@ -62,4 +64,5 @@ def _section(section: Section) -> str:
         parts.append(f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>')
     for shows, png in section.pictures:
         parts.append(f'<img alt="{escape(shows)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">')
+    parts += [f'<p><a href="{escape(target)}">{escape(words)}</a></p>' for words, target in section.links]
     return "\n".join([*parts, "</section>"])

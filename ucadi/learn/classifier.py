@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +18,6 @@ class Classifier(nn.Module):
     A network makes its layers in the order of its published description, `classifier` last, and says how to get to
     the last feature map.
     """
-
-    slope: ClassVar[float] = 0.0
-    """Negative slope of its activations, by which its weights are initialised."""
 
     classifier: nn.Linear
 

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from ucadi.learn.architecture import Architecture
 from ucadi.learn.classifier import Classifier
 from ucadi.learn.dropblock import DropBlock3D
+from ucadi.learn.layout import LEAKY_SLOPE
 from ucadi.learn.norms import norm
-
-SLOPE = 0.2
-"""Negative slope of every LeakyReLU."""
 
 
 class DenseBlock(nn.Sequential):
@@ -45,8 +43,6 @@ class TransmitBlock(nn.Sequential):
 
 class DenseNet3D(Classifier):
     """Slabs (N, 1, 16, 128, 128) to logits (N, 4)."""
-
-    slope = SLOPE
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
@@ -80,4 +76,4 @@ class DenseNet3D(Classifier):
 
 
 def _act() -> nn.LeakyReLU:
-    return nn.LeakyReLU(SLOPE, inplace=True)  # batch norm's backward pass needs its input, not this output
+    return nn.LeakyReLU(LEAKY_SLOPE, inplace=True)  # batch norm's backward pass needs its input, not this output

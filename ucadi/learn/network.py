@@ -14,6 +14,7 @@ from ucadi.errors import FormatError, MismatchError
 from ucadi.learn.architecture import Architecture
 from ucadi.learn.classifier import Classifier
 from ucadi.learn.densenet import DenseNet3D
+from ucadi.learn.layout import initial_arrays
 from ucadi.learn.resnet import ResNet3D
 from ucadi.learn.state import Arrays
 from ucadi.learn.xception import Xception3D
@@ -28,19 +29,10 @@ NETWORKS: Mapping[str, type[Classifier]] = {
 
 
 def build(architecture: Architecture, seed: int) -> Classifier:
-    """A new network with He initialisation (He et al. 2015), the same bits for a seed on every run and machine.
-
-    Uniform rather than normal: its numbers are integers scaled, and not the output of a machine's `log` and
-    `cos`.
-    """
+    """A new network with the initial weights of `layout.initial_arrays`."""
     with torch.random.fork_rng(devices=[]):  # the layers' own initialisation draws from the global generator
         model = NETWORKS[architecture.name](architecture)
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.Conv3d | nn.Linear):
-            nn.init.kaiming_uniform_(module.weight, a=model.slope, generator=generator)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    load_arrays(model, initial_arrays(architecture, seed))
     return model
 
 
@@ -74,11 +66,6 @@ def checked_slab(slab: NDArray[np.float32], case: int, architecture: Architectur
             f"case {case}: the slab has values that are not finite", hint="preprocess the case again, or leave it out"
         )
     return np.asarray(slab, dtype=np.float32)
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Learned numbers of the network, without the norms' running statistics."""
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def state_arrays(model: nn.Module) -> dict[str, NDArray[np.float32]]:

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from ucadi.learn.architecture import Architecture
 from ucadi.learn.classifier import Classifier
+from ucadi.learn.layout import BOTTLENECK
 from ucadi.learn.norms import norm
-
-EXPANSION = 4
-"""A block's output channels over those of its middle."""
+from ucadi.learn.pooling import MaxPool
 
 
 class Bottleneck(nn.Module):
@@ -21,7 +20,7 @@ class Bottleneck(nn.Module):
 
     def __init__(self, channels: int, width: int, stride: tuple[int, int, int], kind: str) -> None:
         super().__init__()
-        out = EXPANSION * width
+        out = BOTTLENECK * width
         self.conv1, self.norm1 = nn.Conv3d(channels, width, 1, bias=False), norm(kind, width)
         self.conv2 = nn.Conv3d(width, width, 3, stride=stride, padding=1, bias=False)
         self.norm2 = norm(kind, width)
@@ -48,7 +47,7 @@ class ResNet3D(Classifier):
         width, kind = architecture.width, architecture.norm
         self.conv = nn.Conv3d(1, width, kernel_size=7, stride=(1, 2, 2), padding=3, bias=False)
         self.norm, self.act = norm(kind, width), nn.ReLU(inplace=True)
-        self.pool = nn.MaxPool3d(kernel_size=3, stride=2, padding=1)
+        self.pool = MaxPool()
         self.blocks = nn.Sequential()
         channels = width
         extent = [_halved(n) for n in (architecture.slices, *2 * [_halved(architecture.size)])]  # after the pool
@@ -60,7 +59,7 @@ class ResNet3D(Classifier):
                 extent = [_halved(voxels) if halves else voxels for voxels in extent]
                 stride = (slices, rows, columns)
                 self.blocks.add_module(f"block{stage + 1}_{i + 1}", Bottleneck(channels, width << stage, stride, kind))
-                channels = EXPANSION * width << stage
+                channels = BOTTLENECK * width << stage
         self.classifier = nn.Linear(channels, architecture.classes)
 
     def features(self, x: Tensor) -> Tensor:

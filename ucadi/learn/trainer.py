@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from ucadi.errors import CapacityError
+from ucadi.learn.bfloat16 import keep_right
 from ucadi.learn.classifier import Classifier
 from ucadi.learn.distributed import Group, synchronise_norms
 from ucadi.learn.network import copies, fill, load_arrays, state_arrays
@@ -37,6 +38,8 @@ class Trainer:
         narrow = self.half and model.architecture.width < 8
         self.layout = torch.contiguous_format if narrow else torch.channels_last_3d
         model.to(memory_format=self.layout)  # type: ignore[call-overload]
+        if self.half:
+            keep_right(model, self._sample())
         self.parameters = dict(model.named_parameters())
         groups: list[dict[str, Any]] = [
             {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
@@ -52,6 +55,13 @@ class Trainer:
             synchronise_norms(model)
             # the statistics are the same everywhere as they are, and need not be sent
             self.network = DistributedDataParallel(model, broadcast_buffers=False)
+
+    def _sample(self) -> Tensor:
+        """Slabs (N, 1, D, H, W) to try bfloat16 with: four, or one where gradients are of single cases."""
+        a = self.model.architecture
+        shape = (1 if self.recipe.noise else 4, 1, a.slices, a.size, a.size)
+        slabs = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        return slabs.to(self.device).to(memory_format=self.layout)
 
     def _restore(self, state: TrainingState) -> None:
         load_arrays(self.model, state.arrays)

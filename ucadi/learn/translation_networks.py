@@ -24,6 +24,7 @@ class Generator(nn.Module):
     def __init__(self, architecture: TranslatorArchitecture) -> None:
         super().__init__()
         width, depth, self.skip = architecture.width, architecture.depth, architecture.skip
+        self.channels = depth
         self.noisy = architecture.method != CYCLE_GAN
         self.layers = nn.Sequential(
             *_normed(_mirrored(depth + self.noisy, width, 7)),
@@ -61,6 +62,7 @@ class Critic(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
+        self.channels = channels
         self.layers = nn.Sequential(
             nn.Conv2d(channels, width, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2),

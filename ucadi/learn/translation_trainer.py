@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ucadi.errors import CapacityError
+from ucadi.learn.bfloat16 import keep_right
 from ucadi.learn.imagepool import ImagePool
 from ucadi.learn.network import copies, fill, load_arrays
 from ucadi.learn.translation import (
@@ -25,7 +26,7 @@ from ucadi.learn.translation import (
     learning_rate,
     step_rng,
 )
-from ucadi.learn.translation_networks import TranslationNetworks
+from ucadi.learn.translation_networks import Critic, Generator, TranslationNetworks
 
 Images = dict[str, Tensor]
 """Of each kind images (N, depth, H, W)."""
@@ -58,6 +59,13 @@ class TranslationTrainer(ABC):
         self.device = next(model.parameters()).device
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         a = model.architecture
+        if recipe.precision == "bfloat16":
+            for network in model.modules():
+                if isinstance(network, Generator | Critic):
+                    images = torch.randn(
+                        (2, network.channels, a.size, a.size), generator=torch.Generator().manual_seed(0)
+                    )
+                    keep_right(network, images.to(self.device).contiguous(memory_format=torch.channels_last))
         self.pools = {kind: ImagePool(recipe.pool_size, (a.depth, a.size, a.size)) for kind in KINDS}
         self.optimisers = [
             torch.optim.Adam(parameters, recipe.learning_rate, betas=(0.5, 0.999))

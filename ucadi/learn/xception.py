@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ucadi.learn.architecture import Architecture
 from ucadi.learn.classifier import Classifier
 from ucadi.learn.norms import norm
+from ucadi.learn.pooling import MaxPool
 
 
 class Separable(nn.Sequential):
@@ -39,7 +40,7 @@ class Block(nn.Module):
             before = width
         self.shortcut = nn.Sequential()
         if strided:
-            self.body.add_module("pool", nn.MaxPool3d(kernel_size=3, stride=2, padding=1))
+            self.body.add_module("pool", MaxPool())
             self.shortcut.add_module("conv", nn.Conv3d(channels, before, 1, stride=2, bias=False))
             self.shortcut.add_module("norm", norm(kind, before))
 

@@ -27,12 +27,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence, a table and PNG pictures with what they show."""
+    """A heading, a sentence, a table, PNG pictures with what they show, and links with their words."""
 
     title: str
     text: str = ""
     table: Table | None = None
     pictures: tuple[tuple[str, bytes], ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
 
 
 def sections(

@@ -16,6 +16,7 @@ import pydicom
 
 from ucadi.ct.elements import integer, text, words
 from ucadi.ct.refusals import Reason, RefusedError
+from ucadi.files import opened
 
 NAME = "DICOMDIR"
 
@@ -38,8 +39,9 @@ def is_index(path: Path) -> bool:
 def read(path: Path) -> Index:
     """The image files that the index at `path` lists. Raises RefusedError (UNREADABLE) for a broken one."""
     try:
-        dataset = pydicom.dcmread(path, specific_tags=["DirectoryRecordSequence"])
-        records = list(dataset.get("DirectoryRecordSequence") or [])
+        with opened(path) as file:
+            dataset = pydicom.dcmread(file, specific_tags=["DirectoryRecordSequence"])
+            records = list(dataset.get("DirectoryRecordSequence") or [])
         names = [words(record, "ReferencedFileID") for record in records if _is_image(record)]
         furthest = max((integer(record, offset) for record in records for offset in _OFFSETS), default=0)
     except Exception as error:  # whatever a parser of broken input raises

@@ -8,7 +8,6 @@ Source: the NIfTI-1 standard, https://nifti.nimh.nih.gov/nifti-1
 
 from __future__ import annotations
 
-import hashlib
 import math
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from ucadi.ct.refusals import Reason, RefusedError
 from ucadi.ct.volume import AIR_HU, Affine, Volume, canonical, clip_hu, resize
+from ucadi.files import file_digest
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -107,12 +107,6 @@ def from_nifti(affine: Affine) -> Affine:
     """The affine of (slice, row, column, 1) in DICOM's coordinates."""
     turned: Affine = (_FLIP @ affine)[:, [2, 1, 0, 3]]
     return turned
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_nifti(path: Path) -> bool:

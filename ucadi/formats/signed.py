@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ucadi.errors import FormatError, SignatureError
+from ucadi.files import opened
 from ucadi.formats.container import (
     GET_AGAIN,
     MAX_HEADER,
@@ -67,11 +68,8 @@ def write_document(path: Path, document: Metadata, *, force: bool = False, mode:
 def read_document(path: Path, expected_format: str | None) -> Metadata:
     """Reads a document of the expected format and version 1, or of any; its signature is not looked at here."""
     kind = expected_format or "ucadi"
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_HEADER + 1)
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}", hint="is the path right?") from None
+    with opened(path) as file:
+        text = file.read(MAX_HEADER + 1)
     if len(text) > MAX_HEADER or not text.endswith(b"\n"):
         raise FormatError(f"{path.name}: not a {kind} file", hint=GET_AGAIN)
     document = parse_canonical_json(text[:-1], path.name)

@@ -19,6 +19,7 @@ from ucadi.formats.container import (
     canonical_json,
     check_format,
     parse_canonical_json,
+    read,
 )
 from ucadi.formats.output import write_file
 from ucadi.identity import PublicKeys, SecretKeys
@@ -45,6 +46,19 @@ def verify(document: Metadata, keys: PublicKeys, name: str) -> None:
             f"{name}: the signature is not that of {keys.name}",
             hint="the file was changed, or signed with another key: compare fingerprints with its maker",
         )
+
+
+def is_signed(path: Path, keys: PublicKeys, plan: str) -> bool:
+    """Whether a container says that it is of the round of `plan` (a digest) and `keys` signed what it says.
+
+    Its tensors are not read: this is for a party's own files, which only a stranger would have replaced.
+    """
+    try:
+        held = read(path)
+        verify(held.metadata, keys, path.name)
+    except (FormatError, SignatureError):
+        return False
+    return held.metadata.get("plan") == plan
 
 
 def _from_hex(text: str) -> bytes:

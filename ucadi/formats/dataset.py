@@ -24,7 +24,7 @@ from ucadi.ct.volume import Volume
 from ucadi.errors import FormatError
 from ucadi.files import file_digest
 from ucadi.formats.hdf5 import Array, Attribute, Group, opened_file
-from ucadi.formats.output import new_file
+from ucadi.formats.output import Unfailing, new_file
 from ucadi.labels import Diagnosis
 
 FORMAT = "ucadi-dataset"
@@ -97,18 +97,21 @@ def write(
     `rejections` is read after the last case, so it may be a list that grows while `cases` are made.
     `attributes` are the parameters of preprocessing, written at the root.
     """
-    with new_file(path, force=force) as part, h5py.File(part, "w") as file:
-        _set(file, "format", FORMAT)
-        _set(file, "size", size)
-        parameters = file.create_group("parameters")
-        for name, value in sorted((attributes or {}).items()):
-            _set(parameters, name, value)
-        group = file.create_group("cases")
-        for case in cases:
-            _write_case(group, case, size)
-        synthetic = any("synthetic_model" in made.attrs for made in group.values())
-        _set(file, "version", VERSION_SYNTHETIC if synthetic else VERSION)
-        _write_rejections(file, sorted(rejections, key=lambda r: (r.case, r.series)))
+    with new_file(path, force=force) as part, Unfailing(part) as target:
+        with h5py.File(target, "w") as file:
+            _set(file, "format", FORMAT)
+            _set(file, "size", size)
+            parameters = file.create_group("parameters")
+            for name, value in sorted((attributes or {}).items()):
+                _set(parameters, name, value)
+            group, version = file.create_group("cases"), VERSION
+            for case in cases:
+                _write_case(group, case, size)
+                version = VERSION_SYNTHETIC if case.synthetic else version
+                target.check()
+            _set(file, "version", version)
+            _write_rejections(file, sorted(rejections, key=lambda r: (r.case, r.series)))
+        target.check()
 
 
 @contextmanager

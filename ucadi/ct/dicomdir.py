@@ -8,6 +8,7 @@ Source: DICOM PS3.3 F.3 (basic directory), PS3.10 8.2 (file ids).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,8 @@ def is_index(path: Path) -> bool:
 def read(path: Path) -> Index:
     """The image files that the index at `path` lists. Raises RefusedError (UNREADABLE) for a broken one."""
     try:
-        with opened(path) as file:
+        with warnings.catch_warnings(), opened(path) as file:
+            warnings.simplefilter("ignore")  # they would quote the file
             dataset = pydicom.dcmread(file, specific_tags=["DirectoryRecordSequence"])
             records = list(dataset.get("DirectoryRecordSequence") or [])
         names = [words(record, "ReferencedFileID") for record in records if _is_image(record)]

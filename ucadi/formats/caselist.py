@@ -46,7 +46,10 @@ def read(path: Path, *, unlabelled: bool = False) -> list[Entry]:
     lines = text.splitlines()
     header = lines[0] if lines else ""
     rows = csv.DictReader(lines, delimiter=";" if ";" in header and "," not in header else ",", strict=True)
-    names = [name.strip().lower() for name in rows.fieldnames or ()]
+    try:
+        names = [name.strip().lower() for name in rows.fieldnames or ()]
+    except csv.Error as error:
+        raise FormatError(f"{path.name}:1: {error}", hint="the first line is: case,patient,label") from None
     needed = {"case"} if unlabelled else {"case", "label"}
     if not needed <= set(names):
         raise FormatError(

@@ -200,7 +200,7 @@ def check_format(metadata: Metadata, expected: str | None, name: str) -> None:
     version = metadata.get("version")
     if type(version) is not int or version != VERSION:
         raise FormatError(
-            f"{name}: version {version!r} of {found}; this program reads version {VERSION}",
+            f"{name}: version {version!r:.40} of {found}; this program reads version {VERSION}",
             hint="use the same release of ucadi at every site",
         )
 

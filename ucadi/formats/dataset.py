@@ -183,7 +183,9 @@ class Dataset:
         if affine.shape != (4, 4):
             raise group.error(f"an affine of {affine.shape}")
         matrix = affine.whole()
-        if not (np.abs(matrix) < MAX_MM).all() or abs(np.linalg.det(matrix)) < 1e-9:
+        with np.errstate(all="ignore"):
+            sound = (np.abs(matrix) < MAX_MM).all() and abs(np.linalg.det(matrix)) >= 1e-9
+        if not sound:
             raise group.error("an affine that maps nowhere")
         return Volume(stored.whole(), matrix)
 

@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,15 +42,50 @@ DAMAGED = "it is damaged or was made by another program: make it again, or bring
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
+Said = dict[str, Any]
+"""What a survey says of a group."""
+
+
+def survey(path: Path) -> Iterator[Said]:
+    """What a process of its own tells of a file: its groups, outer before inner."""
+    command = [sys.executable, "-P", "-m", "ucadi.formats.survey", str(path.absolute())]
+    # threads of a library that calculates nothing here, and plug-ins that a file could ask for
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "HDF5_PLUGIN_PRELOAD": "::"}
+    quiet, pipe = subprocess.DEVNULL, subprocess.PIPE
+    with subprocess.Popen(command, stdin=quiet, stdout=pipe, stderr=quiet, env=environment) as process:
+        assert process.stdout is not None
+        yield from understood(process.stdout, path.name)
+
+
+def understood(lines: Iterable[bytes], name: str) -> Iterator[Said]:
+    """The groups that a survey's lines tell of; FormatError, naming the file, if it did not come to its end."""
+    last: Said = {}
+    for line in lines:
+        last = _parse(line)
+        if "group" in last:
+            yield last
+    if "end" not in last:
+        why = last.get("error", "the HDF5 library fails on it")
+        raise FormatError(f"{name}: not sound HDF5: {why}", hint=DAMAGED)
+
+
+def _parse(line: bytes) -> Said:
+    try:
+        said = json.loads(line)
+    except ValueError:  # cut off by a crash
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
 @contextmanager
-def opened_file(path: Path) -> Iterator[Group]:
+def opened_file(path: Path, survey: Callable[[Path], Iterator[Said]] = survey) -> Iterator[Group]:
     """The root of an HDF5 file, whose arrays can be read until the block ends; FormatError for what is none."""
     with opened(path) as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise FormatError(f"{path.name}: not HDF5", hint="is it a dataset of ucadi preprocess?")
         groups: dict[str, Group] = {}
         source = Source(path.name, file.fileno())
-        for said in _survey(path):
+        for said in survey(path):
             try:
                 group = Group(source, str(said["group"]), dict(said["attributes"]), dict(said["arrays"]))
             except (KeyError, TypeError, ValueError):
@@ -62,32 +97,6 @@ def opened_file(path: Path) -> Iterator[Group]:
         if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
             raise source.error("/", "was replaced while it was opened")
         yield groups["/"]
-
-
-def _survey(path: Path) -> Iterator[dict[str, Any]]:
-    """The groups of a file, outer before inner, as a process of its own tells them."""
-    command = [sys.executable, "-P", "-m", "ucadi.formats.survey", str(path.absolute())]
-    # threads of a library that calculates nothing here, and plug-ins that a file could ask for
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "HDF5_PLUGIN_PRELOAD": "::"}
-    quiet, pipe = subprocess.DEVNULL, subprocess.PIPE
-    with subprocess.Popen(command, stdin=quiet, stdout=pipe, stderr=quiet, env=environment) as process:
-        assert process.stdout is not None
-        last: dict[str, Any] = {}
-        for line in process.stdout:
-            last = _parse(line)
-            if "group" in last:
-                yield last
-    if "end" not in last:
-        why = last.get("error", "the HDF5 library fails on it")
-        raise FormatError(f"{path.name}: not sound HDF5: {why}", hint=DAMAGED)
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    try:
-        said = json.loads(line)
-    except ValueError:  # cut off by a crash
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 @dataclass(frozen=True)

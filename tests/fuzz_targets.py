@@ -84,18 +84,17 @@ def make_targets(folder: Path, surveyor: Surveyor) -> dict[str, Target]:
     """All targets, by name. `folder` is filled with a federation's files and a sound file of every kind."""
     targets = [*_of_a_round(folder / "round"), *_of_one_site(folder), *_of_scans(folder / "scans")]
     targets += [_datasets(folder, surveyor)]
-    sound = tuple(seed for target in targets if target.name.partition("-")[0] != "scan" for seed in target.seeds)
-    containers = tuple(seed for seed in sound if seed[8:9] == b"{")
-    targets += [Target("container", containers, container.read), Target("inspect", _not_hdf5(sound), _inspected)]
+    containers = tuple(seed for target in targets for seed in target.seeds if seed[8:9] == b"{")
+    documents = tuple(
+        seed for target in targets for seed in target.seeds if seed.startswith(b'{"') and b"ucadi" in seed
+    )
+    targets += [Target("container", containers, container.read)]
+    targets += [Target("inspect", (*containers, *documents), _inspected)]
     return {target.name: target for target in targets}
 
 
-def _not_hdf5(seeds: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """`inspect` would start a process for each of the others; they are read by the target `dataset`."""
-    return tuple(seed for seed in seeds if not seed.startswith(hdf5.MAGIC))
-
-
 def _inspected(path: Path) -> object:
+    """Not of HDF5, for which `inspect` would start a process each time: that is the target `dataset`."""
     if path.read_bytes().startswith(hdf5.MAGIC):
         return None
     shown = str(inspect_file(path))

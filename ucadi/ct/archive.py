@@ -78,4 +78,5 @@ def _unpack(archive: zipfile.ZipFile, folder: Path, budget: int) -> None:
                 if budget < 0:
                     raise RefusedError(Reason.BAD_ARCHIVE, "inflates to more than any scan")
                 with writing(folder, "make room there, or set TMPDIR to a larger disk"):
-                    copy.write(piece)
+                    while piece := piece[copy.write(piece) :]:
+                        pass

@@ -269,7 +269,7 @@ class Site:
         if this.plan.mode == "threshold":
             if self._answer(number, this, total):
                 return None, True
-            answered, _ = holders(self.exchange, number, this)
+            answered, _ = holders(self.exchange, number, this, self.keys)
             if len(answered) < this.roster.policy.threshold:
                 missing = [name for name in this.roster.names if name not in answered]
                 self.awaited = f"more answers for round {number}, of {', '.join(missing)}"

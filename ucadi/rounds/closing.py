@@ -29,7 +29,7 @@ from ucadi.progress import track
 from ucadi.rounds.collection import check_quorum, read_upload, write_sum
 from ucadi.rounds.opening import check_sum
 from ucadi.rounds.round import Round
-from ucadi.rounds.threshold import check_answer, contributions_digest
+from ucadi.rounds.threshold import check_answer, contributions_digest, open_answer
 from ucadi.rounds.verification import check_addition
 
 _MAX_REASON = 300
@@ -104,8 +104,13 @@ def judge_uploads(exchange: Exchange, number: int, this: Round) -> Uploads:
     return Uploads(good, refused, tuple(strays))
 
 
-def holders(exchange: Exchange, number: int, this: Round) -> tuple[list[str], dict[str, str]]:
-    """The holders whose answer for the round's sum is here, and why others' answers do not count, by file name."""
+def holders(
+    exchange: Exchange, number: int, this: Round, keys: SecretKeys | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """The holders whose answer for the round's sum is here, and why others' answers do not count, by file name.
+
+    With `keys`, a member's, an answer that does not open for them does not count either.
+    """
     answered: list[str] = []
     refused: dict[str, str] = {}
     places = exchange.places(Kind.PARTIAL, number)
@@ -119,6 +124,8 @@ def holders(exchange: Exchange, number: int, this: Round) -> tuple[list[str], di
                 raise MismatchError(f"{path.name}: the answer of {answer.holder}")
             if total is None or answer.contributions != contributions_digest(total):
                 raise MismatchError(f"{path.name}: for another sum")
+            if keys is not None:
+                open_answer(answer, this, keys)
         except UcadiError as error:
             refused[path.name] = _reason(error)
         else:

@@ -69,7 +69,7 @@ def combine_answers(answers: Sequence[Partial], total: CiphertextSum, this: Roun
             raise MismatchError(f"two answers of {answer.holder}", hint="each holder answers once")
         _check_for(answer, total, this)
         try:
-            shares[place] = _open_answer(answer, this, keys)
+            shares[place] = open_answer(answer, this, keys)
         except SignatureError as error:  # one holder may seal nonsense to this member: the others' answers count
             unopened = SignatureError(f"answer of {answer.holder}: {error.message}", hint=error.hint)
     threshold = this.roster.policy.threshold
@@ -132,7 +132,8 @@ def _check_for(answer: Partial, total: CiphertextSum, this: Round) -> None:
         raise MismatchError(f"{name}: for another sum", hint="all answers must be for the sum that is opened")
 
 
-def _open_answer(answer: Partial, this: Round, keys: SecretKeys) -> Share:
+def open_answer(answer: Partial, this: Round, keys: SecretKeys) -> Share:
+    """The share that a checked answer holds; SignatureError if it does not open for `keys`."""
     context = _answer_context(this, answer.holder, answer.contributions)
     key = keys.open(answer.sealed[this.roster.index(keys)].tobytes(), context)
     return np.frombuffer(decrypt_with(key, answer.body.tobytes(), context), dtype="<u2")

@@ -13,6 +13,7 @@ see `surveys.py`. Signatures of mutants are real, by the key of an insider, in m
 from __future__ import annotations
 
 import argparse
+import importlib
 import random
 import resource
 import sys
@@ -26,6 +27,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+if "--coverage" in sys.argv:  # what is to be instrumented must not be loaded yet
+    import atheris
+
+    with atheris.instrument_imports(include=["ucadi"]):
+        importlib.import_module("fuzz_targets")
+
+from fuzz_targets import make_targets
 from fuzzing import HangError, Outcome, Target, mutant, try_one
 from surveys import surveyor
 
@@ -42,13 +50,6 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", help="names of targets")
     parser.add_argument("--coverage", metavar="TARGET", help="guide this target's inputs by coverage")
     options = parser.parse_args()
-    if options.coverage:
-        import atheris
-
-        with atheris.instrument_imports(include=["ucadi"]):
-            from fuzz_targets import make_targets
-    else:
-        from fuzz_targets import make_targets
     options.keep.mkdir(parents=True, exist_ok=True)
     np.seterr(all="raise")
     with tempfile.TemporaryDirectory(prefix="ucadi-fuzz-") as folder, surveyor() as running:
@@ -101,8 +102,6 @@ def _print(outcomes: dict[str, Outcome], faults: Counter[str], number: int) -> N
 
 
 def _guided(target: Target, folder: Path, minutes: float, keep: Path) -> int:
-    import atheris
-
     corpus, path, outcome = folder / "corpus", folder / "guided", Outcome()
     corpus.mkdir()
     for number, seed in enumerate(target.seeds):

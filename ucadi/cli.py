@@ -55,7 +55,8 @@ from ucadi.commands.translate_train import translate_train
 from ucadi.commands.verify import verify
 from ucadi.commands.watch import watch
 from ucadi.demo.demo import demo
-from ucadi.errors import UcadiError
+from ucadi.errors import OutputError, UcadiError
+from ucadi.files import FULL
 from ucadi.loops.coordinate import coordinate
 from ucadi.loops.site import site_run
 from ucadi.parts import OPTIONAL, missing_error
@@ -123,15 +124,19 @@ def as_command(function: Callable[..., Any]) -> Callable[..., None]:
                 options["as_json"] = as_json
             with show_with(_progress_bar, _note):
                 result = function(*args, **options)
+            if result is not None and _speaks():
+                _print(json.dumps(dataclasses.asdict(result), default=_plain) if as_json else str(result))
         except UcadiError as error:
             raise _report(error) from None
+        except BrokenPipeError:
+            raise  # whoever read the results has seen enough
+        except OSError as error:
+            raise _report(_refused_by_the_system(error)) from None
         except ModuleNotFoundError as error:
             module = (error.name or "").partition(".")[0]
             if module not in OPTIONAL:
                 raise
             raise _report(missing_error("this command", [module])) from None
-        if result is not None and _speaks():
-            typer.echo(json.dumps(dataclasses.asdict(result), default=_plain) if as_json else str(result))
 
     as_json = inspect.Parameter(
         "as_json",
@@ -156,6 +161,25 @@ def _report(error: UcadiError) -> typer.Exit:
     if error.hint:
         typer.echo(f"ucadi: hint: {error.hint}", err=True)
     return typer.Exit(error.exit_code)
+
+
+def _print(text: str) -> None:
+    """Prints a result; OutputError where a file that it goes to cannot take it."""
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left would fail again at the interpreter's end
+        raise OutputError(
+            f"standard output: {error.strerror}", hint="the work is done; make room for its words"
+        ) from None
+
+
+def _refused_by_the_system(error: OSError) -> OutputError:
+    """What no command expects: a disk that fails or is full, or access that is not allowed."""
+    hint = "make room and run again" if error.errno in FULL else "is the disk in order, and is access allowed?"
+    return OutputError(f"{error.filename or 'reading or writing'}: {error.strerror}", hint=hint)
 
 
 def _plain(value: Any) -> Any:

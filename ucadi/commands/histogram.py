@@ -89,7 +89,7 @@ def _once(names: Iterable[str], what: str) -> tuple[str, ...]:
 def _read(path: Path, this: Round | None) -> Histogram:
     found = container.read(path)
     if found.metadata.get("format") == histogram_format.FORMAT:
-        return histogram_format.read(path)
+        return histogram_format.parse(found, path.name)
     if found.metadata.get("format") == update_format.AGGREGATE_FORMAT:
         if this is None:
             raise UsageError("an opened sum is read under its round's plan", hint="--plan and --roster")

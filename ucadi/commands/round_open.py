@@ -33,7 +33,7 @@ from ucadi.formats import keys as key_format
 from ucadi.formats import plan as plan_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats import weights as weights_format
-from ucadi.formats.exchange import Exchange
+from ucadi.formats.exchange import Exchange, Kind
 from ucadi.formats.output import write_file
 from ucadi.rounds.closing import read_roster
 from ucadi.rounds.counting import WEIGHT_CAP, counting_layout
@@ -103,8 +103,7 @@ def round_open(
         folder = Exchange(exchange)
         roster = (folder.rosters() or [folder.root / "federation.json"])[-1]
         read_roster(folder, roster)
-        output = folder.plan(number)
-        output.parent.mkdir(parents=True, exist_ok=True)
+        output = folder.make_place(Kind.PLAN, number)
     if roster is None or output is None:
         raise UsageError("where to?", hint="--exchange DIR, or --roster FILE and --output FILE")
     members = roster_format.read(roster)
@@ -147,7 +146,7 @@ def round_open(
     recipe_of(plan.schedule)  # what no site could train with is refused here
     bits = Round(plan, "", members).bits
     if exchange is not None and base is not None:
-        _publish(base, Exchange(exchange).model(number), digest)
+        _publish(base, Exchange(exchange), number, digest)
     plan_format.write(output, plan, keys, force=force)
     return RoundResult(output, number, plan.sites, plan.quorum, plan.base, bits)
 
@@ -158,11 +157,11 @@ def _digest(text: str) -> str:
     return text
 
 
-def _publish(base: Path, place: Path, digest: str) -> None:
+def _publish(base: Path, exchange: Exchange, number: int, digest: str) -> None:
     """Puts the base into its place, for sites that do not have it."""
-    if place.exists():
+    place = exchange.make_place(Kind.MODEL, number)
+    if exchange.has(Kind.MODEL, number):
         if weights_format.read(place).digest != digest:
             raise MismatchError(f"{place}: other weights than {base}", hint="what is in an exchange directory stays")
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
     write_file(place, base.read_bytes())

@@ -79,10 +79,7 @@ def _times(exchange: Exchange, number: int, bytes_a_second: float) -> RoundTimes
     sites = found[0].contributions
     statements = read_statements(exchange, number, this)
     said = [dict(statements[site].seconds or {}) for site in sites if site in statements]
-    files = [exchange.path(Kind.UPLOAD, number, site) for site in sites]
-    largest = max((path.stat().st_size for path in files if path.exists()), default=0)
-    total = exchange.aggregate(number)
-    moved = largest + (total.stat().st_size if total.exists() else 0)
+    moved = max(_size(exchange, Kind.UPLOAD, number, site) for site in sites) + _size(exchange, Kind.AGGREGATE, number)
 
     def slowest(part: str) -> float | None:
         return max((seconds[part] for seconds in said if part in seconds), default=None)
@@ -96,6 +93,11 @@ def _times(exchange: Exchange, number: int, bytes_a_second: float) -> RoundTimes
         _aggregation(exchange, number, this),
         slowest("decryption"),
     )
+
+
+def _size(exchange: Exchange, kind: Kind, number: int, site: str = "") -> int:
+    """Bytes of a file that is at hand, else 0."""
+    return exchange.path(kind, number, site).stat().st_size if exchange.has(kind, number, site) else 0
 
 
 def _aggregation(exchange: Exchange, number: int, this: Round) -> float | None:

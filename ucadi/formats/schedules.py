@@ -11,6 +11,7 @@ from typing import Any
 from ucadi.errors import FormatError, UsageError
 from ucadi.fed.optimisers import FEDAVG, ServerOptimiser
 from ucadi.fed.plan import Schedule
+from ucadi.files import read_bytes
 from ucadi.formats.container import MAX_HEADER
 from ucadi.formats.signed import Fields
 
@@ -40,12 +41,10 @@ class RecipeFile:
 
 def read_recipe(path: Path) -> RecipeFile:
     """Reads a recipe; FormatError for an entry that there is not, or of the wrong kind."""
+    text = read_bytes(path, MAX_HEADER)
     try:
-        with path.open("rb") as file:
-            document = tomllib.loads(file.read(MAX_HEADER).decode())
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}", hint="is the path right?") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        document = tomllib.loads(text.decode())
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path.name}: not TOML: {error}") from None
     server, local_norms = document.pop("server", {}), document.pop("local_norms", False)
     if not isinstance(local_norms, bool):

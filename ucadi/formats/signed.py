@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ucadi.errors import FormatError, SignatureError
+from ucadi.files import opened
 from ucadi.formats.container import (
     GET_AGAIN,
     MAX_HEADER,
@@ -18,6 +19,7 @@ from ucadi.formats.container import (
     canonical_json,
     check_format,
     parse_canonical_json,
+    read,
 )
 from ucadi.formats.output import write_file
 from ucadi.identity import PublicKeys, SecretKeys
@@ -46,6 +48,19 @@ def verify(document: Metadata, keys: PublicKeys, name: str) -> None:
         )
 
 
+def is_signed(path: Path, keys: PublicKeys, plan: str) -> bool:
+    """Whether a container says that it is of the round of `plan` (a digest) and `keys` signed what it says.
+
+    Its tensors are not read: this is for a party's own files, which only a stranger would have replaced.
+    """
+    try:
+        held = read(path)
+        verify(held.metadata, keys, path.name)
+    except (FormatError, SignatureError):
+        return False
+    return held.metadata.get("plan") == plan
+
+
 def _from_hex(text: str) -> bytes:
     """The bytes of lower-case hex; ValueError for another spelling: one signature, one file."""
     data = bytes.fromhex(text)
@@ -67,11 +82,8 @@ def write_document(path: Path, document: Metadata, *, force: bool = False, mode:
 def read_document(path: Path, expected_format: str | None) -> Metadata:
     """Reads a document of the expected format and version 1, or of any; its signature is not looked at here."""
     kind = expected_format or "ucadi"
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_HEADER + 1)
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}", hint="is the path right?") from None
+    with opened(path) as file:
+        text = file.read(MAX_HEADER + 1)
     if len(text) > MAX_HEADER or not text.endswith(b"\n"):
         raise FormatError(f"{path.name}: not a {kind} file", hint=GET_AGAIN)
     document = parse_canonical_json(text[:-1], path.name)

@@ -133,9 +133,7 @@ class Coordinator:
             return False
         roster = read_roster(self.exchange, self.exchange.rosters()[-1])
         plan = next_plan(this, following, roster, self.sites, self.headroom)
-        path = self.exchange.plan(number + 1)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        plan_format.write(path, plan, self.keys)
+        plan_format.write(self.exchange.make_place(Kind.PLAN, number + 1), plan, self.keys)
         self.tell("opened", {"round": plan.round, "base": plan.base, "sites": plan.sites, "quorum": plan.quorum})
         return True
 
@@ -171,7 +169,7 @@ class Coordinator:
         receipt = close(self.exchange, number, this, self.keys)
         seconds = round(time.perf_counter() - began, 3)
         times = Statement(self.keys.name, this.plan_digest, seconds={"aggregation": seconds})
-        statement_format.write(self.exchange.path(Kind.TIMES, number), times, self.keys, force=True)
+        statement_format.write(self.exchange.make_place(Kind.TIMES, number), times, self.keys, force=True)
         told = {"round": number, "sites": sorted(receipt.contributions), "missing": receipt.missing, "seconds": seconds}
         self.tell(receipt.status, told)
         for name, why in receipt.refused.items():

@@ -31,6 +31,7 @@ from ucadi.formats.exchange import Exchange, Kind
 from ucadi.formats.output import new_file
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.roster import Roster
+from ucadi.formats.signed import is_signed
 from ucadi.formats.statement import Statement
 from ucadi.identity import SecretKeys
 from ucadi.loops.line import Line, PollSeconds, RelayAddress, RelayCard, line_to
@@ -40,6 +41,7 @@ from ucadi.rounds.closing import holders, read_receipt, read_round
 from ucadi.rounds.delivery import check_same_federation
 from ucadi.rounds.handing import has_to_hand_over, take_over, write_handover
 from ucadi.rounds.round import Round
+from ucadi.rounds.succession import read_statements
 
 
 @dataclass(frozen=True)
@@ -204,11 +206,10 @@ class Site:
 
     def _contribute(self, number: int, this: Round) -> bool:
         """Trains and encrypts, unless that is done; whether anything was."""
-        upload = self._place(Kind.UPLOAD, number)
         if self.keys.name not in this.plan.sites:
             self.awaited = f"a round that this site is chosen for; round {number} is without it"
             return False
-        if upload.exists() or self.exchange.aggregate(number).exists():
+        if self._stands(Kind.UPLOAD, number, this) or self.exchange.has(Kind.AGGREGATE, number):
             self.awaited = f"the end of round {number}"
             return False
         base = self._base(number, this)
@@ -239,8 +240,9 @@ class Site:
             plan=plan,
             roster=roster,
             key=self.key,
-            output=_parent(upload),
+            output=self._place(Kind.UPLOAD, number),
             clip=self.options.clip,
+            force=True,
         )
         self.private.note_seconds(this, encryption=time.perf_counter() - began)
         self.tell("encrypted", {"round": number, "bytes": encrypted.bytes, "clipped": encrypted.clipped})
@@ -249,18 +251,16 @@ class Site:
     def _follow(self, number: int, this: Round, receipt: Receipt) -> tuple[str | None, bool]:
         """Goes from a closed round to the model that it leads to: its digest once it is here, and whether anything
         was done."""
-        said = self._place(Kind.METRICS, number)
-        if said.exists():
-            statement = statement_format.read(said, self.keys.public)
-            if statement.plan == this.plan_digest and statement.model and self.private.model(statement.model).exists():
-                self.metrics = statement.metrics or self.metrics
-                return statement.model, False
+        said = read_statements(self.exchange, number, this).get(self.keys.name)
+        if said and said.model and self.private.model(said.model).exists():
+            self.metrics = said.metrics or self.metrics
+            return said.model, False
         base = self._base(number, this)
         if base is None:
             self.awaited = f"the model that round {number} began with"
             return None, False
         total = self.exchange.aggregate(number)
-        if not total.exists():
+        if not self.exchange.has(Kind.AGGREGATE, number):
             self.awaited = f"the sum of round {number}"
             return None, False
         if file_digest(total) != receipt.aggregate:
@@ -269,9 +269,9 @@ class Site:
             )
         answers: list[Path] = []
         if this.plan.mode == "threshold":
-            if self._answer(number, total):
+            if self._answer(number, this, total):
                 return None, True
-            answered, _ = holders(self.exchange, number, this)
+            answered, _ = holders(self.exchange, number, this, self.keys)
             if len(answered) < this.roster.policy.threshold:
                 missing = [name for name in this.roster.names if name not in answered]
                 self.awaited = f"more answers for round {number}, of {', '.join(missing)}"
@@ -279,13 +279,13 @@ class Site:
             answers = [self.exchange.path(Kind.PARTIAL, number, site) for site in answered]
         return self._open(number, this, base, answers), True
 
-    def _answer(self, number: int, total: Path) -> bool:
+    def _answer(self, number: int, this: Round, total: Path) -> bool:
         """Answers for the sum as a holder, unless that is done; whether it was."""
-        answer = self._place(Kind.PARTIAL, number)
-        if answer.exists():
+        if self._stands(Kind.PARTIAL, number, this):
             return False
         plan, roster = self._documents(number)
-        partial_decrypt(total, plan=plan, roster=roster, key=self.key, output=_parent(answer))
+        answer = self._place(Kind.PARTIAL, number)
+        partial_decrypt(total, plan=plan, roster=roster, key=self.key, output=answer, force=True)
         self.tell("answered", {"round": number})
         return True
 
@@ -302,7 +302,7 @@ class Site:
                 plan=plan,
                 roster=roster,
                 key=self.key,
-                output=_parent(opened),
+                output=opened,
                 answer=answers,
             )
         made = self.private.of_round(this, "weights")
@@ -319,7 +319,7 @@ class Site:
             self.private.seconds(this),
             self.metrics if self.options.publish_metrics else {},
         )
-        statement_format.write(_parent(self._place(Kind.METRICS, number)), statement, self.keys, force=True)
+        statement_format.write(self._place(Kind.METRICS, number), statement, self.keys, force=True)
         return digest
 
     def _evaluate(self, this: Round, model: Path) -> dict[str, float]:
@@ -346,7 +346,7 @@ class Site:
         if model.exists():
             return model
         published = self.exchange.model(number)
-        if published.exists():
+        if self.exchange.has(Kind.MODEL, number):
             if file_digest(published) != this.plan.base:
                 raise MismatchError(f"{published}: not the weights that the plan names", hint="ask the coordinator")
             with new_file(model) as part:
@@ -374,26 +374,26 @@ class Site:
 
     def _hand_over(self, number: int, this: Round, before: tuple[Round, Receipt] | None) -> bool:
         """Seals the model for those who are new in this round's roster, if that is this site's to do."""
-        handover, model = self._place(Kind.HANDOVER, number), self.private.model(this.plan.base)
-        if before is None or handover.exists() or not model.exists():
+        model = self.private.model(this.plan.base)
+        if before is None or not model.exists() or not has_to_hand_over(self.keys.name, this, *before):
             return False
-        if not has_to_hand_over(self.keys.name, this, *before):
+        if self._stands(Kind.HANDOVER, number, this):
             return False
-        write_handover(_parent(handover), model, this, self.keys)
+        write_handover(self._place(Kind.HANDOVER, number), model, this, self.keys, force=True)
         self.tell("handed over", {"round": number})
         return True
 
     # places
 
     def _place(self, kind: Kind, number: int) -> Path:
-        return self.exchange.path(kind, number, self.keys.name)
+        """Where this site writes its own file."""
+        return self.exchange.make_place(kind, number, self.keys.name)
+
+    def _stands(self, kind: Kind, number: int, this: Round) -> bool:
+        """Whether this site's own file is in its place, signed by it for this round; anything else may be replaced."""
+        here = self.exchange.has(kind, number, self.keys.name)
+        return here and is_signed(self._place(kind, number), self.keys.public, this.plan_digest)
 
     def _documents(self, number: int) -> tuple[Path, Path]:
         """The plan and the roster of a round."""
         return self.exchange.plan(number), self.exchange.roster(number)
-
-
-def _parent(path: Path) -> Path:
-    """The path, whose folder is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path

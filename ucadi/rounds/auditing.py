@@ -79,9 +79,10 @@ def audit_rounds(exchange: Exchange, aside: Aside) -> tuple[AuditedRound, ...]:
                 _check_chain(ended.receipt, before, number)
             audited.append(_audit_end(exchange, ended, base))
             before = ended
-    if before is not None and (following := exchange.model(before.number + 1)).exists():
+    if before is not None and exchange.has(Kind.MODEL, before.number + 1):
         with _naming(before.number + 1):
-            _check_base(exchange, aside, before.number + 1, file_digest(following), before)
+            following = file_digest(exchange.model(before.number + 1))
+            _check_base(exchange, aside, before.number + 1, following, before)
     return tuple(audited)
 
 
@@ -103,7 +104,7 @@ def _check_chain(receipt: Receipt, before: _Ended | None, number: int) -> None:
 def _check_base(exchange: Exchange, aside: Aside, number: int, base: str, before: _Ended | None) -> str:
     """Says how the digest `base`, which a round begins with, follows from the round before."""
     model = exchange.model(number)
-    if model.exists() and file_digest(model) != base:
+    if exchange.has(Kind.MODEL, number) and file_digest(model) != base:
         raise MismatchError(f"{model.name}: not the weights that the plan names", hint=_ASK)
     if before is None:
         return "the first" if number == 1 else "not recomputed: the round before is not at hand"
@@ -118,8 +119,8 @@ def _check_base(exchange: Exchange, aside: Aside, number: int, base: str, before
         opened["one's own folder"] = own
     if not opened:
         return "not recomputed: the opened sum is not at hand"
-    published = exchange.model(before.number)
-    weights = published if published.exists() else aside.weights.get(before.this.plan.base)
+    published = exchange.has(Kind.MODEL, before.number)
+    weights = exchange.model(before.number) if published else aside.weights.get(before.this.plan.base)
     if weights is None:
         return "not recomputed: the weights before are not at hand"
     wrong: list[str] = []
@@ -154,13 +155,13 @@ def _recompute(weights: Path, before: _Ended, receipt: Receipt, opened: Path) ->
 def _audit_end(exchange: Exchange, ended: _Ended, base: str) -> AuditedRound:
     """What the receipt says, compared with the uploads and the sum that are at hand."""
     number, this, receipt = ended.number, ended.this, ended.receipt
-    there = exchange.aggregate(number).exists()
+    there = exchange.has(Kind.AGGREGATE, number)
     if receipt is None:
         if there:
             read_total(exchange, number, this)
         return AuditedRound(number, "open", (), base, "signed; no receipt yet" if there else "none yet")
     sites = tuple(sorted(receipt.contributions))
-    at_hand = [site for site in sites if exchange.path(Kind.UPLOAD, number, site).exists()]
+    at_hand = [site for site in sites if exchange.has(Kind.UPLOAD, number, site)]
     for site in at_hand:
         if file_digest(exchange.path(Kind.UPLOAD, number, site)) != receipt.contributions[site]:
             raise MismatchError(f"the upload of {site} is not the one that the receipt names", hint=_ASK)
@@ -173,7 +174,7 @@ def _audit_end(exchange: Exchange, ended: _Ended, base: str) -> AuditedRound:
 
 def _check_sum(exchange: Exchange, ended: _Ended, receipt: Receipt, at_hand: list[str]) -> str:
     number, path = ended.number, exchange.aggregate(ended.number)
-    if not path.exists():
+    if not exchange.has(Kind.AGGREGATE, number):
         return "not at hand"
     if file_digest(path) != receipt.aggregate:
         raise MismatchError("the sum is not the one that the receipt names", hint=_ASK)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ucadi.formats.exchange import Exchange
+from ucadi.formats.exchange import Exchange, Kind
 from ucadi.formats.receipt import Receipt
 from ucadi.rounds.closing import Uploads, holders, judge_uploads, read_receipt, read_round
 
@@ -50,7 +50,7 @@ def standing(exchange: Exchange, number: int) -> Standing:
     contributed, late, refused = _against(receipt, uploads)
     return Standing(
         round=number,
-        state=receipt.status if receipt else "summed" if exchange.aggregate(number).exists() else "open",
+        state=receipt.status if receipt else "summed" if exchange.has(Kind.AGGREGATE, number) else "open",
         quorum=max(this.plan.quorum, this.roster.policy.minimum_sites),
         contributed=contributed,
         late=late,

@@ -319,7 +319,7 @@ def test_updates_and_ciphertexts_do_not_mix(made: Federation, tmp_path: Path) ->
             roster=made.roster,
             output=tmp_path / "x",
         )
-    with pytest.raises(FormatError, match="not a ucadi-ciphertext-sum"):
+    with pytest.raises(FormatError, match=r"site-a.enc is an encrypted update .*, not an encrypted sum"):
         open_sum(made, made.ciphertext("site-a"), tmp_path / "x")
     with pytest.raises(UsageError, match="signed"):
         aggregate(made.ciphertexts, plan=made.plan, roster=made.roster, output=tmp_path / "x")

@@ -87,7 +87,7 @@ def _once(names: Iterable[str], what: str) -> tuple[str, ...]:
 
 
 def _read(path: Path, this: Round | None) -> Histogram:
-    found = container.read(path)
+    found = container.read(path, predictions_format.FORMAT, histogram_format.FORMAT, update_format.AGGREGATE_FORMAT)
     if found.metadata.get("format") == histogram_format.FORMAT:
         return histogram_format.read(path)
     if found.metadata.get("format") == update_format.AGGREGATE_FORMAT:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ucadi import filetypes
 from ucadi.errors import FormatError
 from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats import ciphertext as ciphertext_format
@@ -62,10 +63,10 @@ def inspect_file(path: Annotated[Path, typer.Argument(help="Any file that ucadi 
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}") from None
+        raise filetypes.unreadable(path, error) from None
     if start.startswith(HDF5_MAGIC):
         kind, facts = _dataset(path)
-    elif start.startswith(b"{"):
+    elif start.removeprefix(b"\xef\xbb\xbf").startswith(b"{"):
         kind, facts = _document(path)
     else:
         held = container.read(path)
@@ -114,7 +115,7 @@ def _synthetic(found: Sequence[Synthetic | None]) -> dict[str, Any]:
 
 
 def _document(path: Path) -> tuple[str, dict[str, Any]]:
-    document = signed.read_document(path, expected_format=None)
+    document = signed.read_document(path)
     kind = str(document["format"])
     match kind:
         case key_format.KEY_FORMAT:
@@ -200,6 +201,7 @@ def _container(held: Container, name: str) -> dict[str, Any]:
                 "base": update.base,
                 "examples": update.examples,
                 "epochs": update.epochs,
+                **({"plan": update.plan} if update.plan else {}),
                 "values": sum(delta.size for delta in update.deltas.values()),
                 **({"privacy": asdict(update.privacy)} if update.privacy else {}),
             }

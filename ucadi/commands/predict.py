@@ -16,6 +16,7 @@ from ucadi.errors import UsageError
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import split as split_format
 from ucadi.formats import weights as weights_format
+from ucadi.formats.output import make_folder
 from ucadi.formats.predictions import UNLABELLED, Predictions
 from ucadi.progress import track
 
@@ -67,7 +68,7 @@ def predict(
         data = split_format.select(whole, split, part)
         split_format.require_scans(data)
         for weights_path, path in zip(model, paths, strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             predictions_format.write(path, _predict(data, weights_path, seed, device, fast=fast), force=force)
         return PredictResult(paths, len(data), TEST_SAMPLINGS)
 

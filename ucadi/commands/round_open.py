@@ -34,7 +34,7 @@ from ucadi.formats import plan as plan_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.exchange import Exchange
-from ucadi.formats.output import write_file
+from ucadi.formats.output import make_folder, write_file
 from ucadi.rounds.closing import read_roster
 from ucadi.rounds.counting import WEIGHT_CAP, counting_layout
 from ucadi.rounds.round import Round
@@ -104,7 +104,7 @@ def round_open(
         roster = (folder.rosters() or [folder.root / "federation.json"])[-1]
         read_roster(folder, roster)
         output = folder.plan(number)
-        output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(output.parent)
     if roster is None or output is None:
         raise UsageError("where to?", hint="--exchange DIR, or --roster FILE and --output FILE")
     members = roster_format.read(roster)
@@ -164,5 +164,5 @@ def _publish(base: Path, place: Path, digest: str) -> None:
         if weights_format.read(place).digest != digest:
             raise MismatchError(f"{place}: other weights than {base}", hint="what is in an exchange directory stays")
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(place.parent)
     write_file(place, base.read_bytes())

@@ -157,6 +157,7 @@ def train(
         "precision": precision,
     }
     begins: Arrays = weights.arrays
+    this: Round | None = None
     if plan is not None:
         if roster is None:
             raise UsageError("a plan is checked against its roster", hint="--roster")
@@ -225,7 +226,8 @@ def train(
     if schedule.update_norm is not None:
         deltas = bounded(deltas, schedule.update_norm)
     privacy = _privacy(schedule, len(cases.labels), epochs.stop)
-    update = Update(site, weights.digest, len(cases.labels), len(records), deltas, privacy)
+    belongs = None if this is None else this.plan_digest
+    update = Update(site, weights.digest, len(cases.labels), len(records), deltas, privacy, belongs)
     if first:
         update_format.write_update(output, update, force=force)
         if checkpoint:

@@ -20,7 +20,7 @@ from ucadi.ct.translation import CONTRAST_WINDOW_HU, Window
 from ucadi.errors import FormatError, UsageError
 from ucadi.formats import split as split_format
 from ucadi.formats.container import file_digest
-from ucadi.formats.output import refuse_existing, write_file
+from ucadi.formats.output import make_folder, refuse_existing, write_file
 from ucadi.learn.translation import (
     CONTRAST,
     CYCLE_GAN,
@@ -222,6 +222,6 @@ def _show(folder: Path, every: int, epochs: int, images: _Images, model: Transla
             )
             generator.train()
             pairs.append((f"to {made}", before[depth // 2], after.hu[depth // 2]))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     picture = translation_sheet_png(pairs, f"after {done} of {epochs} epochs")
     write_file(folder / f"epoch-{done:04d}.png", picture, force=True)

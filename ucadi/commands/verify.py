@@ -89,11 +89,19 @@ def verify(
     return VerifyResult(this.plan.round, found)
 
 
+_VERIFIABLE = (
+    ciphertext_format.CIPHERTEXT_FORMAT,
+    ciphertext_format.SUM_FORMAT,
+    partial_format.FORMAT,
+    update_format.UPDATE_FORMAT,
+    update_format.AGGREGATE_FORMAT,
+)
+
 Verifiable: TypeAlias = Ciphertext | CiphertextSum | Partial | Update | Aggregate
 
 
 def _read(path: Path) -> Verifiable:
-    held = container.read(path)
+    held = container.read(path, *_VERIFIABLE)
     match held.metadata.get("format"):
         case ciphertext_format.CIPHERTEXT_FORMAT:
             return ciphertext_format.parse_ciphertext(held, path.name)

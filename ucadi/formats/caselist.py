@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ucadi import filetypes
 from ucadi.ct.dicomdir import is_index
 from ucadi.ct.scan import SCAN_SUFFIXES
 from ucadi.errors import FormatError, MismatchError, SeriesError
@@ -34,13 +35,7 @@ def read(path: Path, *, unlabelled: bool = False) -> list[Entry]:
     Separators are commas or, as some spreadsheets write, semicolons. Raises FormatError, naming the line, for
     unknown labels, for empty ones unless `unlabelled`, for cases named twice or outside the folder.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise FormatError(f"{path.name}: not UTF-8 text", hint="save it as CSV UTF-8") from None
-    lines = text.splitlines()
+    lines = filetypes.read_text(path, "a labels file (CSV)").splitlines()
     header = lines[0] if lines else ""
     rows = csv.DictReader(lines, delimiter=";" if ";" in header and "," not in header else ",", strict=True)
     names = [name.strip().lower() for name in rows.fieldnames or ()]
@@ -68,7 +63,10 @@ def match(source: Path, entries: list[Entry] | None) -> list[Entry]:
     Without a labels file, every folder, zip and NIfTI file at the top of `source` is a case without a label.
     """
     if not source.is_dir():
-        raise SeriesError(f"{source}: no such folder", hint="it holds one folder of DICOM files per case")
+        raise SeriesError(
+            filetypes.no_folder(source, "a folder of cases"),
+            hint="it holds one folder of DICOM files per case: name the folder above them",
+        )
     if entries is None:
         names = sorted(path.name for path in source.iterdir() if _is_scan(path))
         entries = [Entry(name, name, None) for name in names]

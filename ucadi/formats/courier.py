@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from ucadi import filetypes
 from ucadi.errors import CapacityError, FormatError, OutputError
 from ucadi.formats.container import GET_AGAIN, canonical_json, check_format, file_digest, parse_canonical_json
 from ucadi.formats.exchange import Place
@@ -99,7 +100,7 @@ class Parcel:
         document = parse_canonical_json(text[:-1], f"{self._name}: {MANIFEST}")
         if not isinstance(document, dict) or set(document) != {"format", "version", "for", "files"}:
             raise FormatError(f"{self._name}: {MANIFEST} is not as ucadi writes it", hint=GET_AGAIN)
-        check_format(document, FORMAT, f"{self._name}: {MANIFEST}")
+        check_format(document, f"{self._name}: {MANIFEST}", FORMAT)
         return document, _BLOCK + _padded(size)
 
     def _check_headers(self, begin: int) -> list[int]:
@@ -140,10 +141,11 @@ def opened(path: Path) -> Iterator[Parcel]:
         # not to wait for a pipe's other end: only a regular file has a size to be checked
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}", hint="is the path right?") from None
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        raise filetypes.unreadable(path, error, FORMAT) from None
+    other = filetypes.wrong(path, FORMAT)
+    if other is not None or not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise FormatError(f"{path}: not a file", hint="is the path right?")
+        raise other or FormatError(f"{path}: not a file", hint="is the path right?")
     with os.fdopen(handle, "rb") as file:
         yield Parcel(file, path.name)
 

@@ -21,6 +21,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from ucadi import filetypes
 from ucadi.ct.volume import Volume
 from ucadi.errors import FormatError
 from ucadi.formats.hdf5 import Attribute, Reader
@@ -118,11 +119,13 @@ def open(path: Path) -> Iterator[Dataset]:
         with path.open("rb"):
             pass
     except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}") from None
+        raise filetypes.unreadable(path, error, FORMAT) from None
+    if (other := filetypes.wrong(path, FORMAT)) is not None:
+        raise other
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError:
-        raise FormatError(f"{path.name}: not HDF5, or truncated", hint="is it a dataset of ucadi preprocess?") from None
+        raise FormatError(f"{path.name}: truncated, or damaged", hint="make it again with ucadi preprocess") from None
     with file:
         yield Dataset(path, file)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from ucadi import filetypes
 from ucadi.errors import FormatError, MismatchError
 from ucadi.formats.container import file_digest
 from ucadi.formats.plan import FORMAT as PLAN_FORMAT
@@ -101,7 +102,7 @@ class Exchange:
 
     def __post_init__(self) -> None:
         if not self.root.is_dir():
-            raise FormatError(f"{self.root}: no exchange directory", hint="is the path right?")
+            raise FormatError(filetypes.no_folder(self.root, "an exchange directory"), hint="is the path right?")
 
     def path(self, kind: Kind, number: int, site: str = "") -> Path:
         """Where a file lies, whether it is there or not."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ucadi import filetypes
 from ucadi.errors import FormatError, MismatchError
 from ucadi.scoring.metrics import Rate
 
@@ -46,12 +47,9 @@ def read(path: Path, model: str) -> OperatingPoint:
 
     Raises FormatError for anything but such a report, MismatchError for one of other models.
     """
+    text = filetypes.read_text(path, "the report.json of ucadi evaluate --report", most=MAX_BYTES)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FormatError(f"{path.name}: too large to be a report of ucadi evaluate")
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}", hint="the report.json of ucadi evaluate --report") from None
+        document = json.loads(text)
     except ValueError:
         raise _foreign(path) from None
     try:

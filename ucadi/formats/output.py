@@ -6,7 +6,6 @@ neighbour is removed. An existing result is refused unless the caller forces it.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import tempfile
@@ -14,21 +13,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ucadi import filetypes
 from ucadi.errors import OutputError
 
 
 def refuse_existing(path: Path, *, force: bool = False) -> None:
     """Raises OutputError if nothing may be written to `path`: what takes long asks before it begins."""
-    if path.exists() and not force:
-        raise OutputError(f"{path}: exists already", hint="choose another --output, or --force to replace it")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent}: no such folder", hint=f"mkdir -p {path.parent}")
+    with _disk_errors(path):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OutputError(f"{path} is {filetypes.describe(path)}: not written", hint="choose another --output")
+        if path.exists() and not force:
+            raise OutputError(f"{path}: exists already", hint="choose another --output, or --force to replace it")
+        if not path.parent.is_dir():
+            what = "not a folder" if path.parent.exists() else "no such folder"
+            raise OutputError(f"{path.parent}: {what}", hint=f"mkdir -p {path.parent}")
+        if not os.access(path.parent, os.W_OK):
+            raise OutputError(f"{path}: its folder cannot be written to", hint="choose another --output")
+
+
+def make_folder(path: Path, *, mode: int = 0o777) -> Path:
+    """Makes a folder, and those above it, unless it is there; returns it. OutputError if that cannot be."""
+    try:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError.of(path, error) from None
+    return path
 
 
 @contextmanager
 def new_file(path: Path, *, force: bool = False, mode: int = 0o644) -> Iterator[Path]:
     """Yields a temporary path; what is written there becomes `path` when the block ends without an error."""
     refuse_existing(path, force=force)
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder: not replaced by a file", hint="choose another --output")
     with _disk_errors(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)
@@ -57,6 +74,8 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     itself: the old folder is moved aside first and removed only after the new one stands.
     """
     refuse_existing(path, force=force)
+    if path.is_file():
+        raise OutputError(f"{path} is a file: not replaced by a folder", hint="choose another --output")
     with _disk_errors(path):
         part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
         aside = part.with_suffix(".old")
@@ -95,17 +114,22 @@ def claim_file(path: Path, data: bytes) -> bool:
 
 @contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
+    """Whatever the system says of the output, or of its neighbours, is an OutputError; inputs are not its business."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OutputError(
-                f"{path}: not written: {error.strerror}", hint="nothing was left behind; make room and run again"
-            ) from error
-        about_output = error.filename is not None and Path(error.filename).is_relative_to(path.parent)
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and about_output:
-            raise OutputError(f"{path}: not written: {error.strerror}", hint="choose another --output") from error
-        raise
+        names = [Path(name) for name in (error.filename, error.filename2) if isinstance(name, str)]
+        if error.errno is None or (names and not any(_belongs(name, path) for name in names)):
+            raise
+        raise OutputError.of(path, error, hint="choose another --output") from error
+
+
+def _belongs(name: Path, path: Path) -> bool:
+    """Whether a name is that of an output, of its folder, or of a temporary neighbour or what is in it."""
+    name, folder = name.absolute(), path.parent.absolute()
+    if name in (path.absolute(), folder):
+        return True
+    return name.is_relative_to(folder) and name.relative_to(folder).parts[0].startswith(f".{path.name}.")
 
 
 def _flush(path: Path) -> None:

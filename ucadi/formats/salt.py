@@ -8,6 +8,7 @@ import os
 import secrets
 from pathlib import Path
 
+from ucadi import filetypes
 from ucadi.errors import FormatError, OutputError
 
 MIN_SALT_BYTES = 16
@@ -22,11 +23,16 @@ def read_or_make(path: Path) -> bytes:
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except OSError as error:
-            raise OutputError(f"{path}: {error.strerror}", hint="--salt names another file") from None
+            raise OutputError.of(path, error, hint="--salt names another file") from None
         with os.fdopen(handle, "wb") as file:
             file.write(secret)
     except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}", hint="--salt names a file of at least 16 secret bytes") from None
+        raise filetypes.unreadable(path, error, words="a salt (a file of at least 16 secret bytes)") from None
+    what = filetypes.describe(path)
+    if what in filetypes.NAMES.values():
+        raise FormatError(
+            f"{path.name} is {what}, not a salt", hint="--salt names a file of secret bytes, or a new one"
+        )
     if len(secret) < MIN_SALT_BYTES:
         raise FormatError(f"{path}: {len(secret)} bytes are too few", hint=f"head -c 32 /dev/urandom > {path}")
     return secret

@@ -8,6 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ucadi import filetypes
 from ucadi.errors import FormatError, UsageError
 from ucadi.fed.optimisers import FEDAVG, ServerOptimiser
 from ucadi.fed.plan import Schedule
@@ -40,13 +41,13 @@ class RecipeFile:
 
 def read_recipe(path: Path) -> RecipeFile:
     """Reads a recipe; FormatError for an entry that there is not, or of the wrong kind."""
+    text = filetypes.read_text(path, "a recipe (TOML)", most=MAX_HEADER)
     try:
-        with path.open("rb") as file:
-            document = tomllib.loads(file.read(MAX_HEADER).decode())
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}", hint="is the path right?") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path.name}: not TOML: {error}") from None
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise FormatError(
+            f"{path.name}: not TOML: {error}", hint="one setting a line, for example learning_rate = 0.05"
+        ) from None
     server, local_norms = document.pop("server", {}), document.pop("local_norms", False)
     if not isinstance(local_norms, bool):
         raise FormatError(f"{path.name}: local_norms is true or false")

@@ -16,6 +16,7 @@ from ucadi.formats import keys as key_format
 from ucadi.formats import plan as plan_format
 from ucadi.formats import statement as statement_format
 from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.output import make_folder
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.statement import Statement
 from ucadi.identity import SecretKeys
@@ -134,7 +135,7 @@ class Coordinator:
         roster = read_roster(self.exchange, self.exchange.rosters()[-1])
         plan = next_plan(this, following, roster, self.sites, self.headroom)
         path = self.exchange.plan(number + 1)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         plan_format.write(path, plan, self.keys)
         self.tell("opened", {"round": plan.round, "base": plan.base, "sites": plan.sites, "quorum": plan.quorum})
         return True

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Final
 
-from ucadi.formats.output import write_file
+from ucadi.formats.output import make_folder, write_file
 from ucadi.rounds.round import Round
 
 
@@ -14,7 +14,7 @@ class Private:
     """Models by their digest; of each round its update, opened sum, predictions and durations by its plan's digest."""
 
     def __init__(self, root: Path) -> None:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(root, mode=0o700)
         self._root: Final = root
 
     def model(self, digest: str) -> Path:

@@ -28,7 +28,7 @@ from ucadi.formats import statement as statement_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
 from ucadi.formats.exchange import Exchange, Kind
-from ucadi.formats.output import new_file
+from ucadi.formats.output import make_folder, new_file
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.roster import Roster
 from ucadi.formats.statement import Statement
@@ -97,7 +97,7 @@ def site_run(
     """
     keys = key_format.read_key(key)
     private = Private(key.with_suffix(".work") if work is None else work)
-    exchange.mkdir(parents=True, exist_ok=True)
+    make_folder(exchange)
     folder, events = Exchange(exchange), Events(as_json=as_json)
     options = Options(dataset, split, part, test, clip, publish_model, publish_metrics)
     site = Site(folder, roster_format.read(roster), keys, key, private, options, events)
@@ -393,5 +393,5 @@ class Site:
 
 def _parent(path: Path) -> Path:
     """The path, whose folder is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     return path

@@ -10,12 +10,13 @@ import hashlib
 import io
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
 
-from ucadi.errors import CapacityError, FormatError, PacsError
+from ucadi.errors import CapacityError, FormatError, OutputError, PacsError
 
 UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 """PS3.5 9.1; old archives hold components with leading zeros, which are refused."""
@@ -96,13 +97,18 @@ class Inbox:
         if address not in self.wanted:
             raise PacsError(f"the archive sent instance {address.instance}, which was not asked for")
         path = self.path(address)
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")  # hidden: preprocess passes over what a broken transfer leaves
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink()
+            raise OutputError.of(path, error, hint="choose another --output") from None
         self._bytes += len(data)
         self.received.append(address)
         return address

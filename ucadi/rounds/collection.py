@@ -15,13 +15,14 @@ from ucadi.lwe import scheme
 from ucadi.lwe.parameters import DEGREE
 from ucadi.lwe.ring import Polynomials
 from ucadi.progress import track
+from ucadi.rounds.contribution import ONE_PLAN
 from ucadi.rounds.round import Round
 
 
 def check_contribution(contribution: Contribution, this: Round, name: str) -> None:
     """Raises unless the contribution is of this round, by a site of its plan, signed with that site's key."""
     if contribution.plan != this.plan_digest:
-        raise MismatchError(f"{name}: encrypted for another round", hint="encrypt again with this round's plan")
+        raise MismatchError(f"{name}: encrypted for another round", hint=ONE_PLAN)
     if contribution.site not in this.plan.sites:
         raise MismatchError(
             f"{name}: {contribution.site} is no site of this round", hint="sites: " + ", ".join(this.plan.sites)
@@ -86,6 +87,6 @@ def read_upload(path: Path, this: Round) -> Ciphertext:
     if shapes != {"ciphertext": (this.polynomials, DEGREE), "sealed": this.seals}:
         raise MismatchError(
             f"{path.name}: the ciphertext of {contribution.site} is of another size than this round's",
-            hint=f"ask {contribution.site} to encrypt again",
+            hint=f"do not use it: ask {contribution.site} which release of ucadi made it",
         )
     return ciphertext_format.parse_ciphertext(held, path.name)

@@ -305,7 +305,7 @@ def test_one_card_for_two_names_or_the_coordinator_as_member(own: Federation) ->
     options = {"federation": "test", "key": own.key("coordinator"), "output": own.folder / "other.json"}
     with pytest.raises(UsageError, match="coordinator and member"):
         roster_create([*cards, own.folder / "coordinator.card"], **options, minimum_sites=2)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="each once"):
+    with pytest.raises(UsageError, match="is in the roster twice"):
         roster_create([*cards, cards[0]], **options, minimum_sites=2)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="at least 1 sites"):
         roster_create(cards, **options, minimum_sites=1)  # type: ignore[arg-type]

@@ -131,6 +131,11 @@ def no_folder(path: Path, wanted: str) -> str:
     return f"{path} is {describe(path)}, not {wanted}" if path.exists() else f"{path}: no such folder"
 
 
+def not_a_file(path: Path) -> str:
+    """The message for a path where a file should be and is not."""
+    return f"{path} is {describe(path)}, not a file" if path.exists() else f"{path}: no such file"
+
+
 def read_text(path: Path, wanted: str, *, most: int = 64 << 20) -> str:
     """The text of a file that people write, UTF-8 with or without a mark; `wanted` says in words what it should be.
 

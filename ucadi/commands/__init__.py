@@ -5,6 +5,7 @@ The options that many commands share are described here once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,10 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where torch
 
 PrecisionOption = Annotated[str | None, typer.Option("--precision", help="float32 or bfloat16 [default: float32].")]
 
+LogFile = Annotated[
+    Path | None, typer.Option("--log", help="Also add each line that is told, with its time, to this file.")
+]
+
 CheckpointFile = Annotated[
     Path | None,
     typer.Option("--checkpoint", help="File to keep the training's state in, and to go on from; removed at the end."),
@@ -50,6 +55,11 @@ CheckpointMinutes = Annotated[
 RecipeOption = Annotated[
     Path | None, typer.Option("--recipe", help="TOML file of hyper-parameters; options given beside it come first.")
 ]
+
+
+def without(output: Path, inputs: Sequence[Path]) -> list[Path]:
+    """The inputs but for the output, which a pattern such as *.enc names too when a command is run again."""
+    return [path for path in inputs if path.resolve() != output.resolve()]
 
 
 def schedule_of(recipe: RecipeFile | None = None, **chosen: float | str | None) -> Schedule:

@@ -12,6 +12,7 @@ from ucadi.commands import Force, Output, RosterFile
 from ucadi.formats import courier as courier_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats.exchange import Exchange
+from ucadi.formats.output import make_folder
 from ucadi.rounds.delivery import let_in, needed
 
 
@@ -59,7 +60,7 @@ def courier_pack(
 
 def courier_unpack(
     file: Annotated[Path, typer.Argument(help="The file that courier pack made.")],
-    exchange: Annotated[Path, typer.Argument(help="One's own exchange directory.")],
+    exchange: Annotated[Path, typer.Argument(help="One's own exchange directory; made if it is not there.")],
     *,
     roster: RosterFile,
 ) -> CourierUnpackResult:
@@ -68,7 +69,7 @@ def courier_unpack(
     Nothing is replaced: a file that is here with other content is an error, and then nothing is unpacked. A
     file brought twice does nothing.
     """
-    folder, trusted = Exchange(exchange), roster_format.read(roster)
+    trusted = roster_format.read(roster)
     with courier_format.opened(file) as parcel:
-        unpacked = let_in(parcel, folder, trusted)
+        unpacked = let_in(parcel, Exchange(make_folder(exchange)), trusted)
         return CourierUnpackResult(exchange, parcel.receiver, unpacked, len(parcel.items) - len(unpacked))

@@ -109,7 +109,9 @@ def pacs_push(
     """
     paths = [path for given in files for path in (sorted(given.rglob("*.dcm")) if given.is_dir() else [given])]
     if not paths:
-        raise UsageError("no files to send", hint="name files, or folders that hold *.dcm files")
+        raise UsageError(
+            f"no files to send in {', '.join(map(str, files))}", hint="name files, or folders that hold *.dcm files"
+        )
     stored, refused = [], {}
     with closing(_archive(url, credentials, title)) as archive:
         for path in track(paths, "Sending", total=len(paths)):

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ucadi.commands import Force, KeyFile, Output, RosterFile
-from ucadi.errors import MismatchError, SignatureError, UsageError
+from ucadi.errors import SignatureError, UsageError
 from ucadi.fed.plan import KeyMode
 from ucadi.formats import keys as key_format
 from ucadi.formats import roster as roster_format
@@ -127,10 +127,7 @@ def roster_show(
 
 def _read(roster: Path, key: Path) -> tuple[Roster, SecretKeys]:
     held, keys = roster_format.read(roster), key_format.read_key(key)
-    if keys.public != held.coordinator:
-        raise MismatchError(
-            f"{keys.name} is not the coordinator of {held.federation}", hint="use the coordinator's key"
-        )
+    held.check_led_by(keys, key.name)
     return held, keys
 
 
@@ -138,7 +135,8 @@ def _write(path: Path, held: Roster, members: Iterable[PublicKeys], keys: Secret
     changed = replace(held, members=tuple(sorted(members, key=lambda member: member.name)))
     if keys.name in changed.names:
         raise UsageError(
-            f"{keys.name} would be coordinator and member", hint="the coordinator holds no key to the sums"
+            f"{keys.name} would be coordinator and member: who signs the roster must not open the sums",
+            hint=f"leave out {keys.name}.card, or sign with a key of another name, made for the coordinator",
         )
     roster_format.write(path, changed, keys, force=force)
     return _result(path, changed)

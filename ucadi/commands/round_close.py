@@ -46,7 +46,9 @@ def round_close(
     """
     folder = Exchange(exchange)
     this = read_round(folder, number)
-    receipt = close(folder, number, this, key_format.read_key(key))
+    keys = key_format.read_key(key)
+    this.roster.check_led_by(keys, key.name)
+    receipt = close(folder, number, this, keys)
     if receipt.status == "void":
         raise MismatchError(
             f"round {number} is void: {len(receipt.contributions)} of at least "

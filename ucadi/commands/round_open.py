@@ -109,10 +109,7 @@ def round_open(
         raise UsageError("where to?", hint="--exchange DIR, or --roster FILE and --output FILE")
     members = roster_format.read(roster)
     keys = key_format.read_key(key)
-    if keys.public != members.coordinator:
-        raise MismatchError(
-            f"{keys.name} is not the coordinator of {members.federation}", hint="use the coordinator's key"
-        )
+    members.check_led_by(keys, key.name)
     sites = members.names if site is None else tuple(sorted(members.member(name).name for name in set(site)))
     chosen = read_recipe(recipe)
     if base is None:

@@ -67,7 +67,7 @@ def round_times(
     sizes of an upload and the sum. Sites train at the same time, so the slowest counts (paper, Fig. 5b).
     """
     folder = Exchange(exchange)
-    found = (_times(folder, number, 1000 * rate) for number in folder.rounds())
+    found = (_times(folder, number, 1000 * rate) for number in folder.opened_rounds())
     return RoundTimesResult(rate, tuple(times for times in found if times is not None))
 
 

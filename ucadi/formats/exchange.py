@@ -159,6 +159,16 @@ class Exchange:
         """The rounds that have been opened, in order."""
         return sorted(place.number for place in self.places(Kind.PLAN))
 
+    def opened_rounds(self) -> list[int]:
+        """The same; MismatchError if there is none, as in a folder that is no exchange directory at all."""
+        numbers = self.rounds()
+        if not numbers:
+            raise MismatchError(
+                f"{self.root}: no round is open in it",
+                hint="is it the exchange directory? ucadi round open --exchange DIR opens the first round",
+            )
+        return numbers
+
 
 def _regular_files(root: Path, below: str = "") -> Iterator[str]:
     """Paths of the regular files under `root`. Layout is shallow, and hidden folders hold what is unfinished."""

@@ -51,11 +51,7 @@ def write_sum(
 
     The sum does not depend on the order of the uploads. Files are mapped, not loaded: memory stays bounded.
     """
-    if keys.public != this.roster.coordinator:
-        raise MismatchError(
-            f"{keys.name} is not the coordinator of {this.plan.federation}",
-            hint=f"it is {this.roster.coordinator.name}",
-        )
+    this.roster.check_led_by(keys)
     checked = [read_upload(path, this) for path in track(uploads, "checking uploads")]
     checked.sort(key=lambda upload: upload.contribution.site)
     sites = tuple(upload.contribution.site for upload in checked)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ucadi import __version__
-from ucadi.errors import OutputError, SignatureError, UsageError
+from ucadi import __version__, filetypes
+from ucadi.errors import FormatError, OutputError, SignatureError, UsageError
 from ucadi.events import Events
 
 if TYPE_CHECKING:
@@ -168,6 +168,8 @@ def read_token(path: Path) -> str:
         raise UsageError(f"{path}: no token can be read from it", hint="openssl rand -hex 32 makes one") from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SignatureError(f"{path}: others than its owner have access to this token", hint=f"chmod 600 {path}")
+    if (what := filetypes.describe(path)) in filetypes.NAMES.values():
+        raise FormatError(f"{path.name} is {what}, not a token", hint="openssl rand -hex 32 > page.token")
     if len(token) < LEAST_TOKEN:
         raise UsageError(f"{path}: a token has {LEAST_TOKEN} characters or more", hint="openssl rand -hex 32")
     return token

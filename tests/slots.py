@@ -20,8 +20,10 @@ from ucadi.commands.courier import courier_pack
 from ucadi.commands.decrypt import decrypt
 from ucadi.commands.encrypt import encrypt
 from ucadi.commands.histogram import histogram
+from ucadi.commands.keygen import keygen
 from ucadi.commands.partial_decrypt import partial_decrypt
 from ucadi.commands.predict import predict
+from ucadi.commands.roster import roster_create
 from ucadi.commands.round_close import round_close
 from ucadi.commands.split import split
 from ucadi.commands.train import train
@@ -123,7 +125,7 @@ class World:
         return {
             "phantom": {**made, "patients": "1", "matrix": "64", "slices": "8", "workers": "1"},
             "preprocess": {"source": f / "cases", "labels": f / "labels.csv", "salt": f / "salt", **made},
-            "merge": {"datasets": [f / "test.h5", f / "other.h5"], **made},
+            "merge": {"datasets": f / "test.h5", **made},
             "split": {"dataset": f / "test.h5", **made},
             "init": {**made, "width": "2", "size": "16"},
             "train": {"dataset": f / "test.h5", "base": f / "base.weights", "site": "site-a", "local_epochs": "1",
@@ -137,7 +139,8 @@ class World:
             "encrypt": {"update": f / "site-a.update", **signed, **own},
             "aggregate": {"updates": uploads, **signed, **chief},
             "partial-decrypt": {"ciphertext": f / "sum.enc", **signed, **own, "ledger": out / "ledger"},
-            "decrypt": {"ciphertext": f / "sum.enc", **signed, **own},
+            "decrypt": {"ciphertext": f / "sum.enc", "answers": [f / "site-a.partial", f / "site-b.partial"], **signed,
+                        **own},
             "apply": {"base": f / "base.weights", "change": f / "opened.aggregate", **signed, **made},
             "verify": {"files": [f / "sum.enc", *uploads], **signed},
             "audit": {"exchange": hub.exchange},
@@ -148,11 +151,12 @@ class World:
             "watch": {**relay, "names": "federation.json", "timeout": "1"},
             "serve": {"model": f / "base.weights", "bind": "127.0.0.1:0", "work": out / "serve"},
             "roster create": {"cards": cards, "federation": "lungs", **chief},
-            "roster add": {"cards": f / "site-d.card", "roster": f / "federation.json", **chief},
-            "roster remove": {"names": "site-c", "roster": f / "federation.json", **chief},
-            "roster rotate": {"cards": f / "site-a.card", "roster": f / "federation.json", **chief},
+            "roster add": {"cards": f / "site-d.card", "roster": f / "wide.json", **chief},
+            "roster remove": {"names": "site-c", "roster": f / "wide.json", **chief},
+            "roster rotate": {"cards": f / "new/site-a.card", "roster": f / "wide.json", **chief},
             "roster show": {"roster": f / "federation.json"},
-            "translate divide": {"dataset": f / "test.h5", "contrast": out / "c", "noncontrast": out / "n"},
+            "translate divide": {"dataset": f / "test.h5", "contrast": out / "c", "noncontrast": out / "n",
+                                 "known": f / "known.csv"},
             "translate train": {"contrast": f / "test.h5", "noncontrast": f / "other.h5", "size": "32", "width": "4",
                                 "blocks": "1", "epochs": "1", **made},
             "translate apply": {"dataset": f / "test.h5", "model": f / "site.translator", **made},
@@ -197,7 +201,7 @@ class World:
         if name == ("push", "exchange"):
             return {"names": None}
         if name == ("aggregate", "quarantine"):
-            return {"updates": [f / f"{site}.update" for site in self.hub.sites]}
+            return {"updates": [f / "base.weights", *(f / f"{site}.update" for site in self.hub.sites)]}
         return {}
 
 
@@ -240,6 +244,13 @@ def make_world(folder: Path) -> World:
     (f / "labels.csv").write_text("case,patient,label\nx,x,covid\n")
     (f / "page.pem").write_text("-----BEGIN NOTHING-----\n")
     (f / "salt").write_bytes(bytes(range(32)))
+    keygen("site-d", output=f)
+    (f / "new").mkdir()
+    keygen("site-a", output=f / "new", replaces=hub.key("site-a"))
+    cards = [f / f"{site}.card" for site in hub.sites]
+    roster_create(cards, federation="wide", key=hub.key("coordinator"), output=f / "wide.json", minimum_sites=2)
     with dataset_format.open(f / "test.h5") as data:
-        case = data.ids[0]
+        case, kinds = data.ids[0], ("contrast", "noncontrast")
+        lines = [f"{one},{kinds[number % 2]}" for number, one in enumerate(data.ids)]
+    (f / "known.csv").write_text("\n".join(["case,group", *lines]) + "\n")
     return World(hub, f, case)

@@ -95,3 +95,54 @@ def test_a_wrong_file_is_called_by_its_name(world: World, wrong: dict[str, Path]
             shutil.rmtree(out)
             out.mkdir()
     assert not faults, "\n".join(faults)
+
+
+OUTPUTS = [slot for slot in slots() if is_output(slot)]
+
+MADE_FOLDERS = {
+    ("keygen", "output"), ("courier unpack", "exchange"), ("site run", "exchange"), ("site run", "work"),
+    ("train", "log"), ("train", "tensorboard"), ("translate train", "samples"), ("aggregate", "quarantine"),
+    ("partial-decrypt", "ledger"), ("pacs pull", "output"), ("serve", "work"), ("predict", "output"),
+}  # fmt: skip
+"""Folders that may be there already, and are made with what is above them: nothing in them is replaced."""
+
+
+READ_ONLY = Path("/sys/kernel")
+"""A folder in which not even root can make a file."""
+
+
+@pytest.mark.parametrize("slot", OUTPUTS, ids=str)
+def test_an_output_that_cannot_be_written_is_an_error_that_names_it(world: World, tmp_path: Path, slot: Slot) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    there = tmp_path / "precious"
+    there.write_bytes(b"precious")
+    places = {"a file": there, "a device": Path("/dev/full"), "read-only": READ_ONLY / "made"}
+    if (slot.command, slot.parameter) not in MADE_FOLDERS:
+        places |= {"no folder": tmp_path / "nowhere/made", "/proc": Path("/proc/made")}
+    if slot.parameter == "log" and slot.command != "train":  # lines are added to what is there
+        del places["a file"], places["a device"]
+    faults = []
+    for kind, path in places.items():
+        before = tree(tmp_path)
+        result = world.run(slot, path, out)
+        named = path.name in result.stderr or (kind == "no folder" and path.parent.name in result.stderr)
+        if result.exit_code not in range(2, 10) or not named:
+            faults.append(f"{kind}: rc {result.exit_code}, {result.stderr.strip()[-300:]!r} {result.exception!r}")
+        if there.read_bytes() != b"precious":
+            faults.append(f"{kind}: replaced")
+        if left := sorted(set(tree(tmp_path)) - set(before)):
+            faults.append(f"{kind}: left {left}")
+            shutil.rmtree(out)
+            out.mkdir()
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("slot", [slot for slot in slots() if hasattr(slot.type, "clamp")], ids=str)
+def test_every_number_has_bounds(slot: Slot) -> None:
+    assert slot.type.min is not None
+    assert slot.type.max is not None
+
+
+def test_no_number_is_without_a_type_that_bounds_it() -> None:
+    assert [str(slot) for slot in slots() if slot.type.name in ("integer", "float")] == []

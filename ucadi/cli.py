@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
@@ -134,6 +135,9 @@ def as_command(function: Callable[..., Any]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def command(*args: Any, as_json: bool, **options: Any) -> None:
+        for name, value in options.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise typer.BadParameter(f"{value} is no number to work with", param_hint=f"--{name.replace('_', '-')}")
         if "as_json" in signature.parameters:
             options["as_json"] = as_json
         raise typer.Exit(execute(lambda: function(*args, **options), _installed_by, as_json=as_json))

@@ -57,8 +57,16 @@ class Events:
             with suppress(OSError):  # nobody may be reading any more: the work goes on
                 print(line, file=sys.stderr, flush=True)
         if self._log is not None:
-            with suppress(OSError), self._log.open("a", encoding="utf-8") as file:
+            self._add(self._log, line)
+
+    def _add(self, log: Path, line: str) -> None:
+        try:
+            with log.open("a", encoding="utf-8") as file:
                 file.write(f"{line}\n")
+        except OSError as error:  # the work is worth more than its log; this is told once
+            self._log = None
+            with suppress(OSError):
+                print(f"{log}: not written any more: {error.strerror}", file=sys.stderr, flush=True)
 
 
 def _shown(value: Any) -> str:

@@ -54,9 +54,12 @@ def aggregate(
     rule: Annotated[
         str, typer.Option(help="Plain updates: mean, or median, trimmed-mean, krum, which bear some wrong updates.")
     ] = "mean",
-    wrong: Annotated[int, typer.Option(help="Wrong updates that trimmed-mean and krum are to bear.", min=1)] = 1,
+    wrong: Annotated[
+        int, typer.Option(help="Wrong updates that trimmed-mean and krum are to bear.", min=1, max=10_000)
+    ] = 1,
     max_norm: Annotated[
-        float | None, typer.Option(help="Plain updates: refuse norms of more than so many times their median.", min=1)
+        float | None,
+        typer.Option(help="Plain updates: refuse norms of more than so many times their median.", min=1, max=1e6),
     ] = None,
     quarantine: Annotated[
         Path | None, typer.Option(help="Plain updates: copy refused ones into this folder, and go on without them.")

@@ -13,7 +13,7 @@ import typer
 from numpy.typing import NDArray
 
 from ucadi import __version__, filetypes
-from ucadi.commands import Force
+from ucadi.commands import MAX_SEED, Force
 from ucadi.ct.statement import Statement
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.formats import weights as weights_format
@@ -78,7 +78,7 @@ def gradcam(
     level: Annotated[
         float, typer.Option(help="Share of the maximum from which a region is listed.", min=0.01, max=1)
     ] = 0.5,
-    seed: Annotated[int, typer.Option(help="Seed of the samplings.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the samplings.", min=0, max=MAX_SEED)] = 0,
     dicom: Annotated[
         Path | None,
         typer.Option(help="The case's own DICOM files (folder, .zip or .dcm); also make objects for a PACS."),

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from ucadi.commands import Device, Force, Part, SplitFile
+from ucadi.commands import MAX_SEED, Device, Force, Part, SplitFile
 from ucadi.errors import UsageError
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import split as split_format
@@ -48,7 +48,7 @@ def predict(
     ],
     split: SplitFile = None,
     part: Part = None,
-    seed: Annotated[int, typer.Option(help="Seed of the samplings.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the samplings.", min=0, max=MAX_SEED)] = 0,
     fast: Annotated[
         bool, typer.Option("--fast", help="Norms folded, bfloat16, OpenVINO: what this machine has of it.")
     ] = False,

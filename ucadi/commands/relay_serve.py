@@ -47,7 +47,7 @@ def relay_serve(
     bind: Annotated[
         str, typer.Option(help="Where to listen; tcp://*:PORT for all networks, port 0 for any.")
     ] = "tcp://127.0.0.1:7400",
-    max_gigabytes: Annotated[float, typer.Option(help="Largest file taken.", min=0.001)] = 4.0,
+    max_gigabytes: Annotated[float, typer.Option(help="Largest file taken.", min=0.001, max=100_000)] = 4.0,
     log: LogFile = None,
     as_json: bool = False,
 ) -> RelayServeResult:

@@ -43,9 +43,10 @@ def roster_create(
     federation: Annotated[str, typer.Option(help="Name of the federation.")],
     key: KeyFile,
     output: Output,
-    minimum_sites: Annotated[int, typer.Option(help="Fewest sites whose sum may be opened.")] = 3,
+    minimum_sites: Annotated[int, typer.Option(help="Fewest sites whose sum may be opened.", min=2, max=10_000)] = 3,
     threshold: Annotated[
-        int | None, typer.Option(help="Members whose answers open a sum [default: any one member opens it].")
+        int | None,
+        typer.Option(help="Members whose answers open a sum [default: any one member opens it].", min=1, max=10_000),
     ] = None,
     force: Force = False,
 ) -> RosterResult:

@@ -36,7 +36,7 @@ class RoundCloseResult:
 def round_close(
     exchange: Annotated[Path, typer.Argument(help="The exchange directory.")],
     *,
-    number: Annotated[int, typer.Option(help="Number of the round.", min=1)],
+    number: Annotated[int, typer.Option(help="Number of the round.", min=1, max=9999)],
     key: KeyFile,
 ) -> RoundCloseResult:
     """Close a round: add the good uploads, and sign a receipt of who was in, refused and missing.

@@ -14,7 +14,9 @@ from ucadi.rounds.standing import Standing, standing
 def round_status(
     exchange: Annotated[Path, typer.Argument(help="The exchange directory.")],
     *,
-    number: Annotated[int | None, typer.Option(help="Number of the round [default: the newest].", min=1)] = None,
+    number: Annotated[
+        int | None, typer.Option(help="Number of the round [default: the newest].", min=1, max=9999)
+    ] = None,
 ) -> Standing:
     """Say where a round stands: who is in, missing or refused and why, and which holders have answered."""
     folder = Exchange(exchange)

@@ -59,7 +59,9 @@ class RoundTimesResult:
 def round_times(
     exchange: Annotated[Path, typer.Argument(help="The exchange directory, as the coordinator has it.")],
     *,
-    rate: Annotated[float, typer.Option(help="Transfer in kB/s [default: the paper's].", min=0.001)] = PAPER_RATE,
+    rate: Annotated[
+        float, typer.Option(help="Transfer in kB/s [default: the paper's].", min=0.001, max=1e9)
+    ] = PAPER_RATE,
 ) -> RoundTimesResult:
     """Account for the time of each closed round as the paper does: training, encryption, transfer, aggregation.
 

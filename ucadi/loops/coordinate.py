@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from ucadi.commands import Headroom, KeyFile, LogFile
+from ucadi.commands import MAX_SECONDS, Headroom, KeyFile, LogFile
 from ucadi.errors import UsageError
 from ucadi.events import Events
 from ucadi.formats import keys as key_format
@@ -52,14 +52,19 @@ def coordinate(
     *,
     key: KeyFile,
     rounds: Annotated[
-        int | None, typer.Option(help="End when this round is over [default: at the schedule's end].", min=1)
+        int | None, typer.Option(help="End when this round is over [default: at the schedule's end].", min=1, max=9999)
     ] = None,
     deadline: Annotated[
         float | None,
-        typer.Option(help="Seconds after which a round is closed without the missing [default: wait for all].", min=0),
+        typer.Option(
+            help="Seconds after which a round is closed without the missing [default: wait for all].",
+            min=0,
+            max=MAX_SECONDS,
+        ),
     ] = None,
     sites: Annotated[
-        int | None, typer.Option(help="Sites in a round, chosen by lot each time [default: all members].", min=2)
+        int | None,
+        typer.Option(help="Sites in a round, chosen by lot each time [default: all members].", min=2, max=10_000),
     ] = None,
     headroom: Headroom = 4,
     relay: RelayAddress = None,

@@ -66,7 +66,7 @@ def site_run(
         bool, typer.Option("--once", help="Do what can be done now, say what is awaited, and end: for couriers.")
     ] = False,
     rounds: Annotated[
-        int | None, typer.Option(help="End after this round [default: at the schedule's end].", min=1)
+        int | None, typer.Option(help="End after this round [default: at the schedule's end].", min=1, max=9999)
     ] = None,
     clip: Annotated[bool, typer.Option(help="Cut values to their range instead of stopping.")] = False,
     publish_model: Annotated[

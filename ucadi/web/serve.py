@@ -71,11 +71,11 @@ def serve(
     ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, for HTTPS; with --tls-key.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key.")] = None,
-    keep: Annotated[float, typer.Option(help="Hours after which results are removed.", min=0.001)] = 24.0,
-    max_gigabytes: Annotated[float, typer.Option(help="Largest upload.", min=0.000001)] = 2.0,
-    memory: Annotated[float, typer.Option(help="Gigabytes of memory that a job may take.", min=0.1)] = 8.0,
-    minutes: Annotated[float, typer.Option(help="Minutes that a job may take.", min=0.001)] = 30.0,
-    min_slices: Annotated[int, typer.Option(help="Refuse shorter series.", min=2)] = 40,
+    keep: Annotated[float, typer.Option(help="Hours after which results are removed.", min=0.001, max=100_000)] = 24.0,
+    max_gigabytes: Annotated[float, typer.Option(help="Largest upload.", min=0.000001, max=100_000)] = 2.0,
+    memory: Annotated[float, typer.Option(help="Gigabytes of memory that a job may take.", min=0.1, max=100_000)] = 8.0,
+    minutes: Annotated[float, typer.Option(help="Minutes that a job may take.", min=0.001, max=100_000)] = 30.0,
+    min_slices: Annotated[int, typer.Option(help="Refuse shorter series.", min=2, max=10_000)] = 40,
     dicom: Annotated[
         bool, typer.Option(help="Also make the heatmap's DICOM objects, which take most of a job's time and room.")
     ] = True,

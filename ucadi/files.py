@@ -1,11 +1,10 @@
 """Files that others may have put there, and disks that are full.
 
-Only regular files are opened, without waiting for a pipe's other end.
+Only regular files are opened, without waiting for a pipe's other end; what is not opened is called by its name.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
@@ -14,37 +13,53 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ucadi.errors import FormatError, OutputError
+from ucadi import filetypes
+from ucadi.errors import DISK_FULL, FormatError, OutputError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says where there is no room: no disk, no quota, no longer file."""
-
-RIGHT_PATH = "is the path right?"
+MAX_TEXT = 64 << 20
+"""Bytes of a text that people write, such as a table: a million lines."""
 
 
 @contextmanager
-def opened(path: Path, hint: str = RIGHT_PATH) -> Iterator[io.BufferedReader]:
-    """A regular file, open for reading; FormatError, with the hint, for what is absent, unreadable or none."""
+def opened(path: Path, *wanted: str, words: str | None = None) -> Iterator[io.BufferedReader]:
+    """A regular file, open for reading; FormatError for what is absent, unreadable or none.
+
+    The formats `wanted`, or `words`, say what should be there.
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}", hint=hint) from None
+        raise filetypes.unreadable(path, error, *wanted, words=words) from None
     except ValueError:
-        raise FormatError(f"{str(path)!r}: not the name of a file", hint=hint) from None
+        raise FormatError(f"{str(path)!r}: not the name of a file", hint="is the path right?") from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise FormatError(f"{path}: not a file", hint=hint)
+        raise filetypes.not_regular(path, *wanted, words=words)
     with os.fdopen(handle, "rb") as file:
         yield file
 
 
-def read_bytes(path: Path, most: int, hint: str = RIGHT_PATH) -> bytes:
-    """A regular file's content; FormatError also where it has more than `most` bytes."""
-    with opened(path, hint) as file:
+def read_bytes(path: Path, most: int, *, words: str | None = None) -> bytes:
+    """A regular file's content; FormatError also where it has more than `most` bytes. `words` say what it should be."""
+    with opened(path, words=words) as file:
         data = file.read(most + 1)
     if len(data) > most:
-        raise FormatError(f"{path.name}: more than {most:,} bytes", hint=hint)
+        raise FormatError(f"{path.name}: more than {most:,} bytes", hint=f"{words or 'a file of ucadi'} is wanted here")
     return data
+
+
+def read_text(path: Path, wanted: str, *, most: int = MAX_TEXT) -> str:
+    """The text of a file that people write, UTF-8 with or without a mark; `wanted` says in words what it should be.
+
+    Raises FormatError, saying what the file is, for anything else, also for more than `most` bytes.
+    """
+    data = read_bytes(path, most, words=wanted)
+    if (what := filetypes.not_written(data)) is not None:
+        raise FormatError(f"{path.name} is {what}, not {wanted}", hint="is it the right file?")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise FormatError(f"{path.name}: not UTF-8 text, as {wanted} must be", hint="save it as UTF-8") from None
 
 
 @contextmanager
@@ -54,11 +69,12 @@ def writing(path: Path, room: str = "nothing was left behind; make room and run 
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL:
             raise OutputError(f"{path}: not written: {error.strerror}", hint=room) from error
-        if error.filename is None or _is_about(Path(os.fsdecode(error.filename)), path):
-            raise OutputError(f"{path}: not written: {error.strerror}", hint="choose another --output") from error
-        raise
+        names = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+        if error.errno is None or (names and not any(_is_about(name, path) for name in names)):
+            raise
+        raise OutputError.of(path, error, hint="choose another --output") from error
 
 
 def _is_about(failed: Path, path: Path) -> bool:

@@ -65,7 +65,7 @@ def inspect_file(path: Annotated[Path, typer.Argument(help="Any file that ucadi 
         start = file.read(9)
     if start.startswith(HDF5_MAGIC):
         kind, facts = _dataset(path)
-    elif start.startswith(b"{"):
+    elif start.removeprefix(b"\xef\xbb\xbf").startswith(b"{"):
         kind, facts = _document(path)
     else:
         held = container.read(path)
@@ -115,7 +115,7 @@ def _synthetic(found: Sequence[Synthetic | None]) -> dict[str, Any]:
 
 
 def _document(path: Path) -> tuple[str, dict[str, Any]]:
-    document = signed.read_document(path, expected_format=None)
+    document = signed.read_document(path)
     kind = str(document["format"])
     match kind:
         case key_format.KEY_FORMAT:
@@ -201,6 +201,7 @@ def _container(held: Container, name: str) -> dict[str, Any]:
                 "base": update.base,
                 "examples": update.examples,
                 "epochs": update.epochs,
+                **({"plan": update.plan} if update.plan else {}),
                 "values": sum(delta.size for delta in update.deltas.values()),
                 **({"privacy": asdict(update.privacy)} if update.privacy else {}),
             }

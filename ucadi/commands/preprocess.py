@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ucadi.commands import Force, Output
+from ucadi.commands import MAX_PROCESSES, Force, Output
 from ucadi.errors import MismatchError, OutputError, SeriesError, UsageError
 from ucadi.labels import LABELS
 from ucadi.parts import Feature, how_to_install, require
@@ -76,10 +76,10 @@ def preprocess(
     ] = None,
     unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Admit cases without a label.")] = False,
     size: Annotated[int, typer.Option(help="Rows and columns that slices are resized to.", min=16, max=1024)] = 128,
-    min_slices: Annotated[int, typer.Option(help="Reject shorter series.", min=2)] = 40,
+    min_slices: Annotated[int, typer.Option(help="Reject shorter series.", min=2, max=10_000)] = 40,
     series: Annotated[list[str] | None, typer.Option(help="Use this Series Instance UID (repeatable).")] = None,
     salt: Annotated[Path | None, typer.Option(help="Secret file; default: ucadi.salt beside the output.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes; 0 for one per core.", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="Processes; 0 for one per core.", min=0, max=MAX_PROCESSES)] = 0,
     reuse: Annotated[Path | None, typer.Option(help="Take scans that are in this earlier dataset from it.")] = None,
     report: Annotated[
         Path | None, typer.Option(help="Also make a quality report: a folder of report.html, .csv and .json.")

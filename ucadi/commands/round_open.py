@@ -61,7 +61,7 @@ class RoundResult:
 
 def round_open(
     *,
-    number: Annotated[int, typer.Option(help="Number of the round, from 1.", min=1)],
+    number: Annotated[int, typer.Option(help="Number of the round, from 1.", min=1, max=9999)],
     key: KeyFile,
     base: Annotated[Path | None, typer.Option(help="The global weights that the round begins with.")] = None,
     count: Annotated[
@@ -76,8 +76,12 @@ def round_open(
     site: Annotated[
         list[str] | None, typer.Option(help="A site that takes part; once for each [default: all].")
     ] = None,
-    quorum: Annotated[int | None, typer.Option(help="Fewest contributions (default: all sites).")] = None,
-    weight_cap: Annotated[int, typer.Option(help="Largest examples x local epochs of a site.")] = 65536,
+    quorum: Annotated[
+        int | None, typer.Option(help="Fewest contributions [default: all sites].", min=1, max=10_000)
+    ] = None,
+    weight_cap: Annotated[
+        int, typer.Option(help="Largest examples x local epochs of a site.", min=1, max=1 << 31)
+    ] = 65536,
     headroom: Headroom = 4,
     local_epochs: LocalEpochs = None,
     total_epochs: TotalEpochs = None,
@@ -108,10 +112,7 @@ def round_open(
         raise UsageError("where to?", hint="--exchange DIR, or --roster FILE and --output FILE")
     members = roster_format.read(roster)
     keys = key_format.read_key(key)
-    if keys.public != members.coordinator:
-        raise MismatchError(
-            f"{keys.name} is not the coordinator of {members.federation}", hint="use the coordinator's key"
-        )
+    members.check_led_by(keys, key.name)
     sites = members.names if site is None else tuple(sorted(members.member(name).name for name in set(site)))
     chosen = read_recipe(recipe)
     if base is None:

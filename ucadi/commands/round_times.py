@@ -59,7 +59,9 @@ class RoundTimesResult:
 def round_times(
     exchange: Annotated[Path, typer.Argument(help="The exchange directory, as the coordinator has it.")],
     *,
-    rate: Annotated[float, typer.Option(help="Transfer in kB/s [default: the paper's].", min=0.001)] = PAPER_RATE,
+    rate: Annotated[
+        float, typer.Option(help="Transfer in kB/s [default: the paper's].", min=0.001, max=1e9)
+    ] = PAPER_RATE,
 ) -> RoundTimesResult:
     """Account for the time of each closed round as the paper does: training, encryption, transfer, aggregation.
 
@@ -67,7 +69,7 @@ def round_times(
     sizes of an upload and the sum. Sites train at the same time, so the slowest counts (paper, Fig. 5b).
     """
     folder = Exchange(exchange)
-    found = (_times(folder, number, 1000 * rate) for number in folder.rounds())
+    found = (_times(folder, number, 1000 * rate) for number in folder.opened_rounds())
     return RoundTimesResult(rate, tuple(times for times in found if times is not None))
 
 

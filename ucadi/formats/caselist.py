@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ucadi import filetypes
 from ucadi.ct.dicomdir import is_index
 from ucadi.ct.scan import SCAN_SUFFIXES
 from ucadi.errors import FormatError, MismatchError, SeriesError
-from ucadi.files import read_bytes
-from ucadi.formats.casetable import MAX_TABLE
+from ucadi.files import read_text
 from ucadi.labels import Diagnosis
 
 COLUMNS = ("case", "patient", "label")
@@ -39,11 +39,7 @@ def read(path: Path, *, unlabelled: bool = False) -> list[Entry]:
     Separators are commas or, as some spreadsheets write, semicolons. Raises FormatError, naming the line, for
     unknown labels, for empty ones unless `unlabelled`, for cases named twice or outside the folder.
     """
-    try:
-        text = read_bytes(path, MAX_TABLE).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise FormatError(f"{path.name}: not UTF-8 text", hint="save it as CSV UTF-8") from None
-    lines = text.splitlines()
+    lines = read_text(path, "a labels file (CSV)").splitlines()
     header = lines[0] if lines else ""
     rows = csv.DictReader(lines, delimiter=";" if ";" in header and "," not in header else ",", strict=True)
     try:
@@ -74,7 +70,10 @@ def match(source: Path, entries: list[Entry] | None) -> list[Entry]:
     Without a labels file, every folder, zip and NIfTI file at the top of `source` is a case without a label.
     """
     if not source.is_dir():
-        raise SeriesError(f"{source}: no such folder", hint="it holds one folder of DICOM files per case")
+        raise SeriesError(
+            filetypes.no_folder(source, "a folder of cases"),
+            hint="it holds one folder of DICOM files per case: name the folder above them",
+        )
     if entries is None:
         names = sorted(path.name for path in source.iterdir() if _is_scan(path))
         entries = [Entry(name, name, None) for name in names]

@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from ucadi import filetypes
 from ucadi.errors import FormatError
 from ucadi.files import file_digest as file_digest
 from ucadi.files import opened
@@ -157,46 +158,35 @@ def _write_tensor(file: BinaryIO, tensor: npt.NDArray[Any] | Stream) -> str:
     return digest.hexdigest()
 
 
-def read(path: Path, expected_format: str | None = None) -> Container:
-    """Reads a container, and checks that it is of version 1 and, if `expected_format` is given, of that format.
+def read(path: Path, *expected: str) -> Container:
+    """Reads a container, and checks that it is of version 1 and of one of the `expected` formats, or of any.
 
     Raises FormatError for a file that is not exactly what `write` makes.
     """
     name = path.name
-    with opened(path) as file:
+    with opened(path, *expected) as file:
         size = os.fstat(file.fileno()).st_size
         prefix = file.read(8)
-        _refuse_foreign(prefix, name)
-        if len(prefix) < 8:
-            raise FormatError(f"{name}: too short to be a ucadi file", hint=GET_AGAIN)
-        (length,) = struct.unpack("<Q", prefix)
-        if not 2 <= length <= min(MAX_HEADER, size - 8):
-            raise FormatError(f"{name}: not a ucadi file, or truncated", hint=GET_AGAIN)
+        length = int.from_bytes(prefix, "little")
+        if len(prefix) < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
+            raise filetypes.wrong(path, *expected) or FormatError(f"{name}: truncated", hint=GET_AGAIN)
         text = file.read(length)
         entries, metadata = _parse_header(text, name)
         tensors = _map_tensors(file, entries, name, offset=8 + length, size=size)
-    check_format(metadata, expected_format, name)
+    check_format(metadata, name, *expected)
     return Container(tensors, metadata)
-
-
-def _refuse_foreign(start: bytes, name: str) -> None:
-    """Says of files that other programs keep weights in what they are. None of them is ever unpickled."""
-    for magic, kind in ((b"PK\3\4", "a PyTorch file, or another zip archive"), (b"\x80", "a pickle")):
-        # our files begin with the length of a header, which is below 1 MiB and a multiple of 8
-        if start.startswith(magic) and int.from_bytes(start, "little") > MAX_HEADER:
-            raise FormatError(f"{name}: {kind}, which ucadi does not open", hint=_NOT_OURS)
 
 
 _NOT_OURS = "it is not of this network: make initial weights with ucadi init"
 
 
-def check_format(metadata: Metadata, expected: str | None, name: str) -> None:
-    """Raises FormatError unless the metadata says that the file is of version 1 of the expected format, or of any."""
+def check_format(metadata: Metadata, name: str, *expected: str) -> None:
+    """Raises FormatError unless the metadata says that the file is of version 1 of an expected format, or of any."""
     found = metadata.get("format")
     if not isinstance(found, str) or not found.isprintable() or len(found) > MAX_NAME:
         raise FormatError(f"{name}: does not say what it is", hint=GET_AGAIN)
-    if expected not in (None, found):
-        raise FormatError(f"{name}: a {found} file, not a {expected} file", hint=f"ucadi inspect {name}")
+    if expected and found not in expected:
+        raise filetypes.not_wanted(name, filetypes.name_of(found), *expected)
     version = metadata.get("version")
     if type(version) is not int or version != VERSION:
         raise FormatError(
@@ -232,9 +222,7 @@ def _parse_header(text: bytes, name: str) -> tuple[dict[str, Any], Metadata]:
     stripped = text.rstrip(b" ")
     if len(text) - len(stripped) >= 8 or len(text) % 8:
         raise FormatError(f"{name}: header with wrong padding", hint=GET_AGAIN)
-    foreign = FormatError(
-        f"{name}: a safetensors file, but not one of ucadi's", hint=f"it lacks ucadi's metadata; {_NOT_OURS}"
-    )
+    foreign = FormatError(f"{name} is a safetensors file of another program", hint=_NOT_OURS)
     if stripped.startswith(b'{"') and f'"{METADATA_KEY}"'.encode() not in stripped:
         raise foreign  # other programs' headers need not be canonical
     header = parse_canonical_json(stripped, f"{name}: header")

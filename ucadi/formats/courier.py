@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from ucadi import files
+from ucadi import files, filetypes
 from ucadi.errors import CapacityError, FormatError, OutputError
 from ucadi.formats.container import GET_AGAIN, canonical_json, check_format, file_digest, parse_canonical_json
 from ucadi.formats.exchange import Place
@@ -99,7 +99,7 @@ class Parcel:
         document = parse_canonical_json(text[:-1], f"{self._name}: {MANIFEST}")
         if not isinstance(document, dict) or set(document) != {"format", "version", "for", "files"}:
             raise FormatError(f"{self._name}: {MANIFEST} is not as ucadi writes it", hint=GET_AGAIN)
-        check_format(document, FORMAT, f"{self._name}: {MANIFEST}")
+        check_format(document, f"{self._name}: {MANIFEST}", FORMAT)
         return document, _BLOCK + _padded(size)
 
     def _check_headers(self, begin: int) -> list[int]:
@@ -136,7 +136,9 @@ class Parcel:
 @contextmanager
 def opened(path: Path) -> Iterator[Parcel]:
     """Opens a courier's file; FormatError if it is anything but what `write` makes."""
-    with files.opened(path) as file:
+    with files.opened(path, FORMAT) as file:
+        if (other := filetypes.wrong(path, FORMAT)) is not None:
+            raise other
         yield Parcel(file, path.name)
 
 

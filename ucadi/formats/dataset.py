@@ -20,9 +20,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from ucadi import filetypes
 from ucadi.ct.volume import Volume
 from ucadi.errors import FormatError
-from ucadi.files import file_digest
+from ucadi.files import file_digest, opened
 from ucadi.formats.hdf5 import Array, Attribute, Group, opened_file
 from ucadi.formats.output import Unfailing, new_file
 from ucadi.labels import Diagnosis
@@ -118,6 +119,9 @@ def write(
 def open(path: Path) -> Iterator[Dataset]:
     """Opens a dataset for reading. Raises FormatError for anything but a sound dataset of this version."""
     path = Path(path)
+    with opened(path, FORMAT):
+        if (other := filetypes.wrong(path, FORMAT)) is not None:
+            raise other
     with opened_file(path) as root:
         yield Dataset(path, root)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from ucadi import filetypes
 from ucadi.errors import FormatError, MismatchError
 from ucadi.formats.container import file_digest
 from ucadi.formats.plan import FORMAT as PLAN_FORMAT
@@ -103,7 +104,7 @@ class Exchange:
 
     def __post_init__(self) -> None:
         if not self.root.is_dir():
-            raise FormatError(f"{self.root}: no exchange directory", hint="is the path right?")
+            raise FormatError(filetypes.no_folder(self.root, "an exchange directory"), hint="is the path right?")
 
     def path(self, kind: Kind, number: int, site: str = "") -> Path:
         """Where a file lies, whether it is there or not."""
@@ -173,6 +174,16 @@ class Exchange:
     def rounds(self) -> list[int]:
         """The rounds that have been opened, in order."""
         return sorted(place.number for place in self.places(Kind.PLAN))
+
+    def opened_rounds(self) -> list[int]:
+        """The same; MismatchError if there is none, as in a folder that is no exchange directory at all."""
+        numbers = self.rounds()
+        if not numbers:
+            raise MismatchError(
+                f"{self.root}: no round is open in it",
+                hint="is it the exchange directory? ucadi round open --exchange DIR opens the first round",
+            )
+        return numbers
 
 
 def _mode(path: Path) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ucadi.errors import FormatError, MismatchError
-from ucadi.files import read_bytes
+from ucadi.files import read_text
 from ucadi.scoring.metrics import Rate
 
 MAX_BYTES = 64 << 20
@@ -47,8 +47,9 @@ def read(path: Path, model: str) -> OperatingPoint:
 
     Raises FormatError for anything but such a report, MismatchError for one of other models.
     """
+    text = read_text(path, "the report.json of ucadi evaluate --report", most=MAX_BYTES)
     try:
-        document = json.loads(read_bytes(path, MAX_BYTES, "the report.json of ucadi evaluate --report"))
+        document = json.loads(text)
     except (ValueError, RecursionError):
         raise _foreign(path) from None
     try:

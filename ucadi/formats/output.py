@@ -15,16 +15,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from ucadi import filetypes
 from ucadi.errors import OutputError
 from ucadi.files import writing
 
 
 def refuse_existing(path: Path, *, force: bool = False) -> None:
     """Raises OutputError if nothing may be written to `path`: what takes long asks before it begins."""
-    if path.exists() and not force:
-        raise OutputError(f"{path}: exists already", hint="choose another --output, or --force to replace it")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent}: no such folder", hint=f"mkdir -p {path.parent}")
+    with writing(path):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OutputError(f"{path} is {filetypes.describe(path)}: not written", hint="choose another --output")
+        if path.exists() and not force:
+            raise OutputError(f"{path}: exists already", hint="choose another --output, or --force to replace it")
+        if not path.parent.is_dir():
+            what = "not a folder" if path.parent.exists() else "no such folder"
+            raise OutputError(f"{path.parent}: {what}", hint=f"mkdir -p {path.parent}")
+        # asked of the system by doing it: permissions do not say what a read-only or pseudo file system takes
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        Path(name).unlink()
+
+
+def make_folder(path: Path, *, mode: int = 0o777) -> Path:
+    """Makes a folder, and those above it, unless it is there; returns it. OutputError if that cannot be."""
+    try:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError.of(path, error) from None
+    return path
 
 
 @contextmanager
@@ -32,6 +50,8 @@ def new_file(path: Path, *, force: bool = False, mode: int = 0o644) -> Iterator[
     """Yields a temporary path; what is written there becomes `path` when the block ends without an error."""
     with writing(path):
         refuse_existing(path, force=force)
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder: not replaced by a file", hint="choose another --output")
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)
         part = Path(name)
@@ -60,6 +80,8 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """
     with writing(path):
         refuse_existing(path, force=force)
+        if path.is_file():
+            raise OutputError(f"{path} is a file: not replaced by a folder", hint="choose another --output")
         part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
         aside = part.with_suffix(".old")
         try:

@@ -7,6 +7,7 @@ import hmac
 import secrets
 from pathlib import Path
 
+from ucadi import filetypes
 from ucadi.errors import FormatError
 from ucadi.files import read_bytes
 from ucadi.formats.output import claim_file
@@ -19,7 +20,12 @@ def read_or_make(path: Path) -> bytes:
     """The site's secret, made and kept readable by its owner only if it does not exist yet."""
     if not path.exists():
         claim_file(path, secrets.token_bytes(32))
-    secret = read_bytes(path, MAX_SALT_BYTES, "--salt names a file of at least 16 secret bytes")
+    secret = read_bytes(path, MAX_SALT_BYTES, words="a salt (a file of at least 16 secret bytes)")
+    what = filetypes.describe(path)
+    if what in filetypes.NAMES.values():
+        raise FormatError(
+            f"{path.name} is {what}, not a salt", hint="--salt names a file of secret bytes, or a new one"
+        )
     if len(secret) < MIN_SALT_BYTES:
         raise FormatError(f"{path}: {len(secret)} bytes are too few", hint=f"head -c 32 /dev/urandom > {path}")
     return secret

@@ -161,11 +161,7 @@ def close(exchange: Exchange, number: int, this: Round, keys: SecretKeys) -> Rec
 
     Below the quorum the round is void, for good.
     """
-    if keys.public != this.roster.coordinator:
-        raise MismatchError(
-            f"{keys.name} is not the coordinator of {this.plan.federation}",
-            hint=f"it is {this.roster.coordinator.name}",
-        )
+    this.roster.check_led_by(keys)
     with _alone(exchange.plan(number).parent):
         found = read_receipt(exchange, number, this)
         if found is not None:

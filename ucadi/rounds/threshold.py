@@ -18,7 +18,7 @@ from ucadi.errors import MismatchError, SignatureError
 from ucadi.formats import partial as partial_format
 from ucadi.formats.ciphertext import CiphertextSum, verify_signature
 from ucadi.formats.container import canonical_json
-from ucadi.formats.output import claim_file
+from ucadi.formats.output import claim_file, make_folder, refuse_existing
 from ucadi.formats.partial import Partial
 from ucadi.formats.signed import Fields, read_document
 from ucadi.identity import AUTHENTICATION_BYTES, SEAL_OVERHEAD, SecretKeys, decrypt_with, encrypt_with
@@ -42,6 +42,7 @@ def write_answer(
     Before anything leaves, the set is entered in the ledger for good: for another set of the same round, the
     same holder refuses, since the difference of two sums is what nobody may see.
     """
+    refuse_existing(path, force=force)
     share = _add_shares(total, this, keys)
     contributions = contributions_digest(total)
     _enter(ledger, this, contributions)
@@ -105,7 +106,7 @@ def _add_shares(total: CiphertextSum, this: Round, keys: SecretKeys) -> Share:
 
 def _enter(ledger: Path, this: Round, contributions: str) -> None:
     """Enters the set in the ledger, or finds it there; MismatchError if another set of this round is there."""
-    ledger.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(ledger, mode=0o700)
     entry = ledger / f"{this.plan_digest}.json"
     document = {
         "format": LEDGER_FORMAT,

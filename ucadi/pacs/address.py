@@ -10,6 +10,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ucadi.errors import FormatError, UsageError
+from ucadi.files import read_bytes
+
+MAX_CREDENTIALS = 1 << 16
+"""Bytes of a file with a password or a token."""
 
 USER, PASSWORD, TOKEN = "UCADI_PACS_USER", "UCADI_PACS_PASSWORD", "UCADI_PACS_TOKEN"
 """Variables of the environment that credentials are taken from."""
@@ -81,7 +85,7 @@ def read_credentials(path: Path | None) -> Credentials:
     try:
         if os.name == "posix" and path.stat().st_mode & 0o077:
             raise FormatError(f"{path.name}: others can read it", hint=f"chmod 600 {path}")
-        text = path.read_text(encoding="utf-8").strip()
+        text = read_bytes(path, MAX_CREDENTIALS).decode().strip()
     except OSError as error:
         raise FormatError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:

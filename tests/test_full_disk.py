@@ -24,6 +24,8 @@ from ucadi.errors import OutputError
 from ucadi.formats import dataset, salt
 from ucadi.formats.output import Unfailing, new_file, new_folder, write_file
 from ucadi.labels import Diagnosis
+from ucadi.learn.state import EpochRecord
+from ucadi.learn.tensorboard import Board
 
 UCADI = [sys.executable, "-c", "from ucadi.cli import main; main()"]
 
@@ -170,3 +172,10 @@ def test_the_file_that_never_fails_keeps_the_first_failure(tmp_path: Path) -> No
             file["a"] = np.arange(1000)
             assert (file["a"][()] == np.arange(1000)).all()
         target.check()
+
+
+def test_tensorboard_s_thread_prints_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    record = EpochRecord(0, 1.0, 0.5, None, 0.01)
+    with no_file_longer_than(0), pytest.raises(OutputError, match="board: not written: File too large"):
+        Board(tmp_path / "board").show([record])
+    assert "Traceback" not in capfd.readouterr().err

@@ -312,7 +312,7 @@ def test_one_card_for_two_names_or_the_coordinator_as_member(own: Federation) ->
 
 
 def test_updates_and_ciphertexts_do_not_mix(made: Federation, tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="not both"):
+    with pytest.raises(FormatError, match=r"site-a\.update is an update, not an encrypted update"):
         aggregate(
             [made.update("site-a"), made.ciphertext("site-b"), made.ciphertext("site-c")],
             plan=made.plan,

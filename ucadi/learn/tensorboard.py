@@ -23,10 +23,10 @@ class Board:
         from torch.utils.tensorboard import SummaryWriter
 
         new = records[self._shown :]
-        writer = SummaryWriter(self._folder, purge_step=new[0].epoch if self._shown == 0 else None)
+        writer = SummaryWriter(self._folder, purge_step=new[0].epoch + 1 if self._shown == 0 else None)
         for record in new:
             for name, value in asdict(record).items():
                 if name != "epoch" and value is not None:
-                    writer.add_scalar(name.replace("validation_", "validation/"), value, record.epoch)
+                    writer.add_scalar(name.replace("validation_", "validation/"), value, record.epoch + 1)
         writer.close()
         self._shown = len(records)

@@ -27,11 +27,11 @@ class Board:
 
         new = records[self._shown :]
         with writing(self._folder, "make room and run again, or leave out --tensorboard"), _silent_threads():
-            writer = SummaryWriter(self._folder, purge_step=new[0].epoch if self._shown == 0 else None)
+            writer = SummaryWriter(self._folder, purge_step=new[0].epoch + 1 if self._shown == 0 else None)
             for record in new:
                 for name, value in asdict(record).items():
                     if name != "epoch" and value is not None:
-                        writer.add_scalar(name.replace("validation_", "validation/"), value, record.epoch)
+                        writer.add_scalar(name.replace("validation_", "validation/"), value, record.epoch + 1)
             writer.close()
         self._shown = len(records)
 

@@ -179,3 +179,18 @@ def test_tensorboard_s_thread_prints_no_traceback(tmp_path: Path, capfd: pytest.
     with no_file_longer_than(0), pytest.raises(OutputError, match="board: not written: File too large"):
         Board(tmp_path / "board").show([record])
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_forced_folder_never_takes_other_files_with_it(tmp_path: Path) -> None:
+    place = tmp_path / "results"
+    with new_folder(place) as part:
+        (part / "case-0001").mkdir()
+        (part / "case-0002").mkdir()
+    with new_folder(place, force=True) as part:  # the same kind of folder, with fewer cases
+        (part / "case-0007").mkdir()
+    (place / "thesis.docx").write_bytes(b"years of work")
+    said = r"results: not replaced, as it also holds thesis\.docx"
+    with pytest.raises(OutputError, match=said), new_folder(place, force=True) as part:
+        (part / "case-0007").mkdir()
+    assert (place / "thesis.docx").read_bytes() == b"years of work"
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]

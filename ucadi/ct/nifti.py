@@ -8,6 +8,7 @@ Source: the NIfTI-1 standard, https://nifti.nimh.nih.gov/nifti-1
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
-from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel import imageglobals
 
 from ucadi.ct.refusals import Reason, RefusedError
 from ucadi.ct.volume import AIR_HU, Affine, Volume, canonical, clip_hu, resize
 from ucadi.files import file_digest
+
+imageglobals.logger.setLevel(logging.CRITICAL)  # what nibabel mends in a header is no news for a terminal
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -41,8 +44,7 @@ def read(path: Path, *, size: int | None = None) -> tuple[Volume, str]:
     `size` resizes the slices to (size, size). Raises RefusedError for what is no CT in Hounsfield units.
     """
     try:
-        with LoggingOutputSuppressor():  # what nibabel mends in a header is no news for a terminal
-            loaded = nibabel.load(path)
+        loaded = nibabel.load(path)
         if not isinstance(loaded, nibabel.Nifti1Image):
             raise RefusedError(Reason.UNREADABLE, type(loaded).__name__)
         image: Any = loaded

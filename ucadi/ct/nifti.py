@@ -35,6 +35,9 @@ MAX_MM = 1e6
 MIN_VOXEL_MM3 = 1e-6
 """A micrometre to each side is no CT's voxel."""
 
+MAX_RATIO = 1100
+"""More than deflate can shrink anything (1032)."""
+
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # left, posterior to right, anterior and back
 
 
@@ -53,6 +56,7 @@ def read(path: Path, *, size: int | None = None) -> tuple[Volume, str]:
             shape = shape[:-1]
         if len(shape) != 3 or not 0 < math.prod(shape) <= MAX_VOXELS:
             raise RefusedError(Reason.UNSUPPORTED_PIXELS, f"shape {image.shape}")
+        _check_claim(path, image)
         if not (image.header["qform_code"] or image.header["sform_code"]):
             raise RefusedError(Reason.NO_GEOMETRY)
         stored = np.asarray(image.dataobj.get_unscaled()).reshape(shape)
@@ -82,13 +86,25 @@ def read_mask(path: Path) -> tuple[npt.NDArray[np.bool_], Affine]:
     """Where a mask in NIfTI is not zero, bool (slice, row, column), and its affine. RefusedError for anything else."""
     try:
         image: Any = nibabel.load(path)
+        if math.prod(image.shape) > MAX_VOXELS:
+            raise RefusedError(Reason.UNSUPPORTED_PIXELS, f"a mask of {image.shape}")
+        _check_claim(path, image)
         values = np.asarray(image.dataobj)
         affine = from_nifti(image.affine)
+    except RefusedError:
+        raise
     except Exception as error:  # as above
         raise RefusedError(Reason.UNREADABLE, type(error).__name__) from error
     if values.ndim != 3 or values.dtype.kind not in "buif" or values.size > MAX_VOXELS:
         raise RefusedError(Reason.UNSUPPORTED_PIXELS, f"a mask of {values.dtype} {values.shape}")
     return values.transpose(2, 1, 0) != 0, affine
+
+
+def _check_claim(path: Path, image: Any) -> None:
+    """Raises RefusedError for a file that could not hold its voxels however well it is compressed, before memory is
+    allocated for them."""
+    if math.prod(image.shape) * image.get_data_dtype().itemsize > MAX_RATIO * path.stat().st_size:
+        raise RefusedError(Reason.UNREADABLE, f"claims {image.shape} in {path.stat().st_size} bytes")
 
 
 def write(path: Path, array: npt.NDArray[np.generic], affine: Affine) -> None:

@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from hints import raises_with_hint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ucadi.errors import CapacityError, FormatError, MismatchError
 from ucadi.fed.averaging import Aggregate, add, apply_mean, apply_update
-from ucadi.fed.fixedpoint import Encoder, Layout, TensorRange, layout_of, quantum
+from ucadi.fed.fixedpoint import Encoder, Layout, TensorRange, is_norm, layout_of, quantum
 from ucadi.fed.update import Update, difference
 
 BASE = "0" * 64
@@ -112,12 +113,30 @@ def test_nan_and_infinity_are_refused(value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "deltas", [{"a": (2,)}, {"a": (3,), "b": ()}, {"a": (2,), "b": (), "c": (1,)}, {"a": (2,), "x": ()}]
+    ("deltas", "what"),
+    [
+        ({"a": (2,)}, "b is absent, the layout says a scalar"),
+        ({"a": (3, 1), "b": ()}, "a is 3x1, the layout says 2"),
+        ({"a": (2,), "b": (), "c": (1,)}, "c is 1, the layout says absent"),
+        ({"a": (2,), "x": ()}, "b is absent, the layout says a scalar"),
+    ],
 )
-def test_another_layout_is_refused(deltas: dict[str, tuple[int, ...]]) -> None:
+def test_another_layout_is_refused(deltas: dict[str, tuple[int, ...]], what: str) -> None:
     other = Update("x", BASE, 1, 1, {name: np.zeros(shape, np.float32) for name, shape in deltas.items()})
-    with pytest.raises(MismatchError, match="tensor"):
+    with raises_with_hint(MismatchError, f"^update of x: tensor {what}$", "same base model"):
         add([other], LAYOUT, cap=8, bits=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        *(("blocks.dense1_1.norm2.weight", True), ("norm.running_var", True), ("stem.batchnorm.bias", True)),
+        *(("blocks.norm_block.conv.weight", False), ("norm_block.conv.weight", False), ("conv.norm", False)),
+        ("scale", False),
+    ],
+)
+def test_a_tensor_is_a_norms_by_the_name_of_its_module(name: str, norm: bool) -> None:
+    assert is_norm(name) is norm
 
 
 def test_a_site_counts_once_and_within_the_cap() -> None:
@@ -132,5 +151,6 @@ def test_a_site_s_own_model_is_base_plus_difference() -> None:
     own = apply_update(base, update("x", [0.5, -2], 1))
     np.testing.assert_array_equal(own["a"], [1.5, 0])
     assert own["b"] == 4
-    with pytest.raises(MismatchError):
-        apply_update({"a": base["a"]}, update("x", [0, 0], 0))
+    for other in ({"a": base["a"]}, {**base, "b": base["a"]}):
+        with pytest.raises(MismatchError, match="update of x"):
+            apply_update(other, update("x", [0, 0], 0))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from exchanges import Rounds
 from federation import SHAPES, Federation, make_federation, random_arrays
+from hints import raises_with_hint
 
 from ucadi.commands.aggregate import aggregate
 from ucadi.commands.apply import apply
@@ -18,7 +19,7 @@ from ucadi.commands.round_open import round_open
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.fed.averaging import Aggregate, apply_mean
 from ucadi.fed.fixedpoint import Layout, TensorRange
-from ucadi.fed.optimisers import Memory, ServerOptimiser
+from ucadi.fed.optimisers import Memory, Remembered, ServerOptimiser
 from ucadi.formats import plan as plan_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats import update as update_format
@@ -81,6 +82,20 @@ def test_yogi_lets_a_variance_fall_slower_than_adam() -> None:
     large, small = np.array([1.0]), np.array([0.01])
     before = {"momentum": np.zeros(1), "variance": large}
     assert adam.move(small, before)[1]["variance"] < 0.995 < yogi.move(small, before)[1]["variance"] < 1
+
+
+def test_the_first_variance_is_the_square_of_the_adaptivity() -> None:
+    server = ServerOptimiser("fedadam", adaptivity=0.5)
+    assert (server.first("variance"), server.first("momentum")) == (0.25, 0)
+
+
+@pytest.mark.parametrize("kept", [{}, {"momentum/a": (1,)}, {"momentum/a": (1,), "variance/a": (2,)}])
+def test_a_memory_of_another_network_is_refused(kept: dict[str, tuple[int, ...]]) -> None:
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in {"momentum/b": (1,), **kept}.items()}
+    memory = Memory("fedadam", arrays)
+    missing = "variance" if kept else "momentum"
+    with raises_with_hint(MismatchError, f"no {missing} of a", "of the same federation"):
+        list(Remembered(ServerOptimiser("fedadam"), memory).changes("a", (1,), [np.zeros(1)]))
 
 
 @pytest.mark.parametrize(

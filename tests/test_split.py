@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hints import raises_with_hint
 from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import ucadi
@@ -45,11 +46,36 @@ def test_every_patient_is_in_exactly_one_place(scans, folds, test, seed, order) 
     places = Counter(patient for part in (made.test, *made.folds) for patient in part)
     assert places == Counter(set(patients))
     for k in range(1, folds + 1):
+        assert made.patients(f"val-{k}") == made.folds[k - 1]
         training, validation = made.patients(f"train-{k}"), made.patients(f"val-{k}")
         assert not training & validation
         assert training | validation == made.patients("trainval") == set(patients) - made.test
     order.shuffle(scans)
     assert divide([str(p) for p, _ in scans], [x for _, x in scans], test=test, folds=folds, seed=seed) == made
+
+
+def test_what_is_not_said_is_the_papers_way() -> None:
+    patients, labels = cohort({Diagnosis.HEALTHY: 50, Diagnosis.COVID: 50})
+    assert divide(patients, labels) == divide(patients, labels, test=0.2, folds=5, seed=0)
+
+
+def test_every_case_has_a_label_or_none() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        divide(["a", "b"], [Diagnosis.COVID])
+
+
+def test_parts_that_train_are_all_but_those_that_judge() -> None:
+    made = divide(*cohort({Diagnosis.COVID: 20}), folds=2)
+    assert [part for part in made.parts if Split.trains(part)] == ["trainval", "train-1", "train-2"]
+    for part in ("train-3", "val-0", "test-1", "train-1-2"):
+        with raises_with_hint(UsageError, f"no part '{part}'", "train-1, val-1, ... val-2$"):
+            made.patients(part)
+
+
+def test_cases_without_a_diagnosis_are_a_stratum_of_their_own() -> None:
+    """Of three alike one is for testing, and of six alike one too."""
+    for label in Diagnosis:
+        assert len(divide(*cohort({None: 3, label: 3}), folds=2).test) == 2
 
 
 def test_the_shares_are_those_asked_for_in_each_diagnosis() -> None:
@@ -103,7 +129,7 @@ def test_a_patient_whose_diagnosis_changed_is_on_one_side() -> None:
 
 @pytest.mark.parametrize(("count", "folds", "test"), [(4, 5, 0.0), (2, 2, 0.2), (0, 5, 0.2)])
 def test_too_few_patients(count: int, folds: int, test: float) -> None:
-    with pytest.raises(CapacityError, match=f"{count} patients are too few"):
+    with raises_with_hint(CapacityError, f"{count} patients are too few for {folds} folds", "--folds.*--test"):
         divide(*cohort({Diagnosis.COVID: count}), test=test, folds=folds)
 
 

@@ -72,7 +72,7 @@ def script(parts: list[Block], output: Path) -> str:
     lines = [
         f"source {shlex.quote(str(Path(__file__).with_suffix('.sh')))}",
         f"names {shlex.quote(hosts)}",
-        "set -e",
+        "set -eo pipefail",
     ]
     for number, part in enumerate(parts):
         told = shlex.quote(str(output / str(number)))

@@ -58,7 +58,7 @@ def test_a_sound_history(made: Rounds) -> None:
         (3, "closed", "that of the round before, which is void", "adding again gives the same"),
     ]
     assert result.rounds[2].sites == ("site-b", "site-c")
-    assert "round 2: void, of site-a\n  base: recomputed\n" in str(result)
+    assert "round 2: void, of site-a\n  base: verified: recomputed\n" in str(result)
     assert json.dumps(asdict(result))
     assert audit(made.exchange.root, coordinator=result.fingerprint) == result
     with pytest.raises(SignatureError, match="fingerprint"):

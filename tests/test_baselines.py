@@ -153,10 +153,10 @@ def safetensors_file(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (torch_file, "a PyTorch file, or another zip archive"),
+        (torch_file, "is a PyTorch file, not weights"),
         (old_torch_file, "a pickle"),
         (pickle_file, "a pickle"),
-        (safetensors_file, "a safetensors file, but not one of ucadi's"),
+        (safetensors_file, "is a safetensors file of another program"),
     ],
 )
 def test_state_dicts_of_other_programs_are_refused(tmp_path: Path, make: object, message: str) -> None:

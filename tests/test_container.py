@@ -141,7 +141,7 @@ def test_a_header_of_many_tensors_or_of_great_length_is_refused_at_once(tmp_path
         container.read(raw(tmp_path / "many", {"__metadata__": GOOD_METADATA, **many}))
     long = tmp_path / "long"
     long.write_bytes(struct.pack("<Q", 1 << 40) + b"{}")
-    with pytest.raises(FormatError, match="truncated"):
+    with pytest.raises(FormatError, match="long is of an unknown kind"):
         container.read(long)
 
 
@@ -157,7 +157,7 @@ def test_a_stream_is_written_as_the_tensor_that_it_makes(tmp_path: Path) -> None
 
 def test_another_format_or_version_is_refused_with_a_way_out(tmp_path: Path) -> None:
     container.write(tmp_path / "file", {}, {"format": "ucadi-test", "version": 2})
-    with pytest.raises(FormatError, match="a ucadi-test file, not a ucadi-update file"):
+    with pytest.raises(FormatError, match="file is a ucadi-test file, not an update"):
         container.read(tmp_path / "file", "ucadi-update")
     with pytest.raises(FormatError, match="version 2"):
         container.read(tmp_path / "file", "ucadi-test")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -238,7 +239,7 @@ def test_hostile_files_are_refused(path: Path, attack: str) -> None:
         ATTACKS[attack](file)
     with pytest.raises(FormatError) as caught:
         read_all(path)
-    assert caught.value.message.startswith("a.h5:")
+    assert re.match(r"a\.h5(:| is )", caught.value.message)
 
 
 def test_an_affine_that_maps_nowhere(path: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import shellblocks
 from test_parts import check_that_commands_say_what_is_missing
 
 from ucadi import __version__
@@ -36,6 +37,11 @@ def environment(folder: Path, *installed: str | Path) -> Path:
     quiet = ("--quiet", "--disable-pip-version-check")
     run(folder / "bin/python", "-m", "pip", "install", *quiet, *installed, cwd=folder)
     return folder / "bin"
+
+
+def new_folder(path: Path) -> Path:
+    path.mkdir()
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +74,7 @@ def test_the_wheel_has_what_the_program_needs(built: Path, tmp_path: Path) -> No
     for name in PROJECT["project"]["license-files"]:
         assert f"{information}/licenses/{name}" in names
     programs = environment(tmp_path / "environment", wheel)
-    work = tmp_path / "work"
-    work.mkdir()
+    work = new_folder(tmp_path / "work")
     assert run(programs / "ucadi", "--version", cwd=work) == f"ucadi {__version__}\n"
     check_that_commands_say_what_is_missing(programs, work)
 
@@ -90,6 +95,14 @@ def test_the_source_archive_is_the_repository(built: Path, tmp_path: Path) -> No
     for name in zipfile.ZipFile(wheel).namelist():
         assert (site / name).exists() or name.endswith("RECORD"), name
     assert run(programs / "ucadi", "--version", cwd=tmp_path) == f"ucadi {__version__}\n"
+
+
+@pytest.mark.slow
+def test_the_readmes_installation_is_a_coordinators_machine(built: Path) -> None:
+    """Its block as it stands, in the copy of the repository."""
+    (block,) = (b.text for b in shellblocks.blocks((ROOT / "README.md").read_text()) if "-m venv" in b.text)
+    run("bash", "-ec", f"{block}\nucadi --version", cwd=built / "repository")
+    check_that_commands_say_what_is_missing(built / "repository/.venv/bin", new_folder(built / "work"))
 
 
 def test_no_page_links_to_what_is_not_there() -> None:

@@ -53,7 +53,7 @@ def test_a_training_tells_how_it_goes(folder: Path, tmp_path: Path) -> None:
 
     with (log / "epochs.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert all(float(row["validation_loss"]) > 0 for row in rows)
     assert f"loss {float(rows[2]['loss']):.3f}" in lines[2]
     assert (log / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

@@ -1,20 +1,17 @@
-"""The command line: registers the commands, prints their results, errors and progress.
+"""The command line: registers the commands.
 
 A command is a plain function that returns a frozen dataclass. Here it gains `--json` and loses its
-exceptions: errors become `ucadi: error: ...`, a hint and an exit code (see `ucadi.errors`).
+exceptions: errors become `ucadi: error: ...`, a hint and an exit code (see `ucadi.console`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
-import json
-import os
+import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -54,15 +51,12 @@ from ucadi.commands.translate_evaluate import translate_evaluate
 from ucadi.commands.translate_train import translate_train
 from ucadi.commands.verify import verify
 from ucadi.commands.watch import watch
+from ucadi.console import JSON_OPTION, execute, run
 from ucadi.demo.demo import demo
-from ucadi.errors import UcadiError
 from ucadi.loops.coordinate import coordinate
 from ucadi.loops.site import site_run
-from ucadi.parts import OPTIONAL, missing_error
-from ucadi.progress import show_with
+from ucadi.parts import OPTIONAL, how_to_install
 from ucadi.web.serve import serve
-
-T = TypeVar("T")
 
 app = typer.Typer(
     name="ucadi",
@@ -77,10 +71,10 @@ MAPPED_FILES = 4096
 """Files that may be open at a time, where the system lets a process have so many."""
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point of the console script."""
     _allow_many_files()
-    app()
+    sys.exit(run(app))
 
 
 def _allow_many_files() -> None:
@@ -118,26 +112,18 @@ def as_command(function: Callable[..., Any]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def command(*args: Any, as_json: bool, **options: Any) -> None:
-        try:
-            if "as_json" in signature.parameters:
-                options["as_json"] = as_json
-            with show_with(_progress_bar, _note):
-                result = function(*args, **options)
-        except UcadiError as error:
-            raise _report(error) from None
-        except ModuleNotFoundError as error:
-            module = (error.name or "").partition(".")[0]
-            if module not in OPTIONAL:
-                raise
-            raise _report(missing_error("this command", [module])) from None
-        if result is not None and _speaks():
-            typer.echo(json.dumps(dataclasses.asdict(result), default=_plain) if as_json else str(result))
+        for name, value in options.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise typer.BadParameter(f"{value} is no number to work with", param_hint=f"--{name.replace('_', '-')}")
+        if "as_json" in signature.parameters:
+            options["as_json"] = as_json
+        raise typer.Exit(execute(lambda: function(*args, **options), _installed_by, as_json=as_json))
 
     as_json = inspect.Parameter(
         "as_json",
         inspect.Parameter.KEYWORD_ONLY,
         default=False,
-        annotation=Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")],
+        annotation=Annotated[bool, typer.Option(JSON_OPTION, help="Print the result, or the error, as JSON.")],
     )
     command.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*own.values(), as_json], return_annotation=None
@@ -146,63 +132,8 @@ def as_command(function: Callable[..., Any]) -> Callable[..., None]:
     return command
 
 
-def _speaks() -> bool:
-    """Whether results and progress are this process's to show: under torchrun only the first one's are."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _report(error: UcadiError) -> typer.Exit:
-    typer.echo(f"ucadi: error: {error.message}", err=True)
-    if error.hint:
-        typer.echo(f"ucadi: hint: {error.hint}", err=True)
-    return typer.Exit(error.exit_code)
-
-
-def _plain(value: Any) -> Any:
-    """JSON for what dataclasses hold beside numbers and text."""
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):  # numpy
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def _note(line: str) -> None:
-    if _speaks():
-        print(line, file=sys.stderr, flush=True)
-
-
-def _progress_bar(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
-    """Shows a bar on a terminal; elsewhere (a log file, CI) one line when the work is done."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    if not _speaks():
-        yield from items
-        return
-    if not console.is_terminal:
-        count = 0
-        for count, item in enumerate(items, start=1):  # noqa: B007 - the count is printed after the loop
-            yield item
-        print(f"{label}: {count} done", file=sys.stderr)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        yield from bar.track(items, total=total, description=label)
+def _installed_by(module: str) -> str | None:
+    return how_to_install([module]) if module in OPTIONAL else None
 
 
 COMMANDS: tuple[Callable[..., Any], ...] = (

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -138,12 +139,15 @@ class SecretKeys:
         )
 
 
-def check_name(name: str) -> None:
-    """Raises UsageError unless `name` can stand in a roster and in file names everywhere."""
+def check_name(name: str, what: str = "a site") -> None:
+    """Raises UsageError unless `name`, that of `what`, can stand in a roster and in file names everywhere."""
     if not _NAME.fullmatch(name):
+        plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+        proposal = re.sub(r"[^a-z0-9]+", "-", plain.replace("'", "").replace(".", "")).strip("-")[:32].strip("-")
+        example = f": {proposal}, for example" if proposal else ""
         raise UsageError(
-            f"{name!r} is no name for a site",
-            hint="1 to 32 of a-z, 0-9 and '-', beginning and ending with one of the former",
+            f"{name!r} is no name for {what}",
+            hint=f"1 to 32 of a-z, 0-9 and '-', beginning and ending with a letter or a digit{example}",
         )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ucadi.commands import Force, Output, PlanFile, RosterFile
+from ucadi import filetypes
+from ucadi.commands import Force, Output, PlanFile, RosterFile, without
 from ucadi.errors import FormatError, UsageError
 from ucadi.fed import robust
 from ucadi.fed.averaging import Aggregate, Sum, add
@@ -17,6 +19,7 @@ from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container
 from ucadi.formats import keys as key_format
 from ucadi.formats import update as update_format
+from ucadi.formats.output import refuse_existing
 from ucadi.rounds.admission import admit, set_aside
 from ucadi.rounds.collection import check_quorum, write_sum
 from ucadi.rounds.round import Round
@@ -51,9 +54,12 @@ def aggregate(
     rule: Annotated[
         str, typer.Option(help="Plain updates: mean, or median, trimmed-mean, krum, which bear some wrong updates.")
     ] = "mean",
-    wrong: Annotated[int, typer.Option(help="Wrong updates that trimmed-mean and krum are to bear.", min=1)] = 1,
+    wrong: Annotated[
+        int, typer.Option(help="Wrong updates that trimmed-mean and krum are to bear.", min=1, max=10_000)
+    ] = 1,
     max_norm: Annotated[
-        float | None, typer.Option(help="Plain updates: refuse norms of more than so many times their median.", min=1)
+        float | None,
+        typer.Option(help="Plain updates: refuse norms of more than so many times their median.", min=1, max=1e6),
     ] = None,
     quarantine: Annotated[
         Path | None, typer.Option(help="Plain updates: copy refused ones into this folder, and go on without them.")
@@ -67,19 +73,18 @@ def aggregate(
     their values, or combined by another rule than the mean.
     """
     this = Round.read(plan, roster)
-    formats = {_format(path) for path in updates}
-    if formats == {ciphertext_format.CIPHERTEXT_FORMAT}:
+    refuse_existing(output, force=force)
+    inputs = without(output, updates)
+    if _are_encrypted(inputs):
         if key is None:
             raise UsageError("a sum of ciphertexts is signed", hint="--key: the coordinator's key file")
         if rule != "mean" or max_norm is not None or quarantine is not None:
             raise UsageError("nobody can judge what is encrypted", hint="leave out --rule, --max-norm, --quarantine")
-        sites = write_sum(output, updates, this, key_format.read_key(key), force=force)
+        keys = key_format.read_key(key)
+        this.roster.check_led_by(keys, key.name)
+        sites = write_sum(output, inputs, this, keys, force=force)
         return AggregateResult(output, sites, encrypted=True)
-    if ciphertext_format.CIPHERTEXT_FORMAT in formats or update_format.UPDATE_FORMAT not in formats:
-        raise FormatError(
-            "either ciphertexts or updates are added, nothing else and not both", hint="ucadi inspect FILE"
-        )
-    admitted = admit(updates, this, max_norm, clip=clip)
+    admitted = admit(inputs, this, max_norm, clip=clip)
     if admitted.refused:
         if quarantine is None:
             raise next(iter(admitted.refused.values()))
@@ -93,8 +98,25 @@ def aggregate(
     return AggregateResult(output, sites, encrypted=False, rule=rule, refused=refused)
 
 
+def _are_encrypted(paths: Sequence[Path]) -> bool:
+    """Whether these are uploads, all of them; else at least one is a plain update, and admission judges the others.
+
+    FormatError names a file that is neither, or is not of the kind of the others.
+    """
+    upload, update = ciphertext_format.CIPHERTEXT_FORMAT, update_format.UPDATE_FORMAT
+    formats = {path: _format(path) for path in paths}
+    wanted = [upload] if upload in formats.values() else [upload, update]
+    if wanted == [upload, update] and update in formats.values():
+        return False
+    for path, found in formats.items():
+        if found not in wanted:
+            odd = filetypes.wrong(path, *wanted) or FormatError(f"{path.name}: truncated, or damaged")
+            raise type(odd)(odd.message, hint="uploads are added, or plain updates, nothing else and not both")
+    return True
+
+
 def _format(path: Path) -> str | None:
-    """The format that a file names; None if it is none of ucadi's, which is for admission to say."""
+    """The format that a file names; None if it is none of ucadi's."""
     try:
         return container.read(path).metadata.get("format")
     except FormatError:

@@ -48,7 +48,7 @@ def apply(
     Deterministic: every site computes the same bytes and can check the others' result.
     """
     weights = weights_format.read(base)
-    held = container.read(change)
+    held = container.read(change, update_format.UPDATE_FORMAT, update_format.AGGREGATE_FORMAT)
     digest = container.file_digest(change)
     match held.metadata.get("format"):
         case update_format.UPDATE_FORMAT:

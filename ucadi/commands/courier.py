@@ -62,7 +62,7 @@ def courier_pack(
 
 def courier_unpack(
     file: Annotated[Path, typer.Argument(help="The file that courier pack made.")],
-    exchange: Annotated[Path, typer.Argument(help="One's own exchange directory.")],
+    exchange: Annotated[Path, typer.Argument(help="One's own exchange directory; made if it is not there.")],
     *,
     roster: RosterFile,
 ) -> CourierUnpackResult:

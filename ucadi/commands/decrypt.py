@@ -32,13 +32,16 @@ class DecryptResult:
 
 def decrypt(
     ciphertext: Annotated[Path, typer.Argument(help="The round's sum of ciphertexts, from aggregate.")],
+    answers: Annotated[
+        list[Path] | None, typer.Argument(help="Holders' partial decryptions, in threshold mode.")
+    ] = None,
     *,
     plan: PlanFile,
     roster: RosterFile,
     key: KeyFile,
     output: Output,
     answer: Annotated[
-        list[Path] | None, typer.Option(help="A holder's partial decryption, in threshold mode; once for each.")
+        list[Path] | None, typer.Option(help="The same as an option: a holder's partial decryption; once for each.")
     ] = None,
     force: Force = False,
 ) -> DecryptResult:
@@ -51,12 +54,12 @@ def decrypt(
     total = ciphertext_format.read_sum(ciphertext)
     check_sum(total, this, ciphertext.name)
     keys = key_format.read_key(key)
+    given = [*(answers or []), *(answer or [])]
     if this.plan.mode == "members":
-        if answer:
-            raise UsageError("this federation's sums are opened by one key", hint="leave out --answer")
+        if given:
+            raise UsageError("this federation's sums are opened by one key", hint="leave out the partial decryptions")
         secret = open_seals(total, this, keys)
     else:
-        answers = [partial_format.read(path) for path in answer or []]
-        secret = combine_answers(answers, total, this, keys)
+        secret = combine_answers([partial_format.read(path) for path in given], total, this, keys)
     opened = write_opened(output, total, this, secret, force=force)
     return DecryptResult(output, opened.sites, opened.weight)

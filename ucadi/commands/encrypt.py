@@ -51,10 +51,11 @@ def encrypt(
     """
     this = Round.read(plan, roster)
     keys = key_format.read_key(key)
-    if container.read(update).metadata.get("format") == histogram_format.FORMAT:
+    held = container.read(update, update_format.UPDATE_FORMAT, histogram_format.FORMAT)
+    if held.metadata["format"] == histogram_format.FORMAT:
         contributed = as_update(histogram_format.read(update), keys.name, this)
     else:
-        contributed = update_format.read_update(update)
+        contributed = update_format.parse_update(held, update.name)
     clipped = write_contribution(output, contributed, this, keys, clip=clip, force=force)
     size = output.stat().st_size
     return EncryptResult(output, keys.name, size, size / (4 * this.plan.layout.size), clipped)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,6 +47,8 @@ class EvaluateResult:
     """By model and dataset, where more than the reports was asked for."""
     comparisons: dict[str, tuple[Comparison, ...]] = field(default_factory=dict)
     """By dataset, every pair of models."""
+    report: Path | None = None
+    """The folder of the report, if one was asked for."""
 
     def __str__(self) -> str:
         lines = [self._reports()]
@@ -58,6 +60,7 @@ class EvaluateResult:
             for c in pairs:
                 spread = f"{c.auc.difference:+.3f} [{c.auc.low:+.3f}, {c.auc.high:+.3f}]"
                 lines.append(f"  {c.a} - {c.b}  {spread}  {c.auc_p_holm:.3g}  {c.decisions_p_holm:.3g}")
+        lines += ["", f"{self.report}: report.html, report.csv, report.json"] if self.report else []
         return "\n".join(lines)
 
     def _reports(self) -> str:
@@ -74,7 +77,8 @@ def evaluate(
     ],
     *,
     threshold: Annotated[
-        float | None, typer.Option(help="Probability from which a case is called COVID-19 [default: 0.5].")
+        float | None,
+        typer.Option(help="Probability from which a case is called COVID-19 [default: 0.5].", min=0, max=1),
     ] = None,
     validation: Annotated[
         list[Path] | None, typer.Option(help="Predictions of validation cases, for --point and the temperature.")
@@ -119,7 +123,7 @@ def evaluate(
         refuse_existing(report, force=force)
     by_model: dict[str, dict[str, Predictions]] = defaultdict(dict)
     for path in predictions:
-        by_model[path.parent.name][path.stem] = _labelled(path)
+        by_model[path.absolute().parent.name or "model"][path.stem] = _labelled(path)
     pooled: dict[str, dict[str, Cases]] = {}
     thresholds: dict[str, float] = {}
     tuning: dict[str, Cases | None] = {}
@@ -176,7 +180,9 @@ def evaluate(
             "datasets": {name: d.dataset for held in by_model.values() for name, d in held.items()},
         }
         sections = report_sections.sections(pooled, reports, details, comparisons, provenance)
-        evaluation_report.write(report, sections, {"provenance": provenance, **asdict(result)}, force=force)
+        held = {name: value for name, value in asdict(result).items() if name != "report"}
+        evaluation_report.write(report, sections, {"provenance": provenance, **held}, force=force)
+        result = replace(result, report=report)
     return result
 
 
@@ -240,9 +246,9 @@ def _check_disjoint(model: str, group: Sequence[Predictions]) -> None:
 
 def table(models: dict[str, dict[str, Report]]) -> list[str]:
     """Lines of a table: a row for each model and dataset."""
-    width = max(len(model) for model in models)
+    width = max(len("model"), *map(len, models))
     columns = list(dict.fromkeys(name for reports in models.values() for name in reports))
-    second = max(len(name) for name in columns)
+    second = max(len("dataset"), *map(len, columns))
     lines = [
         "COVID-19 against all others, and four classes; 95 % intervals in brackets",
         "",

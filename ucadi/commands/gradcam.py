@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,17 +12,18 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from ucadi import __version__
-from ucadi.commands import Force
+from ucadi import __version__, filetypes
+from ucadi.commands import MAX_SEED, Force
 from ucadi.ct.statement import Statement
-from ucadi.errors import MismatchError, UsageError
+from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
-from ucadi.formats.output import new_folder
+from ucadi.formats.output import new_folder, refuse_existing
 from ucadi.labels import LABELS, Diagnosis
 from ucadi.parts import Feature, require
 
 if TYPE_CHECKING:
+    from ucadi.ct.instance import Instance
     from ucadi.ct.regions import Region
     from ucadi.formats.dataset import Dataset
 
@@ -77,7 +79,7 @@ def gradcam(
     level: Annotated[
         float, typer.Option(help="Share of the maximum from which a region is listed.", min=0.01, max=1)
     ] = 0.5,
-    seed: Annotated[int, typer.Option(help="Seed of the samplings.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the samplings.", min=0, max=MAX_SEED)] = 0,
     dicom: Annotated[
         Path | None,
         typer.Option(help="The case's own DICOM files (folder, .zip or .dcm); also make objects for a PACS."),
@@ -94,6 +96,7 @@ def gradcam(
     from ucadi.ct import nifti, sampling
     from ucadi.ct.observation import midline_mm
     from ucadi.ct.regions import regions
+    from ucadi.ct.scan import source_series
     from ucadi.formats import dataset as dataset_format
     from ucadi.learn import gradcam as explanation
     from ucadi.learn import inference
@@ -101,6 +104,9 @@ def gradcam(
     from ucadi.learn.occlusion import occlusion
     from ucadi.scoring.plots import montage_png
 
+    if dicom is not None and not dicom.exists():
+        raise FormatError(filetypes.no_folder(dicom, "a DICOM series"), hint="the case's own files are wanted")
+    refuse_existing(output, force=force)
     chosen = None if diagnosis is None else Diagnosis.parse(diagnosis)
     if method == OCCLUSION and layer is not None:
         raise UsageError("--layer: occlusion looks at no layer", hint="leave out --layer, or choose another --method")
@@ -111,50 +117,54 @@ def gradcam(
         index = _find(data, case)
         volume, case, series_digest = data.volume(index), data.ids[index], data.series_digests[index]
         synthetic = data.synthetic[index] is not None
-    indices = sampling.test_indices(len(volume.hu), seed, case)
-    slabs = sampling.slabs(volume.hu, indices)
-    (probabilities,) = inference.predict(network, [slabs])
-    mean = probabilities.mean(axis=0)
-    seen = Diagnosis(int(mean.argmax())) if chosen is None else chosen
-    if method == OCCLUSION:
-        heatmaps = occlusion(network, slabs, seen, sampling.standardised(volume.hu, indices, sampling.LUNG_HU))
-    else:
-        heatmaps = explanation.gradcam(network, slabs, seen, method, layer)
-    heatmap = explanation.place(heatmaps.values, indices, len(volume.hu))
-    by_label = {label: float(p) for label, p in zip(LABELS, mean, strict=True)}
-    listed = regions(heatmap, volume.affine, level=level, middle_mm=midline_mm(volume))
-    objects = 0
-    with new_folder(output, force=force) as folder:
-        title = f"{'synthetic ' if synthetic else ''}case {case}: {seen.label}, probability {mean[seen]:.2f}"
-        (folder / MONTAGE).write_bytes(
-            montage_png(volume.hu, heatmap, title, method=method, pixel_mm=volume.spacing_mm[2])
-        )
-        nifti.write(folder / HEATMAP, heatmap.astype(np.float32), volume.affine)
-        nifti.write(folder / CT, volume.hu, volume.affine)
-        if dicom is not None:
-            made_of = f"layer={layer or 'last'}", f"seed={seed}", f"case={case}"
-            statement = Statement(seen.label, float(mean[seen]), method, file_digest(model), __version__, made_of)
-            objects = _write_objects(folder / DICOM, dicom, series_digest, heatmap, volume.affine, statement)
-        result = GradcamResult(output, case, seen.label, by_label, method, layer, listed, objects)
-        described = {name: value for name, value in asdict(result).items() if name != "folder"}
-        described |= {"dataset": file_digest(dataset), "model": file_digest(model), "synthetic": synthetic}
-        (folder / REGIONS).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    with ExitStack() as opened:
+        source = None if dicom is None else opened.enter_context(source_series(dicom, series_digest))
+        indices = sampling.test_indices(len(volume.hu), seed, case)
+        slabs = sampling.slabs(volume.hu, indices)
+        (probabilities,) = inference.predict(network, [slabs])
+        mean = probabilities.mean(axis=0)
+        seen = Diagnosis(int(mean.argmax())) if chosen is None else chosen
+        if method == OCCLUSION:
+            heatmaps = occlusion(network, slabs, seen, sampling.standardised(volume.hu, indices, sampling.LUNG_HU))
+        else:
+            heatmaps = explanation.gradcam(network, slabs, seen, method, layer)
+        heatmap = explanation.place(heatmaps.values, indices, len(volume.hu))
+        by_label = {label: float(p) for label, p in zip(LABELS, mean, strict=True)}
+        listed = regions(heatmap, volume.affine, level=level, middle_mm=midline_mm(volume))
+        objects = 0
+        with new_folder(output, force=force) as folder:
+            title = f"{'synthetic ' if synthetic else ''}case {case}: {seen.label}, probability {mean[seen]:.2f}"
+            (folder / MONTAGE).write_bytes(
+                montage_png(volume.hu, heatmap, title, method=method, pixel_mm=volume.spacing_mm[2])
+            )
+            nifti.write(folder / HEATMAP, heatmap.astype(np.float32), volume.affine)
+            nifti.write(folder / CT, volume.hu, volume.affine)
+            if source is not None:
+                made_of = f"layer={layer or 'last'}", f"seed={seed}", f"case={case}"
+                statement = Statement(seen.label, float(mean[seen]), method, file_digest(model), __version__, made_of)
+                objects = _write_objects(folder / DICOM, source, heatmap, volume.affine, statement)
+            result = GradcamResult(output, case, seen.label, by_label, method, layer, listed, objects)
+            described = {name: value for name, value in asdict(result).items() if name != "folder"}
+            described |= {"dataset": file_digest(dataset), "model": file_digest(model), "synthetic": synthetic}
+            (folder / REGIONS).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return result
 
 
 def _write_objects(
-    folder: Path, source: Path, digest: str, heatmap: NDArray[np.float32], affine: NDArray[np.float64], says: Statement
+    folder: Path,
+    instances: tuple[Instance, ...],
+    heatmap: NDArray[np.float32],
+    affine: NDArray[np.float64],
+    says: Statement,
 ) -> int:
     """Writes the DICOM objects about the source series and returns how many there are."""
     from ucadi.ct import heatmap_objects
     from ucadi.ct.overlay import Style
-    from ucadi.ct.scan import source_series
     from ucadi.scoring.plots import NOTICE, overlay_colours
 
     folder.mkdir()
-    with source_series(source, digest) as instances:
-        style = Style(overlay_colours(), says.title, NOTICE)
-        heatmap_objects.write(folder, instances, heatmap, affine, says, style)
+    style = Style(overlay_colours(), says.title, NOTICE)
+    heatmap_objects.write(folder, instances, heatmap, affine, says, style)
     return len(list(folder.iterdir()))
 
 

@@ -10,13 +10,14 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ucadi.commands import Force, Output
+from ucadi.commands import Force, Output, without
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.formats import container
 from ucadi.formats import histogram as histogram_format
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import update as update_format
 from ucadi.formats.histogram import Histogram
+from ucadi.formats.output import refuse_existing
 from ucadi.formats.predictions import UNLABELLED
 from ucadi.labels import Diagnosis
 from ucadi.rounds.counting import opened_histogram
@@ -65,7 +66,10 @@ def histogram(
     gives is turned into the histogram of all sites here.
     """
     this = Round.read(plan, roster) if plan and roster else None
-    held = [_read(path, this) for path in inputs]
+    refuse_existing(output, force=force)
+    held = [_read(path, this) for path in without(output, inputs)]
+    if not held:
+        raise UsageError(f"{output}: nothing to count but the output itself", hint="name predictions or histograms")
     if len({one.model for one in held}) > 1:
         raise MismatchError("scores of several models", hint="make a histogram of each model")
     if len({one.counts.shape for one in held}) > 1:
@@ -87,9 +91,9 @@ def _once(names: Iterable[str], what: str) -> tuple[str, ...]:
 
 
 def _read(path: Path, this: Round | None) -> Histogram:
-    found = container.read(path)
+    found = container.read(path, predictions_format.FORMAT, histogram_format.FORMAT, update_format.AGGREGATE_FORMAT)
     if found.metadata.get("format") == histogram_format.FORMAT:
-        return histogram_format.read(path)
+        return histogram_format.parse(found, path.name)
     if found.metadata.get("format") == update_format.AGGREGATE_FORMAT:
         if this is None:
             raise UsageError("an opened sum is read under its round's plan", hint="--plan and --roster")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ucadi.commands import Force, Output
+from ucadi.commands import MAX_SEED, Force, Output
 from ucadi.errors import UsageError
 from ucadi.formats import container
 from ucadi.formats import weights as weights_format
@@ -30,17 +30,22 @@ class InitResult:
 def init(
     *,
     output: Output,
-    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.", min=0, max=MAX_SEED)] = 0,
     architecture: Annotated[
         str, typer.Option(help="densenet3d, the paper's network; or resnet50, resnet101, xception.")
     ] = "densenet3d",
     width: Annotated[
-        int | None, typer.Option(help="Channels of the first convolution, which sets all others [default: 32 or 64].")
+        int | None,
+        typer.Option(
+            help="Channels of the first convolution, which sets all others [default: 32 or 64].", min=1, max=4096
+        ),
     ] = None,
     blocks: Annotated[
         str | None, typer.Option(help="Blocks of each stage [default: 2,2,2 for densenet3d; else as published].")
     ] = None,
-    size: Annotated[int, typer.Option(help="Rows and columns of the input; the paper's network has 128.")] = 128,
+    size: Annotated[
+        int, typer.Option(help="Rows and columns of the input; the paper's network has 128.", min=1, max=4096)
+    ] = 128,
     norm: Annotated[str, typer.Option(help="batch, or group, which differentially private training needs.")] = "batch",
     force: Force = False,
 ) -> InitResult:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ucadi.errors import FormatError
+from ucadi.files import opened
 from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container, signed, translation_checkpoint
@@ -27,7 +28,9 @@ from ucadi.formats import statement as statement_format
 from ucadi.formats import translator as translator_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
-from ucadi.formats.container import Container, Metadata
+from ucadi.formats.container import Container
+from ucadi.formats.histogram import Histogram
+from ucadi.formats.predictions import Predictions
 from ucadi.formats.signed import Fields
 from ucadi.identity import PublicKeys
 from ucadi.labels import LABELS, Diagnosis
@@ -58,14 +61,11 @@ def inspect_file(path: Annotated[Path, typer.Argument(help="Any file that ucadi 
 
     Signatures are named here but not checked, as that takes a roster: see verify. Secret keys are never shown.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}") from None
+    with opened(path) as file:
+        start = file.read(9)
     if start.startswith(HDF5_MAGIC):
         kind, facts = _dataset(path)
-    elif start.startswith(b"{"):
+    elif start.removeprefix(b"\xef\xbb\xbf").startswith(b"{"):
         kind, facts = _document(path)
     else:
         held = container.read(path)
@@ -76,7 +76,7 @@ def inspect_file(path: Annotated[Path, typer.Argument(help="Any file that ucadi 
 def _text(value: Any) -> str:
     match value:
         case dict():
-            return ", ".join(f"{key} {_text(inner)}" for key, inner in value.items())
+            return ", ".join(f"{_text(key)} {_text(inner)}" for key, inner in value.items())
         case list() | tuple():
             return ", ".join(map(_text, value))
         case bool():
@@ -84,7 +84,8 @@ def _text(value: Any) -> str:
         case int():
             return f"{value:,}"
         case _:
-            return str(value)
+            text = str(value)
+            return text if text.isprintable() else ascii(text)  # a terminal would obey control characters
 
 
 def _dataset(path: Path) -> tuple[str, dict[str, Any]]:
@@ -114,7 +115,7 @@ def _synthetic(found: Sequence[Synthetic | None]) -> dict[str, Any]:
 
 
 def _document(path: Path) -> tuple[str, dict[str, Any]]:
-    document = signed.read_document(path, expected_format=None)
+    document = signed.read_document(path)
     kind = str(document["format"])
     match kind:
         case key_format.KEY_FORMAT:
@@ -200,6 +201,7 @@ def _container(held: Container, name: str) -> dict[str, Any]:
                 "base": update.base,
                 "examples": update.examples,
                 "epochs": update.epochs,
+                **({"plan": update.plan} if update.plan else {}),
                 "values": sum(delta.size for delta in update.deltas.values()),
                 **({"privacy": asdict(update.privacy)} if update.privacy else {}),
             }
@@ -235,9 +237,9 @@ def _container(held: Container, name: str) -> dict[str, Any]:
             epoch, step = fields.number("next_epoch"), fields.number("next_step")
             return {"training": fields.object("training").values, "goes_on_at": [epoch, step]}
         case predictions_format.FORMAT:
-            return _predictions(held.metadata, held)
+            return _predictions(predictions_format.parse(held, name))
         case histogram_format.FORMAT:
-            return _histogram(held.metadata, held)
+            return _histogram(histogram_format.parse(held, name))
         case other:
             raise FormatError(f"{name}: a {other} file, which this program does not know")
 
@@ -254,17 +256,17 @@ def _sizes(held: Container) -> dict[str, Any]:
     }
 
 
-def _histogram(metadata: Metadata, held: Container) -> dict[str, Any]:
-    without, having = (int(n) for n in held.tensors["counts"].sum(axis=1))
-    counted = {name: metadata[name] for name in ("datasets", "sites") if metadata.get(name)}
-    return {"model": metadata["model"], **counted, "covid": having, "others": without}
+def _histogram(held: Histogram) -> dict[str, Any]:
+    without, having = (int(n) for n in held.counts.sum(axis=1))
+    counted = {name: names for name, names in (("datasets", held.datasets), ("sites", held.sites)) if names}
+    return {"model": held.model, **counted, "covid": having, "others": without}
 
 
-def _predictions(metadata: Metadata, held: Container) -> dict[str, Any]:
-    counts = Counter(int(label) for label in held.tensors["labels"])
+def _predictions(held: Predictions) -> dict[str, Any]:
+    counts = Counter(int(label) for label in held.labels)
     return {
-        "model": metadata["model"],
-        "dataset": metadata["dataset"],
-        "cases": len(held.tensors["cases"]),
+        "model": held.model,
+        "dataset": held.dataset,
+        "cases": len(held.cases),
         "labels": {"unlabelled" if i < 0 else LABELS[i]: counts[i] for i in sorted(counts)},
     }

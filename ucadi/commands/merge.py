@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ucadi.commands import Force, Output
-from ucadi.errors import MismatchError
+from ucadi.commands import Force, Output, without
+from ucadi.errors import MismatchError, UsageError
 from ucadi.formats import container
+from ucadi.formats.output import refuse_existing
 from ucadi.parts import Feature, require
 from ucadi.progress import track
 
@@ -48,8 +49,11 @@ def merge(
     require(Feature.DATASETS)
     from ucadi.formats import dataset as dataset_format
 
+    refuse_existing(output, force=force)
     with ExitStack() as stack:
-        parts = [stack.enter_context(dataset_format.open(path)) for path in datasets]
+        parts = [stack.enter_context(dataset_format.open(path)) for path in without(output, datasets)]
+        if not parts:
+            raise UsageError(f"{output}: no dataset but the output itself", hint="name the datasets to merge")
         first = parts[0]
         for other in parts[1:]:
             _check_alike(first, other)

@@ -55,8 +55,10 @@ def pacs_pull(
     since: Annotated[str, typer.Option(help="First date of the study, YYYYMMDD.")] = "",
     until: Annotated[str, typer.Option(help="Last date of the study, YYYYMMDD.")] = "",
     modality: Annotated[str, typer.Option(help="Modality of the series; empty for any.")] = "CT",
-    most_instances: Annotated[int, typer.Option(help="Refuse more than so many instances.", min=1)] = 20_000,
-    most_gb: Annotated[float, typer.Option(help="Stop after so many gigabytes.", min=0.001)] = 50.0,
+    most_instances: Annotated[
+        int, typer.Option(help="Refuse more than so many instances.", min=1, max=10_000_000)
+    ] = 20_000,
+    most_gb: Annotated[float, typer.Option(help="Stop after so many gigabytes.", min=0.001, max=100_000)] = 50.0,
     credentials: CredentialsFile = None,
     title: Title = "UCADI",
 ) -> PacsPullResult:
@@ -112,7 +114,9 @@ def pacs_push(
     place = _place(url)
     paths = [path for given in files for path in (sorted(given.rglob("*.dcm")) if given.is_dir() else [given])]
     if not paths:
-        raise UsageError("no files to send", hint="name files, or folders that hold *.dcm files")
+        raise UsageError(
+            f"no files to send in {', '.join(map(str, files))}", hint="name files, or folders that hold *.dcm files"
+        )
     stored, refused = [], {}
     with closing(_archive(place, credentials, title)) as archive:
         for path in track(paths, "Sending", total=len(paths)):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ucadi.commands import MAX_PROCESSES, MAX_SEED
 from ucadi.errors import UsageError
 from ucadi.formats.output import new_folder
 from ucadi.labels import LABELS
@@ -46,7 +47,7 @@ def phantom(
     site: Annotated[
         str, typer.Option(help="Name of the hospital; part of every name, another name gives other patients.")
     ] = "site",
-    patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 12,
+    patients: Annotated[int, typer.Option(min=1, max=100_000, help="How many patients.")] = 12,
     prevalence: Annotated[
         str, typer.Option(help="Weights of healthy, covid, other_viral and bacterial; the counts follow exactly.")
     ] = "1,1,1,1",
@@ -65,8 +66,8 @@ def phantom(
         int | None, typer.Option(min=8, max=1000, help="Slices per scan [default: as the scanner's spacing needs].")
     ] = None,
     matrix: Annotated[int, typer.Option(min=64, max=1024, help="Rows and columns of a slice.")] = 512,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 for one per core.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same bytes.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, max=MAX_PROCESSES, help="Processes; 0 for one per core.")] = 0,
     lesion_masks: Annotated[
         Path | None, typer.Option(help="Also write the true lesions: new folder of one CASE.nii.gz per scan.")
     ] = None,

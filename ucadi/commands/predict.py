@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from ucadi.commands import Device, Force, Part, SplitFile
+from ucadi.commands import MAX_SEED, Device, Force, Part, SplitFile
 from ucadi.errors import UsageError
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import split as split_format
 from ucadi.formats import weights as weights_format
+from ucadi.formats.output import make_folder
 from ucadi.formats.predictions import UNLABELLED, Predictions
 from ucadi.parts import Feature, how_to_install, require
 from ucadi.progress import note, track
@@ -48,7 +49,7 @@ def predict(
     ],
     split: SplitFile = None,
     part: Part = None,
-    seed: Annotated[int, typer.Option(help="Seed of the samplings.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the samplings.", min=0, max=MAX_SEED)] = 0,
     fast: Annotated[
         bool, typer.Option("--fast", help="Norms folded, bfloat16, OpenVINO: what this machine has of it.")
     ] = False,
@@ -71,7 +72,7 @@ def predict(
         data = split_format.select(whole, split, part)
         split_format.require_scans(data)
         for weights_path, path in zip(model, paths, strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             predictions_format.write(path, _predict(data, weights_path, seed, device, fast=fast), force=force)
         return PredictResult(paths, len(data), TEST_SAMPLINGS)
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ucadi.commands import Force, Output
+from ucadi.commands import MAX_PROCESSES, Force, Output
 from ucadi.errors import MismatchError, OutputError, SeriesError, UsageError
+from ucadi.labels import LABELS
 from ucadi.parts import Feature, how_to_install, require
 from ucadi.progress import note, track
 
@@ -69,16 +70,16 @@ def preprocess(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="CSV with the columns case (the scan's path below the source), patient (one name for all scans of a "
-            "patient), label (healthy, covid, other_viral or bacterial)."
+            help="CSV with the columns case (where a scan lies below the source), patient (a name that the scans of "
+            f"one patient share) and label ({', '.join(LABELS)})."
         ),
     ] = None,
     unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Admit cases without a label.")] = False,
     size: Annotated[int, typer.Option(help="Rows and columns that slices are resized to.", min=16, max=1024)] = 128,
-    min_slices: Annotated[int, typer.Option(help="Reject shorter series.", min=2)] = 40,
+    min_slices: Annotated[int, typer.Option(help="Reject shorter series.", min=2, max=10_000)] = 40,
     series: Annotated[list[str] | None, typer.Option(help="Use this Series Instance UID (repeatable).")] = None,
     salt: Annotated[Path | None, typer.Option(help="Secret file; default: ucadi.salt beside the output.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes; 0 for one per core.", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="Processes; 0 for one per core.", min=0, max=MAX_PROCESSES)] = 0,
     reuse: Annotated[Path | None, typer.Option(help="Take scans that are in this earlier dataset from it.")] = None,
     report: Annotated[
         Path | None, typer.Option(help="Also make a quality report: a folder of report.html, .csv and .json.")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ucadi import filetypes
 from ucadi.commands import KeyFile
 from ucadi.errors import OutputError
 from ucadi.formats import keys as key_format
@@ -45,7 +46,7 @@ def pull(
     from ucadi.relay.store import Store
 
     if not exchange.is_dir():
-        raise OutputError(f"{exchange}: no such folder", hint=f"mkdir -p {exchange}")
+        raise OutputError(filetypes.no_folder(exchange, "an exchange directory"), hint=f"mkdir -p {exchange}")
     with Client(relay, key_format.read_card(relay_card).keys, key_format.read_key(key)) as client:
         entries = [entry for entry in client.entries() if _is_wanted(entry.name, wanted)]
         store = Store(exchange)

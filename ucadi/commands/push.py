@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from ucadi import filetypes
 from ucadi.commands import KeyFile
-from ucadi.errors import UsageError
+from ucadi.errors import FormatError, UsageError
 from ucadi.formats import keys as key_format
 
 
@@ -49,6 +50,11 @@ def push(
     from ucadi.relay.store import Store
 
     keys = key_format.read_key(key)
+    for path in files or []:
+        if not path.is_file():
+            raise FormatError(filetypes.not_a_file(path), hint="name the files to send, or --exchange DIR alone")
+    if exchange is not None and not exchange.is_dir():
+        raise FormatError(filetypes.no_folder(exchange, "an exchange directory"), hint="is the path right?")
     with Client(relay, key_format.read_card(relay_card).keys, keys) as client:
         if files:
             wanted = dict(zip(_names(files, names, exchange), files, strict=True))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ucadi.commands import LogFile
 from ucadi.errors import MismatchError, UcadiError
 from ucadi.events import Events
 from ucadi.formats import keys as key_format
@@ -46,21 +47,22 @@ def relay_serve(
     bind: Annotated[
         str, typer.Option(help="Where to listen; tcp://*:PORT for all networks, port 0 for any.")
     ] = "tcp://127.0.0.1:7400",
-    max_gigabytes: Annotated[float, typer.Option(help="Largest file taken.", min=0.001)] = 4.0,
+    max_gigabytes: Annotated[float, typer.Option(help="Largest file taken.", min=0.001, max=100_000)] = 4.0,
+    log: LogFile = None,
     as_json: bool = False,
 ) -> RelayServeResult:
     """Keep an exchange directory and move its files between coordinator and sites, never looking inside.
 
     Admits the keys of the roster alone. A newer roster (federation-0002.json and so on, signed by the same
     coordinator) takes effect when it appears. Ends on SIGTERM or SIGINT; nothing is lost if it is killed.
-    What happens is told in lines on stderr; with --json, in lines of JSON on stdout.
+    What happens is told in lines on stderr, with the time in UTC; with --json, in lines of JSON on stdout.
     """
     from ucadi.relay.broker import Broker
     from ucadi.relay.desk import Limits
     from ucadi.relay.store import Store
 
     keys = key_format.read_key(key)
-    events = Events(as_json=as_json)
+    events = Events(as_json=as_json, log=log)
     admission = _Admission(exchange, events)
     store = Store(exchange)
     store.sweep()

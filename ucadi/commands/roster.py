@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ucadi.commands import Force, KeyFile, Output, RosterFile
-from ucadi.errors import MismatchError, SignatureError, UsageError
+from ucadi.errors import SignatureError, UsageError
 from ucadi.fed.plan import KeyMode
 from ucadi.formats import keys as key_format
 from ucadi.formats import roster as roster_format
@@ -46,9 +46,10 @@ def roster_create(
     federation: Annotated[str, typer.Option(help="Name of the federation.")],
     key: KeyFile,
     output: Output,
-    minimum_sites: Annotated[int, typer.Option(help="Fewest sites whose sum may be opened.")] = 3,
+    minimum_sites: Annotated[int, typer.Option(help="Fewest sites whose sum may be opened.", min=2, max=10_000)] = 3,
     threshold: Annotated[
-        int | None, typer.Option(help="Members whose answers open a sum [default: any one member opens it].")
+        int | None,
+        typer.Option(help="Members whose answers open a sum [default: any one member opens it].", min=1, max=10_000),
     ] = None,
     force: Force = False,
 ) -> RosterResult:
@@ -131,10 +132,7 @@ def roster_show(
 
 def _read(roster: Path, key: Path) -> tuple[Roster, SecretKeys]:
     held, keys = roster_format.read(roster), key_format.read_key(key)
-    if keys.public != held.coordinator:
-        raise MismatchError(
-            f"{keys.name} is not the coordinator of {held.federation}", hint="use the coordinator's key"
-        )
+    held.check_led_by(keys, key.name)
     return held, keys
 
 
@@ -156,7 +154,8 @@ def _write(
     changed = replace(held, members=tuple(sorted(members, key=lambda member: member.name)))
     if keys.name in changed.names:
         raise UsageError(
-            f"{keys.name} would be coordinator and member", hint="the coordinator holds no key to the sums"
+            f"{keys.name} would be coordinator and member: who signs the roster must not open the sums",
+            hint=f"leave out {keys.name}.card, or sign with a key of another name, made for the coordinator",
         )
     roster_format.write(path, changed, keys, force=force)
     return _result(path, changed, left_out)

@@ -36,7 +36,7 @@ class RoundCloseResult:
 def round_close(
     exchange: Annotated[Path, typer.Argument(help="The exchange directory.")],
     *,
-    number: Annotated[int, typer.Option(help="Number of the round.", min=1)],
+    number: Annotated[int, typer.Option(help="Number of the round.", min=1, max=9999)],
     key: KeyFile,
 ) -> RoundCloseResult:
     """Close a round: add the good uploads, and sign a receipt of who was in, refused and missing.
@@ -46,7 +46,9 @@ def round_close(
     """
     folder = Exchange(exchange)
     this = read_round(folder, number)
-    receipt = close(folder, number, this, key_format.read_key(key))
+    keys = key_format.read_key(key)
+    this.roster.check_led_by(keys, key.name)
+    receipt = close(folder, number, this, keys)
     if receipt.status == "void":
         raise MismatchError(
             f"round {number} is void: {len(receipt.contributions)} of at least "

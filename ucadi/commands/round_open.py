@@ -33,7 +33,7 @@ from ucadi.formats import keys as key_format
 from ucadi.formats import plan as plan_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats import weights as weights_format
-from ucadi.formats.exchange import Exchange
+from ucadi.formats.exchange import Exchange, Kind
 from ucadi.formats.output import write_file
 from ucadi.rounds.closing import read_roster
 from ucadi.rounds.counting import WEIGHT_CAP, counting_layout
@@ -61,7 +61,7 @@ class RoundResult:
 
 def round_open(
     *,
-    number: Annotated[int, typer.Option(help="Number of the round, from 1.", min=1)],
+    number: Annotated[int, typer.Option(help="Number of the round, from 1.", min=1, max=9999)],
     key: KeyFile,
     base: Annotated[Path | None, typer.Option(help="The global weights that the round begins with.")] = None,
     count: Annotated[
@@ -76,8 +76,12 @@ def round_open(
     site: Annotated[
         list[str] | None, typer.Option(help="A site that takes part; once for each [default: all].")
     ] = None,
-    quorum: Annotated[int | None, typer.Option(help="Fewest contributions (default: all sites).")] = None,
-    weight_cap: Annotated[int, typer.Option(help="Largest examples x local epochs of a site.")] = 65536,
+    quorum: Annotated[
+        int | None, typer.Option(help="Fewest contributions [default: all sites].", min=1, max=10_000)
+    ] = None,
+    weight_cap: Annotated[
+        int, typer.Option(help="Largest examples x local epochs of a site.", min=1, max=1 << 31)
+    ] = 65536,
     headroom: Headroom = 4,
     local_epochs: LocalEpochs = None,
     total_epochs: TotalEpochs = None,
@@ -103,16 +107,12 @@ def round_open(
         folder = Exchange(exchange)
         roster = (folder.rosters() or [folder.root / "federation.json"])[-1]
         read_roster(folder, roster)
-        output = folder.plan(number)
-        output.parent.mkdir(parents=True, exist_ok=True)
+        output = folder.make_place(Kind.PLAN, number)
     if roster is None or output is None:
         raise UsageError("where to?", hint="--exchange DIR, or --roster FILE and --output FILE")
     members = roster_format.read(roster)
     keys = key_format.read_key(key)
-    if keys.public != members.coordinator:
-        raise MismatchError(
-            f"{keys.name} is not the coordinator of {members.federation}", hint="use the coordinator's key"
-        )
+    members.check_led_by(keys, key.name)
     sites = members.names if site is None else tuple(sorted(members.member(name).name for name in set(site)))
     chosen = read_recipe(recipe)
     if base is None:
@@ -147,7 +147,7 @@ def round_open(
     recipe_of(plan.schedule)  # what no site could train with is refused here
     bits = Round(plan, "", members).bits
     if exchange is not None and base is not None:
-        _publish(base, Exchange(exchange).model(number), digest)
+        _publish(base, Exchange(exchange), number, digest)
     plan_format.write(output, plan, keys, force=force)
     return RoundResult(output, number, plan.sites, plan.quorum, plan.base, bits)
 
@@ -158,11 +158,11 @@ def _digest(text: str) -> str:
     return text
 
 
-def _publish(base: Path, place: Path, digest: str) -> None:
+def _publish(base: Path, exchange: Exchange, number: int, digest: str) -> None:
     """Puts the base into its place, for sites that do not have it."""
-    if place.exists():
+    place = exchange.make_place(Kind.MODEL, number)
+    if exchange.has(Kind.MODEL, number):
         if weights_format.read(place).digest != digest:
             raise MismatchError(f"{place}: other weights than {base}", hint="what is in an exchange directory stays")
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
     write_file(place, base.read_bytes())

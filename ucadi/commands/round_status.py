@@ -14,7 +14,10 @@ from ucadi.rounds.standing import Standing, standing
 def round_status(
     exchange: Annotated[Path, typer.Argument(help="The exchange directory.")],
     *,
-    number: Annotated[int, typer.Option(help="Number of the round.", min=1)],
+    number: Annotated[
+        int | None, typer.Option(help="Number of the round [default: the newest].", min=1, max=9999)
+    ] = None,
 ) -> Standing:
     """Say where a round stands: who is in, missing or refused and why, and which holders have answered."""
-    return standing(Exchange(exchange), number)
+    folder = Exchange(exchange)
+    return standing(folder, folder.opened_rounds()[-1] if number is None else number)

@@ -59,7 +59,9 @@ class RoundTimesResult:
 def round_times(
     exchange: Annotated[Path, typer.Argument(help="The exchange directory, as the coordinator has it.")],
     *,
-    rate: Annotated[float, typer.Option(help="Transfer in kB/s [default: the paper's].", min=0.001)] = PAPER_RATE,
+    rate: Annotated[
+        float, typer.Option(help="Transfer in kB/s [default: the paper's].", min=0.001, max=1e9)
+    ] = PAPER_RATE,
 ) -> RoundTimesResult:
     """Account for the time of each closed round as the paper does: training, encryption, transfer, aggregation.
 
@@ -67,7 +69,7 @@ def round_times(
     sizes of an upload and the sum. Sites train at the same time, so the slowest counts (paper, Fig. 5b).
     """
     folder = Exchange(exchange)
-    found = (_times(folder, number, 1000 * rate) for number in folder.rounds())
+    found = (_times(folder, number, 1000 * rate) for number in folder.opened_rounds())
     return RoundTimesResult(rate, tuple(times for times in found if times is not None))
 
 
@@ -79,10 +81,7 @@ def _times(exchange: Exchange, number: int, bytes_a_second: float) -> RoundTimes
     sites = found[0].contributions
     statements = read_statements(exchange, number, this)
     said = [dict(statements[site].seconds or {}) for site in sites if site in statements]
-    files = [exchange.path(Kind.UPLOAD, number, site) for site in sites]
-    largest = max((path.stat().st_size for path in files if path.exists()), default=0)
-    total = exchange.aggregate(number)
-    moved = largest + (total.stat().st_size if total.exists() else 0)
+    moved = max(_size(exchange, Kind.UPLOAD, number, site) for site in sites) + _size(exchange, Kind.AGGREGATE, number)
 
     def slowest(part: str) -> float | None:
         return max((seconds[part] for seconds in said if part in seconds), default=None)
@@ -96,6 +95,11 @@ def _times(exchange: Exchange, number: int, bytes_a_second: float) -> RoundTimes
         _aggregation(exchange, number, this),
         slowest("decryption"),
     )
+
+
+def _size(exchange: Exchange, kind: Kind, number: int, site: str = "") -> int:
+    """Bytes of a file that is at hand, else 0."""
+    return exchange.path(kind, number, site).stat().st_size if exchange.has(kind, number, site) else 0
 
 
 def _aggregation(exchange: Exchange, number: int, this: Round) -> float | None:

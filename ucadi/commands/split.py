@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ucadi.commands import Force, Output
+from ucadi.commands import MAX_SEED, Force, Output
 from ucadi.errors import MismatchError
 from ucadi.formats import split as split_format
 from ucadi.parts import Feature, require
@@ -40,7 +40,7 @@ def split(
     output: Output,
     test: Annotated[float, typer.Option(help="Share of the patients for testing.", min=0, max=0.9)] = 0.2,
     folds: Annotated[int, typer.Option(help="Folds of the others.", min=2, max=split_format.MAX_FOLDS)] = 5,
-    seed: Annotated[int, typer.Option(help="Seed of the draw.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.", min=0, max=MAX_SEED)] = 0,
     force: Force = False,
 ) -> SplitResult:
     """Divide a dataset's patients into test and trainval, and the latter into folds, by diagnosis.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ucadi.commands import (
+    MAX_EPOCHS,
     BatchSize,
     CheckpointFile,
     CheckpointMinutes,
@@ -45,6 +46,7 @@ from ucadi.formats.container import file_digest
 from ucadi.formats.output import refuse_existing
 from ucadi.formats.schedules import RecipeFile
 from ucadi.formats.weights import Weights
+from ucadi.identity import check_name
 from ucadi.labels import LABELS
 from ucadi.parts import Feature, require
 from ucadi.rounds.reporting import Report
@@ -78,11 +80,14 @@ class TrainResult:
     validation_auc: list[float | None] = field(default_factory=list)
     missing: tuple[str, ...] = ()
     synthetic: int = 0
+    kept_epoch: int | None = None
+    """The epoch that --keep-best ended with, counted from 1."""
 
     def __str__(self) -> str:
         return (
             f"{self.update or self.weights}: {self.examples} examples{_made(self.synthetic)} x {self.epochs} epochs "
             f"in {self.seconds:.1f} s, loss {self.loss[0]:.3f} to {self.loss[-1]:.3f}, accuracy {self.accuracy[-1]:.2f}"
+            + (f"\nkept epoch {self.kept_epoch}, the best on the validation set" if self.kept_epoch else "")
             + (f"\nno case of {', '.join(self.missing)}" if self.missing else "")
             + _spent(self.privacy)
         )
@@ -100,7 +105,9 @@ def train(
     roster: Annotated[Path | None, typer.Option(help="The federation's signed roster, with a plan.")] = None,
     split: SplitFile = None,
     part: Part = None,
-    first_epoch: Annotated[int, typer.Option(help="Epoch of the schedule to begin at, from 0.", min=0)] = 0,
+    first_epoch: Annotated[
+        int, typer.Option(help="Epoch of the schedule to begin at, from 0.", min=0, max=MAX_EPOCHS)
+    ] = 0,
     local_epochs: LocalEpochs = None,
     total_epochs: TotalEpochs = None,
     warmup_epochs: WarmupEpochs = None,
@@ -121,7 +128,8 @@ def train(
         bool, typer.Option("--keep-best", help="End with the epoch of the highest AUC on the validation set.")
     ] = False,
     patience: Annotated[
-        int | None, typer.Option(help="End when so many epochs in a row were no better than the best.", min=1)
+        int | None,
+        typer.Option(help="End when so many epochs in a row were no better than the best.", min=1, max=MAX_EPOCHS),
     ] = None,
     log: Annotated[
         Path | None, typer.Option(help="Folder for epochs.csv and curve.png, anew after each epoch.")
@@ -151,11 +159,13 @@ def train(
     from ucadi.formats import dataset as dataset_format
     from ucadi.learn.distributed import joined, own_device
     from ucadi.learn.network import check_input, restore, state_arrays
-    from ucadi.learn.training import Hooks
+    from ucadi.learn.training import Hooks, best_epoch
     from ucadi.learn.training import train as train_network
 
     if part is not None:
         split_format.require_training(part)
+    if site is not None:
+        check_name(site)
     for path in (output, checkpoint or output):
         refuse_existing(path, force=force or path == checkpoint)
     weights = weights_format.read(base)
@@ -170,6 +180,7 @@ def train(
         "precision": precision,
     }
     begins: Arrays = weights.arrays
+    this: Round | None = None
     if plan is not None:
         if roster is None:
             raise UsageError("a plan is checked against its roster", hint="--roster")
@@ -245,7 +256,8 @@ def train(
     examples, done = len(cases.labels), len(records)
     if first:
         if site is not None:
-            update = Update(site, weights.digest, examples, done, deltas, privacy)
+            belongs = None if this is None else this.plan_digest
+            update = Update(site, weights.digest, examples, done, deltas, privacy, belongs)
             update_format.write_update(output, update, force=force)
         else:
             origin = {"base": weights.digest, "examples": examples, "epochs": done}
@@ -269,6 +281,7 @@ def train(
         [record.validation_auc for record in records],
         cases.missing,
         len(cases.data) - len(cases.data.scans()),
+        best_epoch(records).epoch + 1 if keep_best else None,
     )
 
 

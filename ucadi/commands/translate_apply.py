@@ -52,7 +52,10 @@ def translate_apply(
     split: SplitFile = None,
     part: Part = None,
     size: Annotated[
-        int | None, typer.Option(help="Rows and columns of the output, at most the dataset's [default: the same].")
+        int | None,
+        typer.Option(
+            help="Rows and columns of the output, at most the dataset's [default: the same].", min=16, max=4096
+        ),
     ] = None,
     device: Device = "auto",
     force: Force = False,

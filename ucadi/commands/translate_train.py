@@ -15,12 +15,22 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from ucadi.commands import CheckpointFile, CheckpointMinutes, Device, Force, Output, Part, SplitFile
+from ucadi.commands import (
+    MAX_EPOCHS,
+    MAX_SEED,
+    CheckpointFile,
+    CheckpointMinutes,
+    Device,
+    Force,
+    Output,
+    Part,
+    SplitFile,
+)
 from ucadi.ct.translation import CONTRAST_WINDOW_HU, Window
 from ucadi.errors import FormatError, UsageError
 from ucadi.formats import split as split_format
 from ucadi.formats.container import file_digest
-from ucadi.formats.output import refuse_existing, write_file
+from ucadi.formats.output import make_folder, refuse_existing, write_file
 from ucadi.learn.translation import (
     CONTRAST,
     CYCLE_GAN,
@@ -69,30 +79,40 @@ def translate_train(
     split: SplitFile = None,
     part: Part = None,
     method: Annotated[str, typer.Option(help=f"How to translate: {', '.join(METHODS)}.")] = CYCLE_GAN,
-    size: Annotated[int, typer.Option(help="Rows and columns of the images; datasets may have others.")] = 512,
-    width: Annotated[int, typer.Option(help="Channels of the networks' first convolution.")] = 64,
-    blocks: Annotated[int, typer.Option(help="Residual blocks of a generator.")] = 9,
-    depth: Annotated[int, typer.Option(help="Adjacent slices that are translated together, an odd number.")] = 3,
+    size: Annotated[
+        int, typer.Option(help="Rows and columns of the images; datasets may have others.", min=32, max=4096)
+    ] = 512,
+    width: Annotated[int, typer.Option(help="Channels of the networks' first convolution.", min=2, max=4096)] = 64,
+    blocks: Annotated[int, typer.Option(help="Residual blocks of a generator.", min=1, max=100)] = 9,
+    depth: Annotated[
+        int, typer.Option(help="Adjacent slices that are translated together, an odd number.", min=1, max=99)
+    ] = 3,
     skip: Annotated[bool, typer.Option(help="Generators make the change, not the whole image.")] = True,
     window: Annotated[
         tuple[int, int], typer.Option(metavar="LOW HIGH", help="HU that the networks see as -1 to 1.")
     ] = CONTRAST_WINDOW_HU,
-    epochs: Annotated[int, typer.Option(help="How often to go through the data.", min=1)] = 200,
-    batch_size: Annotated[int, typer.Option(help="Images of each kind in a batch.", min=1)] = 12,
-    learning_rate: Annotated[float, typer.Option(help="Of the first half; then it falls to zero.")] = 2e-4,
-    slices_per_case: Annotated[int, typer.Option(help="Most slices drawn of a case in an epoch.", min=1)] = 40,
+    epochs: Annotated[int, typer.Option(help="How often to go through the data.", min=1, max=MAX_EPOCHS)] = 200,
+    batch_size: Annotated[int, typer.Option(help="Images of each kind in a batch.", min=1, max=65536)] = 12,
+    learning_rate: Annotated[
+        float, typer.Option(help="Of the first half; then it falls to zero.", min=0, max=100)
+    ] = 2e-4,
+    slices_per_case: Annotated[
+        int, typer.Option(help="Most slices drawn of a case in an epoch.", min=1, max=10_000)
+    ] = 40,
     consistency: Annotated[
-        float | None, typer.Option(help="Weight of what ties an image to its source [default: the method's].")
+        float | None,
+        typer.Option(help="Weight of what ties an image to its source [default: the method's].", min=0, max=1e6),
     ] = None,
     identity: Annotated[
-        float | None, typer.Option(help="Weight of what changes where nothing should [default: the method's].")
+        float | None,
+        typer.Option(help="Weight of what changes where nothing should [default: the method's].", min=0, max=1e6),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights, order, pools and augmentation.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order, pools and augmentation.", min=0, max=MAX_SEED)] = 0,
     precision: Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")] = "float32",
     samples: Annotated[
         Path | None, typer.Option(help="Folder for sheets of samples: before, after, difference.")
     ] = None,
-    samples_every: Annotated[int, typer.Option(help="Epochs from one sheet to the next.", min=1)] = 10,
+    samples_every: Annotated[int, typer.Option(help="Epochs from one sheet to the next.", min=1, max=MAX_EPOCHS)] = 10,
     device: Device = "auto",
     checkpoint: CheckpointFile = None,
     checkpoint_minutes: CheckpointMinutes = 10,
@@ -115,6 +135,8 @@ def translate_train(
 
     for path in (output, checkpoint or output):
         refuse_existing(path, force=force or path == checkpoint)
+    if samples is not None:
+        make_folder(samples)
     if method not in METHODS:
         raise UsageError(f"--method {method}: no such method", hint=f"there are {', '.join(METHODS)}")
     published = METHODS[method]
@@ -224,6 +246,6 @@ def _show(folder: Path, every: int, epochs: int, images: _Images, model: Transla
             )
             generator.train()
             pairs.append((f"to {made}", before[depth // 2], after.hu[depth // 2]))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     picture = translation_sheet_png(pairs, f"after {done} of {epochs} epochs")
     write_file(folder / f"epoch-{done:04d}.png", picture, force=True)

@@ -22,8 +22,9 @@ from ucadi.rounds.collection import check_contribution
 from ucadi.rounds.contribution import check_belongs
 from ucadi.rounds.opening import check_aggregate, check_sum
 from ucadi.rounds.round import Round
-from ucadi.rounds.standing import Standing, standing
+from ucadi.rounds.standing import Standing, check_round_sum, standing
 from ucadi.rounds.threshold import check_answer
+from ucadi.rounds.verdict import Verdict, weakest
 from ucadi.rounds.verification import check_addition
 
 
@@ -33,14 +34,25 @@ class VerifyResult:
 
     round: int | None
     found: dict[str, str]
+    verdicts: dict[str, Verdict]
+    """Of each file, or of the sum of each round of a directory by the round's number."""
+    verdict: Verdict
+    """The weakest of these."""
     rounds: tuple[Standing, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all was verified, 10 if not."""
+        return self.verdict.exit_code
 
     def __str__(self) -> str:
         if self.round is None:
-            return "\n".join(map(str, self.rounds)) or "no round is open"
-        width = max(map(len, self.found), default=0)
-        lines = [f"  {name:<{width}}  {what}" for name, what in self.found.items()]
-        return "\n".join([f"round {self.round}: plan and roster are signed by the coordinator", *lines])
+            lines = [f"{one}\n  sum:         {self.verdicts[str(one.round)]}" for one in self.rounds]
+        else:
+            width = max(map(len, self.found), default=0)
+            lines = [f"round {self.round}: plan and roster are signed by the coordinator"]
+            lines += [f"  {name:<{width}}  {self.verdicts[name]}: {what}" for name, what in self.found.items()]
+        return "\n".join([*lines, f"verdict: {self.verdict}"])
 
 
 def verify(
@@ -56,17 +68,21 @@ def verify(
 
     Needs no key. Any site can check the coordinator: give it the round's uploads and their sum. Of an exchange
     directory, says for each round who is in, missing, late or refused and why; see audit for how rounds follow.
+    The verdict is `verified`, `signature-only` or `not-recomputed`: a sum is verified if all its uploads are given, an
+    upload or an answer by its signature; plain updates and opened sums bear none. The exit code is 0 only if all is
+    verified; 10 says that nothing is wrong, and that not all could be verified; anything wrong is an error.
     """
     if len(files) == 1 and files[0].is_dir():
-        folder = Exchange(files[0])
-        return VerifyResult(None, {}, tuple(standing(folder, number) for number in folder.rounds()))
+        return _directory(Exchange(files[0]))
     if plan is None or roster is None:
         raise UsageError("files are verified under their round's plan", hint="--plan and --roster")
     this = Round.read(plan, roster)
     read = {path: _read(path) for path in files}
     uploads = [held for held in read.values() if isinstance(held, Ciphertext)]
-    found = {}
+    found: dict[str, str] = {}
+    verdicts: dict[str, Verdict] = {}
     for path, held in read.items():
+        verdicts[path.name] = Verdict.VERIFIED
         match held:
             case Ciphertext():
                 check_contribution(held.contribution, this, path.name)
@@ -74,6 +90,7 @@ def verify(
             case CiphertextSum():
                 check_sum(held, this, path.name)
                 again = check_addition(held, uploads, path.name)
+                verdicts[path.name] = Verdict.VERIFIED if again else Verdict.SIGNATURE_ONLY
                 found[path.name] = f"sum of {', '.join(held.sites)}, signed by {this.roster.coordinator.name}; " + (
                     "adding again gives the same" if again else "not added again, as not all its uploads were given"
                 )
@@ -82,18 +99,35 @@ def verify(
                 found[path.name] = f"answer signed by {held.holder}"
             case Update():
                 check_belongs(held, this)
+                verdicts[path.name] = Verdict.NOT_RECOMPUTED
                 found[path.name] = f"update of {held.site}, from this round's base; updates bear no signature"
             case Aggregate():
                 check_aggregate(held, this, path.name)
+                verdicts[path.name] = Verdict.NOT_RECOMPUTED
                 found[path.name] = f"sum of {', '.join(held.sites)}; aggregates bear no signature"
-    return VerifyResult(this.plan.round, found)
+    return VerifyResult(this.plan.round, found, verdicts, weakest(verdicts.values()))
 
+
+def _directory(folder: Exchange) -> VerifyResult:
+    """Where each round stands, and whether its sum is that of its uploads."""
+    rounds = tuple(standing(folder, number) for number in folder.opened_rounds())
+    verdicts = {str(one.round): check_round_sum(folder, one.round) for one in rounds}
+    return VerifyResult(None, {}, verdicts, weakest(verdicts.values()), rounds)
+
+
+_VERIFIABLE = (
+    ciphertext_format.CIPHERTEXT_FORMAT,
+    ciphertext_format.SUM_FORMAT,
+    partial_format.FORMAT,
+    update_format.UPDATE_FORMAT,
+    update_format.AGGREGATE_FORMAT,
+)
 
 Verifiable: TypeAlias = Ciphertext | CiphertextSum | Partial | Update | Aggregate
 
 
 def _read(path: Path) -> Verifiable:
-    held = container.read(path)
+    held = container.read(path, *_VERIFIABLE)
     match held.metadata.get("format"):
         case ciphertext_format.CIPHERTEXT_FORMAT:
             return ciphertext_format.parse_ciphertext(held, path.name)

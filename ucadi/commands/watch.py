@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ucadi.commands import KeyFile
+from ucadi.commands import MAX_SECONDS, KeyFile
 from ucadi.errors import UsageError
 from ucadi.formats import keys as key_format
 
@@ -29,7 +29,9 @@ def watch(
     relay: Annotated[str, typer.Option("--relay", help="The relay's address, tcp://HOST:PORT.")],
     relay_card: Annotated[Path, typer.Option("--relay-card", help="The relay's card.")],
     key: KeyFile,
-    timeout: Annotated[float | None, typer.Option(help="Seconds to wait at most [default: for ever].", min=0)] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds to wait at most [default: for ever].", min=0, max=MAX_SECONDS)
+    ] = None,
 ) -> WatchResult:
     """Wait until all these files are at the relay, then print their names.
 

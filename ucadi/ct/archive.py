@@ -11,12 +11,13 @@ import re
 import stat
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from ucadi.ct.refusals import Reason, RefusedError
+from ucadi.errors import OutputError
+from ucadi.files import opened, writing
 
 SUFFIX = ".zip"
 
@@ -37,14 +38,16 @@ def unpacked(path: Path) -> Iterator[Path]:
     """The folder with the files of a zip file, as long as the context lasts.
 
     Each folder of the archive keeps its files together, in a folder with a number for a name. Raises RefusedError
-    (BAD_ARCHIVE) for what is no zip file, is encrypted or is larger than any scan.
+    (BAD_ARCHIVE) for what is no zip file, is encrypted or is larger than any scan; OutputError on a full disk.
     """
     with tempfile.TemporaryDirectory(prefix="ucadi-") as name:
         folder = Path(name)
         try:
-            with zipfile.ZipFile(path) as archive:
+            with opened(path) as file, zipfile.ZipFile(file) as archive:
                 _unpack(archive, folder, budget=min(MAX_BYTES, path.stat().st_size * MAX_RATIO))
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        except (OutputError, RefusedError):
+            raise
+        except Exception as error:  # whatever a parser of broken input raises
             raise RefusedError(Reason.BAD_ARCHIVE, type(error).__name__) from error  # its words name members
         yield folder
 
@@ -69,9 +72,11 @@ def _unpack(archive: zipfile.ZipFile, folder: Path, budget: int) -> None:
         target = folders.setdefault(place.parent, folder / f"{len(folders):05d}")
         target.mkdir(exist_ok=True)
         harmless = re.sub(r"[^A-Za-z0-9._-]", "_", place.name)[-40:].lstrip(".")
-        with archive.open(member) as source, (target / f"{number:05d}-{harmless}").open("wb") as copy:
+        with archive.open(member) as source, (target / f"{number:05d}-{harmless}").open("wb", buffering=0) as copy:
             while piece := source.read(_PIECE):
                 budget -= len(piece)
                 if budget < 0:
                     raise RefusedError(Reason.BAD_ARCHIVE, "inflates to more than any scan")
-                copy.write(piece)
+                with writing(folder, "make room there, or set TMPDIR to a larger disk"):
+                    while piece := piece[copy.write(piece) :]:
+                        pass

@@ -31,6 +31,7 @@ from ucadi.ct import jpeg12
 from ucadi.ct.instance import GE_PRIVATE, KEYWORDS, Instance, instances, transfer_syntax
 from ucadi.ct.refusals import Reason, RefusedError
 from ucadi.ct.volume import AIR_HU, HounsfieldArray
+from ucadi.files import opened
 
 MAX_FILE_BYTES = 1 << 31
 """Largest file that is opened."""
@@ -48,7 +49,7 @@ def read_headers(path: Path) -> list[Instance]:
     Raises RefusedError (UNREADABLE) for a DICOM file that is broken.
     """
     try:
-        with warnings.catch_warnings(), path.open("rb") as file:
+        with warnings.catch_warnings(), opened(path) as file:
             warnings.simplefilter("ignore")  # pydicom warns of every oddity that `instances` decides about
             start = file.read(1024)
             if not _is_dicom(start):

@@ -8,6 +8,7 @@ Source: DICOM PS3.3 F.3 (basic directory), PS3.10 8.2 (file ids).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import pydicom
 
 from ucadi.ct.elements import integer, text, words
 from ucadi.ct.refusals import Reason, RefusedError
+from ucadi.files import opened
 
 NAME = "DICOMDIR"
 
@@ -38,8 +40,10 @@ def is_index(path: Path) -> bool:
 def read(path: Path) -> Index:
     """The image files that the index at `path` lists. Raises RefusedError (UNREADABLE) for a broken one."""
     try:
-        dataset = pydicom.dcmread(path, specific_tags=["DirectoryRecordSequence"])
-        records = list(dataset.get("DirectoryRecordSequence") or [])
+        with warnings.catch_warnings(), opened(path) as file:
+            warnings.simplefilter("ignore")  # they would quote the file
+            dataset = pydicom.dcmread(file, specific_tags=["DirectoryRecordSequence"])
+            records = list(dataset.get("DirectoryRecordSequence") or [])
         names = [words(record, "ReferencedFileID") for record in records if _is_image(record)]
         furthest = max((integer(record, offset) for record in records for offset in _OFFSETS), default=0)
     except Exception as error:  # whatever a parser of broken input raises

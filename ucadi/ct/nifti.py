@@ -8,7 +8,6 @@ Source: the NIfTI-1 standard, https://nifti.nimh.nih.gov/nifti-1
 
 from __future__ import annotations
 
-import hashlib
 import math
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,22 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
+from nibabel.imageglobals import LoggingOutputSuppressor
 
 from ucadi.ct.refusals import Reason, RefusedError
 from ucadi.ct.volume import AIR_HU, Affine, Volume, canonical, clip_hu, resize
+from ucadi.files import file_digest
 
 SUFFIXES = (".nii.gz", ".nii")
 
 MAX_VOXELS = 1 << 29
 """Largest image that is read, in voxels: 2048 slices of 512 rows and columns."""
+
+MAX_MM = 1e6
+"""What no affine of a CT has, be it a spacing or a place."""
+
+MIN_VOXEL_MM3 = 1e-6
+"""A micrometre to each side is no CT's voxel."""
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # left, posterior to right, anterior and back
 
@@ -34,7 +41,8 @@ def read(path: Path, *, size: int | None = None) -> tuple[Volume, str]:
     `size` resizes the slices to (size, size). Raises RefusedError for what is no CT in Hounsfield units.
     """
     try:
-        loaded = nibabel.load(path)
+        with LoggingOutputSuppressor():  # what nibabel mends in a header is no news for a terminal
+            loaded = nibabel.load(path)
         if not isinstance(loaded, nibabel.Nifti1Image):
             raise RefusedError(Reason.UNREADABLE, type(loaded).__name__)
         image: Any = loaded
@@ -54,6 +62,8 @@ def read(path: Path, *, size: int | None = None) -> tuple[Volume, str]:
         raise RefusedError(Reason.UNREADABLE, type(error).__name__) from error
     if stored.dtype.kind not in "iuf":
         raise RefusedError(Reason.UNSUPPORTED_PIXELS, f"voxels are {stored.dtype}")
+    if not (np.abs(image.affine) < MAX_MM).all() or not abs(np.linalg.det(image.affine)) > MIN_VOXEL_MM3:
+        raise RefusedError(Reason.INVALID_GEOMETRY, "an affine that maps nowhere")
     if not slope > 0 or not math.isfinite(intercept):
         raise RefusedError(Reason.INVALID_RESCALE, f"scl_slope {slope:g}")
     hu = np.empty(shape[::-1], np.int16)
@@ -107,12 +117,6 @@ def from_nifti(affine: Affine) -> Affine:
     """The affine of (slice, row, column, 1) in DICOM's coordinates."""
     turned: Affine = (_FLIP @ affine)[:, [2, 1, 0, 3]]
     return turned
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_nifti(path: Path) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from ucadi.ct.observation import observe
 from ucadi.ct.refusals import Reason, RefusedError
 from ucadi.ct.scan import Scan, Source, find_source, read_scan
+from ucadi.errors import OutputError
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,10 @@ def read_scans(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
 
 
 def read_one(job: Job) -> Outcome:
-    """One scan with what is observed in it, or why it is refused; nothing is raised, whatever is wrong with it."""
+    """One scan with what is observed in it, or why it is refused, whatever is wrong with it.
+
+    Raises OutputError where it is the disk that is full: that is no fault of the scan.
+    """
     try:
         if job.known:
             source = find_source(job.path, min_slices=job.min_slices, series=job.series)
@@ -75,6 +79,8 @@ def read_one(job: Job) -> Outcome:
         return replace(scan, tags=scan.tags | facts, flags=tuple(sorted({*scan.flags, *flags})))
     except RefusedError as refusal:
         return refusal
+    except OutputError:
+        raise
     except MemoryError:
         return RefusedError(Reason.CRASHED, "out of memory")
     except Exception as error:  # one bad scan must not end a run of hours; the report says where it was

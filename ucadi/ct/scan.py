@@ -19,6 +19,7 @@ from ucadi.ct.stack import SAME_PLACE_MM, Grid, Line, Vector, affine, fill, regu
 from ucadi.ct.tags import technical
 from ucadi.ct.volume import Affine, HounsfieldArray, Volume, canonical, clip_hu, resize_slice, resized_affine
 from ucadi.errors import MismatchError
+from ucadi.files import file_digest
 
 SCAN_SUFFIXES = (*nifti.SUFFIXES, archive.SUFFIX, ".dcm")
 """How files are named that are a scan each; folders, and DICOM files of several frames, may have any name."""
@@ -57,6 +58,8 @@ def read_scan(path: Path, *, size: int | None = None, min_slices: int = 40, seri
 
     Raises RefusedError, which lists all series of the folder with the reason of each.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise RefusedError(Reason.UNREADABLE, "a pipe or a device")
     if nifti.is_nifti(path):
         return _read_nifti(path, size, min_slices)
     if archive.is_archive(path):
@@ -82,7 +85,7 @@ def find_source(path: Path, *, min_slices: int = 40, series: Collection[str] = (
     Takes a fraction of the time, because no pixels are decoded.
     """
     if nifti.is_nifti(path):
-        return Source(nifti.file_digest(path))
+        return Source(file_digest(path))
     if archive.is_archive(path):
         with archive.unpacked(path) as folder:
             return find_source(folder, min_slices=min_slices, series=series)

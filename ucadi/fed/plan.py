@@ -50,8 +50,13 @@ class Schedule:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "loss_weights", tuple(self.loss_weights))  # JSON knows lists only
-        if self.local_epochs < 1 or self.total_epochs < self.local_epochs or self.batch_size < 2:
-            raise UsageError("a schedule needs at least one local epoch, as many in total, and batches of two")
+        if not 1 <= self.local_epochs <= self.total_epochs:
+            raise UsageError(
+                f"{self.local_epochs} local epochs in a schedule of {self.total_epochs} in total",
+                hint="local_epochs (--local-epochs) is from 1 to total_epochs (--total-epochs)",
+            )
+        if self.batch_size < 2:
+            raise UsageError(f"batches of {self.batch_size}", hint="batch_size is 2 or more")
         if self.precision not in ("float32", "bfloat16"):
             raise UsageError(f"no precision {self.precision!r}", hint="float32 or bfloat16")
         if self.update_norm is not None and not 0 < self.update_norm < math.inf:

@@ -36,7 +36,8 @@ class Update:
 
     `base` is the digest of the weights file that training began from; `examples` the number of CTs that
     were trained on and `epochs` how often: their product weighs the update (paper, Methods). `deltas` are
-    trained minus base, float32.
+    trained minus base, float32. `plan` is the digest of the plan that it was trained under, if there was one: an update
+    belongs to one round alone.
     """
 
     site: str
@@ -45,6 +46,7 @@ class Update:
     epochs: int
     deltas: Arrays
     privacy: Privacy | None = None
+    plan: str | None = None
 
     @property
     def weight(self) -> int:

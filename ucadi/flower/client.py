@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 from ucadi.flower.parcels import held, packed, unpacked
 from ucadi.formats import keys as key_format
 from ucadi.formats import roster as roster_format
+from ucadi.formats.output import make_folder
 from ucadi.loops.site import site_run
 
 app = ClientApp()
@@ -31,7 +32,7 @@ def take_part(message: Message, context: Context) -> Message:
     """Does what the parcel makes possible: trains, encrypts, answers as a holder, opens the sum."""
     given = {name: str(value) for name, value in context.node_config.items()}
     exchange, roster = Path(given["exchange"]), Path(given["roster"])
-    exchange.mkdir(parents=True, exist_ok=True)
+    make_folder(exchange)
     unpacked(message.content, exchange, roster)
     site_run(
         exchange,

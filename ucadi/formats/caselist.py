@@ -11,12 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ucadi import filetypes
 from ucadi.ct.dicomdir import is_index
 from ucadi.ct.scan import SCAN_SUFFIXES
 from ucadi.errors import FormatError, MismatchError, SeriesError
+from ucadi.files import read_text
 from ucadi.labels import Diagnosis
 
 COLUMNS = ("case", "patient", "label")
+
+MAX_NAME = 240
+"""Bytes of a file's name: what file systems hold, less the suffix that a case may leave out."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +39,13 @@ def read(path: Path, *, unlabelled: bool = False) -> list[Entry]:
     Separators are commas or, as some spreadsheets write, semicolons. Raises FormatError, naming the line, for
     unknown labels, for empty ones unless `unlabelled`, for cases named twice or outside the folder.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise FormatError(f"{path.name}: not UTF-8 text", hint="save it as CSV UTF-8") from None
-    lines = text.splitlines()
+    lines = read_text(path, "a labels file (CSV)").splitlines()
     header = lines[0] if lines else ""
     rows = csv.DictReader(lines, delimiter=";" if ";" in header and "," not in header else ",", strict=True)
-    names = [name.strip().lower() for name in rows.fieldnames or ()]
+    try:
+        names = [name.strip().lower() for name in rows.fieldnames or ()]
+    except csv.Error as error:
+        raise FormatError(f"{path.name}:1: {error}", hint="the first line is: case,patient,label") from None
     needed = {"case"} if unlabelled else {"case", "label"}
     if not needed <= set(names):
         raise FormatError(
@@ -68,7 +70,10 @@ def match(source: Path, entries: list[Entry] | None) -> list[Entry]:
     Without a labels file, every folder, zip and NIfTI file at the top of `source` is a case without a label.
     """
     if not source.is_dir():
-        raise SeriesError(f"{source}: no such folder", hint="it holds one folder of DICOM files per case")
+        raise SeriesError(
+            filetypes.no_folder(source, "a folder of cases"),
+            hint="it holds one folder of DICOM files per case: name the folder above them",
+        )
     if entries is None:
         names = sorted(path.name for path in source.iterdir() if _is_scan(path))
         entries = [Entry(name, name, None) for name in names]
@@ -98,7 +103,8 @@ def scan_path(source: Path, case: str) -> Path:
 def _entry(row: dict[str, str | None], where: str, unlabelled: bool) -> Entry:
     values = {name: (row.get(name) or "").strip() for name in COLUMNS}
     place = PurePosixPath(values["case"].replace("\\", "/"))
-    if place == PurePosixPath() or place.is_absolute() or ".." in place.parts:
+    nameable = str(place).isprintable() and all(len(part.encode()) <= MAX_NAME for part in place.parts)
+    if place == PurePosixPath() or place.is_absolute() or ".." in place.parts or not nameable:
         raise FormatError(f"{where}: {values['case']!r} is no path within the source folder")
     if not values["label"] and not unlabelled:
         raise FormatError(f"{where}: case {place} has no label", hint="--unlabelled admits cases without")
@@ -120,7 +126,7 @@ def _is_scan(path: Path) -> bool:
         return False
     if path.is_dir():
         return any(files for _, _, files in os.walk(path))
-    return path.name.lower().endswith(SCAN_SUFFIXES)
+    return path.is_file() and path.name.lower().endswith(SCAN_SUFFIXES)
 
 
 def _unlisted(folder: Path, cases: set[Path]) -> Iterator[str]:

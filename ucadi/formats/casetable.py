@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 from ucadi.errors import FormatError
+from ucadi.files import read_text
 
 
 def read_readers(path: Path, unit: str = "case") -> dict[str, dict[str, bool]]:
@@ -34,15 +35,13 @@ def read_groups(path: Path, unit: str = "case") -> dict[str, set[str]]:
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> list[tuple[str, list[str]]]:
+    lines = read_text(path, f"a table (CSV) of {', '.join(columns)}").splitlines()
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
         rows = csv.DictReader(lines, strict=True)
         if not set(columns) <= set(rows.fieldnames or ()):
             raise FormatError(f"{path.name}: lacks columns", hint=f"the first line is: {','.join(columns)}")
         found = [(f"{path.name}:{rows.line_num}", [(row[c] or "").strip() for c in columns]) for row in rows]
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise FormatError(f"{path.name}: {error}", hint="save it as CSV UTF-8") from None
     for where, values in found:
         if not all(values):

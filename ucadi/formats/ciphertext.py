@@ -174,7 +174,7 @@ def verify_signature(document: Metadata, keys: PublicKeys, name: str) -> None:
 def parse_contribution(document: Metadata, name: str) -> Contribution:
     """The signed document of a ciphertext, from its metadata or from a sum's."""
     fields = Fields(document, name)
-    container.check_format(document, CIPHERTEXT_FORMAT, name)
+    container.check_format(document, name, CIPHERTEXT_FORMAT)
     _check_scheme(fields, name)
     digests = fields.object("digests")
     clipped = fields.text("clipped")

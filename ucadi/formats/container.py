@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from ucadi import filetypes
 from ucadi.errors import FormatError
+from ucadi.files import file_digest as file_digest
+from ucadi.files import opened
 from ucadi.formats.output import new_file
 
 Metadata = dict[str, Any]
@@ -37,6 +41,15 @@ MAX_HEADER = 1 << 20
 """Longest header accepted, in bytes: room for a thousand contributions, none for an attack by size."""
 
 MAX_TENSORS = 10_000
+
+MAX_NAME = 200
+"""Characters of a tensor's name, or of a format's."""
+
+MAX_DEPTH = 32
+"""Objects and lists within one another in JSON: three times what any format has, and far from any stack's end."""
+
+MAX_EXTENT = 1 << 48
+"""Bytes of a tensor, where a dimension of none counts as one: numpy multiplies the others too."""
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -85,15 +98,23 @@ def parse_canonical_json(text: str | bytes, name: str) -> Any:
         exact = canonical_json(value)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{name}: not JSON: {error}", hint=GET_AGAIN) from None
+    if _depth(value) > MAX_DEPTH:
+        raise FormatError(f"{name}: JSON of more than {MAX_DEPTH} levels", hint=GET_AGAIN)
     if exact != (text if isinstance(text, str) else text.decode("utf-8", "replace")):
         raise FormatError(f"{name}: JSON, but not in canonical form", hint="it was edited or made by another program")
     return value
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes in hex: what `sha256sum` prints, and how artefacts name each other."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _depth(value: Any) -> int:
+    """How many lists and objects lie within one another; counted without a stack."""
+    depth, level = 0, [value]
+    while level := [inner for outer in level if isinstance(outer, dict | list) for inner in _inner(outer)]:
+        depth += 1
+    return depth
+
+
+def _inner(outer: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return outer.values() if isinstance(outer, dict) else outer
 
 
 def tensor_digest(tensor: npt.NDArray[Any]) -> str:
@@ -137,54 +158,39 @@ def _write_tensor(file: BinaryIO, tensor: npt.NDArray[Any] | Stream) -> str:
     return digest.hexdigest()
 
 
-def read(path: Path, expected_format: str | None = None) -> Container:
-    """Reads a container, and checks that it is of version 1 and, if `expected_format` is given, of that format.
+def read(path: Path, *expected: str) -> Container:
+    """Reads a container, and checks that it is of version 1 and of one of the `expected` formats, or of any.
 
     Raises FormatError for a file that is not exactly what `write` makes.
     """
     name = path.name
-    try:
-        size = path.stat().st_size
-        file = path.open("rb")
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}", hint="is the path right?") from None
-    with file:
+    with opened(path, *expected) as file:
+        size = os.fstat(file.fileno()).st_size
         prefix = file.read(8)
-        _refuse_foreign(prefix, name)
-        if len(prefix) < 8:
-            raise FormatError(f"{name}: too short to be a ucadi file", hint=GET_AGAIN)
-        (length,) = struct.unpack("<Q", prefix)
-        if not 2 <= length <= min(MAX_HEADER, size - 8):
-            raise FormatError(f"{name}: not a ucadi file, or truncated", hint=GET_AGAIN)
+        length = int.from_bytes(prefix, "little")
+        if len(prefix) < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
+            raise filetypes.wrong(path, *expected) or FormatError(f"{name}: truncated", hint=GET_AGAIN)
         text = file.read(length)
-    entries, metadata = _parse_header(text, name)
-    tensors = _map_tensors(path, entries, offset=8 + length, size=size)
-    check_format(metadata, expected_format, name)
+        entries, metadata = _parse_header(text, name)
+        tensors = _map_tensors(file, entries, name, offset=8 + length, size=size)
+    check_format(metadata, name, *expected)
     return Container(tensors, metadata)
-
-
-def _refuse_foreign(start: bytes, name: str) -> None:
-    """Says of files that other programs keep weights in what they are. None of them is ever unpickled."""
-    for magic, kind in ((b"PK\3\4", "a PyTorch file, or another zip archive"), (b"\x80", "a pickle")):
-        # our files begin with the length of a header, which is below 1 MiB and a multiple of 8
-        if start.startswith(magic) and int.from_bytes(start, "little") > MAX_HEADER:
-            raise FormatError(f"{name}: {kind}, which ucadi does not open", hint=_NOT_OURS)
 
 
 _NOT_OURS = "it is not of this network: make initial weights with ucadi init"
 
 
-def check_format(metadata: Metadata, expected: str | None, name: str) -> None:
-    """Raises FormatError unless the metadata says that the file is of version 1 of the expected format, or of any."""
+def check_format(metadata: Metadata, name: str, *expected: str) -> None:
+    """Raises FormatError unless the metadata says that the file is of version 1 of an expected format, or of any."""
     found = metadata.get("format")
-    if not isinstance(found, str) or not found.isprintable():
+    if not isinstance(found, str) or not found.isprintable() or len(found) > MAX_NAME:
         raise FormatError(f"{name}: does not say what it is", hint=GET_AGAIN)
-    if expected not in (None, found):
-        raise FormatError(f"{name}: a {found} file, not a {expected} file", hint=f"ucadi inspect {name}")
+    if expected and found not in expected:
+        raise filetypes.not_wanted(name, filetypes.name_of(found), *expected)
     version = metadata.get("version")
     if type(version) is not int or version != VERSION:
         raise FormatError(
-            f"{name}: version {version!r} of {found}; this program reads version {VERSION}",
+            f"{name}: version {version!r:.40} of {found}; this program reads version {VERSION}",
             hint="use the same release of ucadi at every site",
         )
 
@@ -216,9 +222,7 @@ def _parse_header(text: bytes, name: str) -> tuple[dict[str, Any], Metadata]:
     stripped = text.rstrip(b" ")
     if len(text) - len(stripped) >= 8 or len(text) % 8:
         raise FormatError(f"{name}: header with wrong padding", hint=GET_AGAIN)
-    foreign = FormatError(
-        f"{name}: a safetensors file, but not one of ucadi's", hint=f"it lacks ucadi's metadata; {_NOT_OURS}"
-    )
+    foreign = FormatError(f"{name} is a safetensors file of another program", hint=_NOT_OURS)
     if stripped.startswith(b'{"') and f'"{METADATA_KEY}"'.encode() not in stripped:
         raise foreign  # other programs' headers need not be canonical
     header = parse_canonical_json(stripped, f"{name}: header")
@@ -235,31 +239,31 @@ def _parse_header(text: bytes, name: str) -> tuple[dict[str, Any], Metadata]:
     return header, metadata
 
 
-def _map_tensors(path: Path, entries: dict[str, Any], offset: int, size: int) -> dict[str, npt.NDArray[Any]]:
+def _map_tensors(
+    file: BinaryIO, entries: dict[str, Any], whose: str, offset: int, size: int
+) -> dict[str, npt.NDArray[Any]]:
     tensors: dict[str, npt.NDArray[Any]] = {}
     end_of_last = 0
-    data = _map(path, offset, size - offset)
-    for name, dtype, shape, start, end in _entries(entries, path.name):
+    data = _map(file, whose, offset, size - offset)
+    for name, dtype, shape, start, end in _entries(entries, whose):
         if start != end_of_last or end - start != math.prod(shape) * dtype.itemsize or end > size - offset:
-            raise FormatError(f"{path.name}: tensor {name} does not lie where the header says", hint=GET_AGAIN)
+            raise FormatError(f"{whose}: tensor {name} does not lie where the header says", hint=GET_AGAIN)
         tensors[name] = data[start:end].view(dtype).reshape(shape)
         end_of_last = end
     if end_of_last != size - offset:
-        raise FormatError(
-            f"{path.name}: {size - offset} bytes of tensors, the header says {end_of_last}", hint=GET_AGAIN
-        )
+        raise FormatError(f"{whose}: {size - offset} bytes of tensors, the header says {end_of_last}", hint=GET_AGAIN)
     return tensors
 
 
-def _map(path: Path, offset: int, length: int) -> npt.NDArray[np.uint8]:
+def _map(file: BinaryIO, whose: str, offset: int, length: int) -> npt.NDArray[np.uint8]:
     """The rest of a file from an offset; read only, and from the disk only what is looked at."""
     if not length:
         return np.empty(0, np.uint8)
     try:
-        return np.asarray(np.memmap(path, mode="r", dtype=np.uint8, offset=offset, shape=(length,)))
+        return np.asarray(np.memmap(file, mode="r", dtype=np.uint8, offset=offset, shape=(length,)))
     except OSError as error:
         raise FormatError(
-            f"{path}: cannot be mapped: {error.strerror}",
+            f"{whose}: cannot be mapped: {error.strerror}",
             hint="raise the limit of open files (ulimit -n), or of memory",
         ) from None
 
@@ -271,8 +275,8 @@ def _entries(entries: dict[str, Any], file: str) -> Iterator[tuple[str, np.dtype
         return type(value) is int and 0 <= value < 1 << 48
 
     for name in sorted(entries):
-        if not name.isprintable():
-            raise FormatError(f"{file}: a tensor's name is not printable", hint=GET_AGAIN)
+        if not name.isprintable() or len(name) > MAX_NAME:
+            raise FormatError(f"{file}: a tensor's name is not printable, or too long", hint=GET_AGAIN)
         match entries[name]:
             case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [start, end], **rest} if (
                 not rest
@@ -281,6 +285,7 @@ def _entries(entries: dict[str, Any], file: str) -> Iterator[tuple[str, np.dtype
                 and all(map(is_size, shape))
                 and is_size(start)
                 and is_size(end)
+                and math.prod(n or 1 for n in shape) * DTYPES[dtype].itemsize <= MAX_EXTENT
             ):
                 yield name, DTYPES[dtype], tuple(shape), start, end
             case _:

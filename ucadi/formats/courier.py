@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import stat
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from ucadi import files, filetypes
 from ucadi.errors import CapacityError, FormatError, OutputError
 from ucadi.formats.container import GET_AGAIN, canonical_json, check_format, file_digest, parse_canonical_json
 from ucadi.formats.exchange import Place
@@ -99,7 +99,7 @@ class Parcel:
         document = parse_canonical_json(text[:-1], f"{self._name}: {MANIFEST}")
         if not isinstance(document, dict) or set(document) != {"format", "version", "for", "files"}:
             raise FormatError(f"{self._name}: {MANIFEST} is not as ucadi writes it", hint=GET_AGAIN)
-        check_format(document, FORMAT, f"{self._name}: {MANIFEST}")
+        check_format(document, f"{self._name}: {MANIFEST}", FORMAT)
         return document, _BLOCK + _padded(size)
 
     def _check_headers(self, begin: int) -> list[int]:
@@ -136,15 +136,9 @@ class Parcel:
 @contextmanager
 def opened(path: Path) -> Iterator[Parcel]:
     """Opens a courier's file; FormatError if it is anything but what `write` makes."""
-    try:
-        # not to wait for a pipe's other end: only a regular file has a size to be checked
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}", hint="is the path right?") from None
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise FormatError(f"{path}: not a file", hint="is the path right?")
-    with os.fdopen(handle, "rb") as file:
+    with files.opened(path, FORMAT) as file:
+        if (other := filetypes.wrong(path, FORMAT)) is not None:
+            raise other
         yield Parcel(file, path.name)
 
 
@@ -175,7 +169,7 @@ def _describe(root: Path, name: str) -> Item:
 
 def _copy(path: Path, item: Item, target: BinaryIO) -> None:
     digest, size = hashlib.sha256(), 0
-    with path.open("rb") as source:
+    with files.opened(path) as source:
         while piece := source.read(_PIECE):
             digest.update(piece)
             size += len(piece)

@@ -8,7 +8,6 @@ virtual storage and sizes that the file cannot hold are refused before memory is
 from __future__ import annotations
 
 import copy
-import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,10 +20,12 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from ucadi import filetypes
 from ucadi.ct.volume import Volume
 from ucadi.errors import FormatError
-from ucadi.formats.hdf5 import Attribute, Reader
-from ucadi.formats.output import new_file
+from ucadi.files import file_digest, opened
+from ucadi.formats.hdf5 import Array, Attribute, Group, opened_file
+from ucadi.formats.output import Unfailing, new_file
 from ucadi.labels import Diagnosis
 
 FORMAT = "ucadi-dataset"
@@ -35,6 +36,7 @@ VERSION_SYNTHETIC = 2
 MAX_CASES = 100_000
 MAX_SLICES = 10_000
 MAX_SIDE = 4096
+MAX_MM = 1e9
 
 IDENTIFIER = re.compile(r"[0-9a-f]{16,64}")
 """What a case's or patient's id looks like: hex of a salted hash."""
@@ -96,66 +98,63 @@ def write(
     `rejections` is read after the last case, so it may be a list that grows while `cases` are made.
     `attributes` are the parameters of preprocessing, written at the root.
     """
-    with new_file(path, force=force) as part, h5py.File(part, "w") as file:
-        _set(file, "format", FORMAT)
-        _set(file, "size", size)
-        parameters = file.create_group("parameters")
-        for name, value in sorted((attributes or {}).items()):
-            _set(parameters, name, value)
-        group = file.create_group("cases")
-        for case in cases:
-            _write_case(group, case, size)
-        synthetic = any("synthetic_model" in made.attrs for made in group.values())
-        _set(file, "version", VERSION_SYNTHETIC if synthetic else VERSION)
-        _write_rejections(file, sorted(rejections, key=lambda r: (r.case, r.series)))
+    with new_file(path, force=force) as part, Unfailing(part) as target:
+        with h5py.File(target, "w") as file:
+            _set(file, "format", FORMAT)
+            _set(file, "size", size)
+            parameters = file.create_group("parameters")
+            for name, value in sorted((attributes or {}).items()):
+                _set(parameters, name, value)
+            group, version = file.create_group("cases"), VERSION
+            for case in cases:
+                _write_case(group, case, size)
+                version = VERSION_SYNTHETIC if case.synthetic else version
+                target.check()
+            _set(file, "version", version)
+            _write_rejections(file, sorted(rejections, key=lambda r: (r.case, r.series)))
+        target.check()
 
 
 @contextmanager
 def open(path: Path) -> Iterator[Dataset]:
     """Opens a dataset for reading. Raises FormatError for anything but a sound dataset of this version."""
     path = Path(path)
-    try:
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}") from None
-    try:
-        file = h5py.File(path, "r", locking=False)
-    except OSError:
-        raise FormatError(f"{path.name}: not HDF5, or truncated", hint="is it a dataset of ucadi preprocess?") from None
-    with file:
-        yield Dataset(path, file)
+    with opened(path, FORMAT):
+        if (other := filetypes.wrong(path, FORMAT)) is not None:
+            raise other
+    with opened_file(path) as root:
+        yield Dataset(path, root)
 
 
-class Dataset(Reader):
+class Dataset:
     """An open dataset; volumes are read from the file when asked for. Cases are in the order of their ids."""
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
-        super().__init__(path.name)
+    def __init__(self, path: Path, root: Group) -> None:
         self.path = path
-        found = self._text(file, "format", default="")
+        self._name = path.name
+        found = root.text("format", default="")
         if found != FORMAT:
             raise FormatError(f"{self._name}: not a dataset", hint="datasets are made by ucadi preprocess")
-        version = self._integer(file, "version")
+        version = root.integer("version")
         if version not in (VERSION, VERSION_SYNTHETIC):
             raise FormatError(
                 f"{self._name}: version {version} of {FORMAT}; this program reads {VERSION} and {VERSION_SYNTHETIC}",
                 hint="use the same release of ucadi everywhere",
             )
-        self.size: int = self._integer(file, "size")
+        self.size: int = root.integer("size")
         if not 1 <= self.size <= MAX_SIDE:
             raise FormatError(f"{self._name}: size {self.size} is absurd")
-        self.attributes: dict[str, Attribute] = self._attributes(self._group(file, "parameters"))
-        cases = self._group(file, "cases")
-        if len(cases) > MAX_CASES:
-            raise FormatError(f"{self._name}: {len(cases)} cases is absurd")
-        self.ids: list[str] = sorted(self._identifier(name) for name in cases)
-        self._groups = [self._group(cases, name) for name in self.ids]
-        self.patients: list[str] = [self._identifier(self._text(group, "patient")) for group in self._groups]
+        self.attributes: dict[str, Attribute] = root.group("parameters").attributes()
+        cases = root.group("cases")
+        if len(cases.names) > MAX_CASES:
+            raise FormatError(f"{self._name}: {len(cases.names)} cases is absurd")
+        self.ids: list[str] = sorted(self._identifier(name) for name in cases.names)
+        self._groups = [cases.group(name) for name in self.ids]
+        self.patients: list[str] = [self._identifier(group.text("patient")) for group in self._groups]
         self.labels: list[Diagnosis | None] = [self._label(group) for group in self._groups]
-        self.series_digests: list[str] = [self._text(group, "series_digest") for group in self._groups]
+        self.series_digests: list[str] = [group.text("series_digest") for group in self._groups]
         self.synthetic: list[Synthetic | None] = [self._synthetic(group) for group in self._groups]
-        self.rejections: list[Rejection] = self._rejections(file)
+        self.rejections: list[Rejection] = self._rejections(root)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -178,20 +177,21 @@ class Dataset(Reader):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the file in hex, by which other artefacts name this dataset."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(self.path)
 
     def volume(self, index: int) -> Volume:
         """The volume of a case, int16 (slices, size, size) with its affine."""
         group = self._groups[index]
         stored = self._stored_volume(group)
-        affine = self._array(group, "affine", "<f8", 2)
+        affine = group.array("affine", "<f8", 2)
         if affine.shape != (4, 4):
-            raise self._error(group, f"an affine of {affine.shape}")
-        matrix = affine[()]
-        if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
-            raise self._error(group, "an affine that maps nowhere")
-        return Volume(self._read(group, stored, ()), matrix.astype(np.float64, copy=False))
+            raise group.error(f"an affine of {affine.shape}")
+        matrix = affine.whole()
+        with np.errstate(all="ignore"):
+            sound = (np.abs(matrix) < MAX_MM).all() and abs(np.linalg.det(matrix)) >= 1e-9
+        if not sound:
+            raise group.error("an affine that maps nowhere")
+        return Volume(stored.whole(), matrix)
 
     def length(self, index: int) -> int:
         """How many slices a case has."""
@@ -199,72 +199,64 @@ class Dataset(Reader):
 
     def slices(self, index: int, indices: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
         """Some slices of a case, int16 (len(indices), size, size); no others are read and decompressed."""
-        group = self._groups[index]
-        stored = self._stored_volume(group)
+        stored = self._stored_volume(self._groups[index])
         wanted, places = np.unique(indices, return_inverse=True)
-        return np.stack([self._read(group, stored, int(i)) for i in wanted])[places]
+        return np.stack([stored.part(int(i)) for i in wanted])[places]
 
-    def _stored_volume(self, group: h5py.Group) -> h5py.Dataset:
+    def _stored_volume(self, group: Group) -> Array:
         """A case's volume, as it lies in the file."""
-        stored = self._array(group, "volume", "<i2", 3)
+        stored = group.array("volume", "<i2", 3)
         slices, rows, columns = stored.shape
         if not 1 <= slices <= MAX_SLICES or (rows, columns) != (self.size, self.size):
-            raise self._error(group, f"a volume of {stored.shape}, not (slices, {self.size}, {self.size})")
-        if stored.chunks != (1, rows, columns) or stored.id.get_num_chunks() != slices:
-            raise self._error(group, "not stored slice by slice, or truncated")
+            raise group.error(f"a volume of {stored.shape}, not (slices, {self.size}, {self.size})")
+        if not stored.sliced:
+            raise group.error("a volume that is not stored slice by slice")
         return stored
-
-    def _read(self, group: h5py.Group, stored: h5py.Dataset, place: Any) -> npt.NDArray[np.int16]:
-        try:
-            hu: npt.NDArray[np.int16] = stored[place].astype(np.int16, copy=False)
-        except OSError as error:
-            raise self._error(group, f"the volume is damaged: {error}") from None
-        return hu
 
     def case(self, index: int) -> Case:
         """Everything about a case."""
         group = self._groups[index]
         volume = self.volume(index)
-        positions = self._array(group, "positions_mm", "<f8", 1)
+        positions = group.array("positions_mm", "<f8", 1)
         if positions.shape != volume.hu.shape[:1]:
-            raise self._error(group, f"{positions.shape[0]} positions for {len(volume.hu)} slices")
+            raise group.error(f"{positions.shape[0]} positions for {len(volume.hu)} slices")
         return Case(
             id=self.ids[index],
             patient=self.patients[index],
             label=self.labels[index],
             volume=volume,
-            positions_mm=positions[()],
+            positions_mm=positions.whole(),
             tags=self.tags(index),
             series_digest=self.series_digests[index],
-            flags=tuple(self._text(group, "flags").split()),
+            flags=tuple(group.text("flags").split()),
             synthetic=self.synthetic[index],
         )
 
     def tags(self, index: int) -> dict[str, str | float]:
         """The technical facts about a case."""
-        tags = self._attributes(self._group(self._groups[index], "tags"))
+        tags = self._groups[index].group("tags").attributes()
         return {name: value if isinstance(value, str) else float(value) for name, value in tags.items()}
 
-    def _rejections(self, file: h5py.File) -> list[Rejection]:
-        table = self._array(file, "rejections", None, 1)
-        if table.dtype != _REJECTION or table.shape[0] > MAX_CASES * 10:
+    def _rejections(self, root: Group) -> list[Rejection]:
+        table = root.array("rejections", _REJECTION, 1)
+        if table.shape[0] > MAX_CASES * 10:
             raise FormatError(f"{self._name}: the table of rejections is malformed")
         try:
-            return [Rejection(row[0].decode(), int(row[1]), row[2].decode(), int(row[3])) for row in table[()]]
+            return [Rejection(row[0].decode(), int(row[1]), row[2].decode(), int(row[3])) for row in table.whole()]
         except UnicodeDecodeError:
             raise FormatError(f"{self._name}: the table of rejections is malformed") from None
 
-    def _label(self, group: h5py.Group) -> Diagnosis | None:
-        text = self._text(group, "label")
+    def _label(self, group: Group) -> Diagnosis | None:
+        text = group.text("label")
         try:
             return Diagnosis.parse(text) if text else None
         except FormatError as error:
-            raise self._error(group, error.message) from None
+            raise group.error(error.message) from None
 
-    def _synthetic(self, group: h5py.Group) -> Synthetic | None:
-        model, kind, source = (self._text(group, f"synthetic_{part}", "") for part in ("model", "kind", "source"))
+    def _synthetic(self, group: Group) -> Synthetic | None:
+        model, kind, source = (group.text(f"synthetic_{part}", "") for part in ("model", "kind", "source"))
         if any((model, kind, source)) and not all((model, kind, source)):
-            raise self._error(group, "a synthetic case that does not say what made it of what")
+            raise group.error("a synthetic case that does not say what made it of what")
         return Synthetic(model, kind, self._identifier(source)) if model else None
 
     def _identifier(self, text: str) -> str:

@@ -15,9 +15,11 @@ COLUMNS = tuple(field.name for field in fields(EpochRecord))
 
 
 def write(path: Path, records: Sequence[EpochRecord]) -> None:
-    """Replaces the table at `path`, whole or not at all: a row an epoch; what was not measured is empty."""
+    """Replaces the table at `path`, whole or not at all: a row an epoch, from 1; what was not measured is empty."""
     text = io.StringIO(newline="")
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
-    table.writerows({name: "" if value is None else value for name, value in asdict(one).items()} for one in records)
+    for record in records:
+        row = {name: "" if value is None else value for name, value in asdict(record).items()}
+        table.writerow(row | {"epoch": record.epoch + 1})
     write_file(path, text.getvalue().encode(), force=True)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import secrets
+import stat
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from ucadi import filetypes
 from ucadi.errors import FormatError, MismatchError
 from ucadi.formats.container import file_digest
 from ucadi.formats.plan import FORMAT as PLAN_FORMAT
@@ -101,11 +104,25 @@ class Exchange:
 
     def __post_init__(self) -> None:
         if not self.root.is_dir():
-            raise FormatError(f"{self.root}: no exchange directory", hint="is the path right?")
+            raise FormatError(filetypes.no_folder(self.root, "an exchange directory"), hint="is the path right?")
 
     def path(self, kind: Kind, number: int, site: str = "") -> Path:
         """Where a file lies, whether it is there or not."""
         return self.root / Place(kind, number, site).name
+
+    def has(self, kind: Kind, number: int, site: str = "") -> bool:
+        """Whether a file lies in that place: a regular one, with no link on the way to it."""
+        return _is_regular(self.root, Place(kind, number, site).name)
+
+    def make_place(self, kind: Kind, number: int, site: str = "") -> Path:
+        """A file's path, for its maker to write to: its folders are there, and what may not lie in the way, such as a
+        link or a pipe, is moved aside under a hidden name."""
+        path = self.path(kind, number, site)
+        for folder in reversed(path.relative_to(self.root).parents[:-1]):
+            make_way(self.root / folder, stat.S_ISDIR)
+            (self.root / folder).mkdir(exist_ok=True)
+        make_way(path)
+        return path
 
     def plan(self, number: int) -> Path:
         """The signed plan of a round."""
@@ -157,6 +174,36 @@ class Exchange:
     def rounds(self) -> list[int]:
         """The rounds that have been opened, in order."""
         return sorted(place.number for place in self.places(Kind.PLAN))
+
+    def opened_rounds(self) -> list[int]:
+        """The same; MismatchError if there is none, as in a folder that is no exchange directory at all."""
+        numbers = self.rounds()
+        if not numbers:
+            raise MismatchError(
+                f"{self.root}: no round is open in it",
+                hint="is it the exchange directory? ucadi round open --exchange DIR opens the first round",
+            )
+        return numbers
+
+
+def _mode(path: Path) -> int:
+    """What lies there, without following links: a `st_mode`, 0 if there is nothing."""
+    try:
+        return path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def _is_regular(root: Path, name: str) -> bool:
+    folders = [root / folder for folder in Path(name).parents[:-1]]
+    return all(stat.S_ISDIR(_mode(folder)) for folder in folders) and stat.S_ISREG(_mode(root / name))
+
+
+def make_way(path: Path, is_fit: Callable[[int], bool] = stat.S_ISREG) -> None:
+    """Renames what lies there, unless it is of a fit kind, to a hidden name, which is not part of the layout."""
+    mode = _mode(path)
+    if mode and not is_fit(mode):
+        path.rename(path.with_name(f".{path.name}.{secrets.token_hex(4)}.aside"))
 
 
 def _regular_files(root: Path, below: str = "") -> Iterator[str]:

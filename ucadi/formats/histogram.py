@@ -9,6 +9,7 @@ import numpy as np
 
 from ucadi.errors import FormatError
 from ucadi.formats import container
+from ucadi.formats.container import GET_AGAIN, Container
 from ucadi.formats.signed import Fields
 from ucadi.scoring.histogram import Counts
 
@@ -39,13 +40,17 @@ def write(path: Path, histogram: Histogram, *, force: bool = False) -> None:
 
 def read(path: Path) -> Histogram:
     """Reads a histogram and checks that it counts."""
-    held = container.read(path, FORMAT)
-    fields = Fields(held.metadata, path.name)
+    return parse(container.read(path, FORMAT), path.name)
+
+
+def parse(held: Container, name: str) -> Histogram:
+    """The histogram that a container holds."""
+    fields = Fields(held.metadata, name)
     counts = held.tensors.get("counts")
     if set(held.tensors) != {"counts"} or counts is None or counts.dtype != np.int64 or counts.ndim != 2:
-        raise FormatError(f"{path.name}: holds other tensors than a histogram's")
+        raise FormatError(f"{name}: holds other tensors than a histogram's", hint=GET_AGAIN)
     # far below what int64 holds, so that sums of any number of sites cannot overflow
-    if counts.shape[0] != 2 or counts.min(initial=0) < 0 or counts.max(initial=0) > 2**40:
-        raise FormatError(f"{path.name}: holds numbers that are no counts of cases")
+    if counts.shape[0] != 2 or not counts.size or counts.min() < 0 or counts.max() > 2**40:
+        raise FormatError(f"{name}: holds numbers that are no counts of cases", hint=GET_AGAIN)
     sites = tuple(fields.texts("sites")) if "sites" in fields.values else ()
     return Histogram(fields.digest("model"), tuple(fields.texts("datasets")), counts, sites)

@@ -29,9 +29,11 @@ def read_key(path: Path) -> SecretKeys:
     fields = Fields(read_document(path, KEY_FORMAT), path.name)
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SignatureError(f"{path}: others than its owner have access to this key", hint=f"chmod 600 {path}")
-    return SecretKeys(
-        fields.text("name"), fields.octets("signing"), fields.octets("sealing"), fields.octets("transport")
-    )
+    parts = (fields.octets(part) for part in ("signing", "sealing", "transport"))
+    try:
+        return SecretKeys(fields.text("name"), *parts)
+    except (SignatureError, UsageError) as error:
+        raise FormatError(f"{path.name}: {error.message}", hint="use the key file as keygen made it") from None
 
 
 @dataclass(frozen=True)

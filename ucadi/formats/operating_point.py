@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ucadi.errors import FormatError, MismatchError
+from ucadi.files import read_text
 from ucadi.scoring.metrics import Rate
 
 MAX_BYTES = 64 << 20
@@ -46,13 +47,10 @@ def read(path: Path, model: str) -> OperatingPoint:
 
     Raises FormatError for anything but such a report, MismatchError for one of other models.
     """
+    text = read_text(path, "the report.json of ucadi evaluate --report", most=MAX_BYTES)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FormatError(f"{path.name}: too large to be a report of ucadi evaluate")
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}", hint="the report.json of ucadi evaluate --report") from None
-    except ValueError:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
         raise _foreign(path) from None
     try:
         models = document["provenance"]["models"]
@@ -65,7 +63,7 @@ def read(path: Path, model: str) -> OperatingPoint:
         reports = document["reports"][name]
         dataset = _POOLED if _POOLED in reports else min(reports)
         return _point(document, name, dataset)
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
         raise _foreign(path) from None
 
 

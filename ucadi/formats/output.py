@@ -6,30 +6,52 @@ neighbour is removed. An existing result is refused unless the caller forces it.
 
 from __future__ import annotations
 
-import errno
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final
 
+from ucadi import filetypes
 from ucadi.errors import OutputError
+from ucadi.files import writing
 
 
 def refuse_existing(path: Path, *, force: bool = False) -> None:
     """Raises OutputError if nothing may be written to `path`: what takes long asks before it begins."""
-    if path.exists() and not force:
-        raise OutputError(f"{path}: exists already", hint="choose another --output, or --force to replace it")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent}: no such folder", hint=f"mkdir -p {path.parent}")
+    with writing(path):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OutputError(f"{path} is {filetypes.describe(path)}: not written", hint="choose another --output")
+        if path.exists() and not force:
+            raise OutputError(f"{path}: exists already", hint="choose another --output, or --force to replace it")
+        if not path.parent.is_dir():
+            what = "not a folder" if path.parent.exists() else "no such folder"
+            raise OutputError(f"{path.parent}: {what}", hint=f"mkdir -p {path.parent}")
+        # asked of the system by doing it: permissions do not say what a read-only or pseudo file system takes
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        Path(name).unlink()
+
+
+def make_folder(path: Path, *, mode: int = 0o777) -> Path:
+    """Makes a folder, and those above it, unless it is there; returns it. OutputError if that cannot be."""
+    try:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError.of(path, error) from None
+    return path
 
 
 @contextmanager
 def new_file(path: Path, *, force: bool = False, mode: int = 0o644) -> Iterator[Path]:
     """Yields a temporary path; what is written there becomes `path` when the block ends without an error."""
-    refuse_existing(path, force=force)
-    with _disk_errors(path):
+    with writing(path):
+        refuse_existing(path, force=force)
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder: not replaced by a file", hint="choose another --output")
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)
         part = Path(name)
@@ -56,8 +78,10 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     `force` replaces an existing folder, but never one that holds files this call would not have made by
     itself: the old folder is moved aside first and removed only after the new one stands.
     """
-    refuse_existing(path, force=force)
-    with _disk_errors(path):
+    with writing(path):
+        refuse_existing(path, force=force)
+        if path.is_file():
+            raise OutputError(f"{path} is a file: not replaced by a folder", hint="choose another --output")
         part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
         aside = part.with_suffix(".old")
         try:
@@ -76,7 +100,7 @@ def claim_file(path: Path, data: bytes) -> bool:
 
     Of several processes that try at once, exactly one succeeds.
     """
-    with _disk_errors(path):
+    with writing(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         part = Path(name)
         try:
@@ -93,19 +117,77 @@ def claim_file(path: Path, data: bytes) -> bool:
         return True
 
 
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OutputError(
-                f"{path}: not written: {error.strerror}", hint="nothing was left behind; make room and run again"
-            ) from error
-        about_output = error.filename is not None and Path(error.filename).is_relative_to(path.parent)
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and about_output:
-            raise OutputError(f"{path}: not written: {error.strerror}", hint="choose another --output") from error
-        raise
+class Unfailing(io.RawIOBase):
+    """A new file for a library that cannot bear a full disk, as HDF5 cannot: its writing never fails.
+
+    The first failure is kept, for `check` to raise, and nothing is written after it. Use it as a context.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._handle: Final = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
+        self._place = 0
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        """Raises the OSError of what could not be written, if there was any."""
+        if self._error is not None:
+            raise self._error
+
+    def write(self, data: Any) -> int:
+        """Writes the bytes at the file's position."""
+        view = memoryview(data).cast("B")
+        written = 0
+        while written < len(view) and self._error is None:
+            try:
+                written += os.pwrite(self._handle, view[written:], self._place + written)
+            except OSError as error:
+                self._error = error
+        self._place += len(view)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Makes the file that long, by default as long as its position is."""
+        size = self._place if size is None else size
+        try:
+            os.ftruncate(self._handle, size)
+        except OSError as error:
+            self._error = self._error or error
+        return size
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads from the position into the buffer."""
+        count = os.preadv(self._handle, [buffer], self._place)
+        self._place += count
+        return count
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Moves the position."""
+        starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: os.fstat(self._handle).st_size}
+        self._place = starts[whence] + offset
+        return self._place
+
+    def tell(self) -> int:
+        """The position."""
+        return self._place
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def close(self) -> None:
+        """Closes the file."""
+        if not self.closed:
+            super().close()
+            os.close(self._handle)
 
 
 def _flush(path: Path) -> None:

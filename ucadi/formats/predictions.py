@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ucadi.errors import FormatError
 from ucadi.formats import container
+from ucadi.formats.container import GET_AGAIN, Container
 from ucadi.formats.signed import Fields
 from ucadi.labels import LABELS
 
@@ -63,24 +64,31 @@ def write(path: Path, predictions: Predictions, *, force: bool = False) -> None:
 
 def read(path: Path) -> Predictions:
     """Reads predictions and checks that they are probabilities."""
-    held = container.read(path, FORMAT)
-    fields = Fields(held.metadata, path.name)
+    return parse(container.read(path, FORMAT), path.name)
+
+
+def parse(held: Container, name: str) -> Predictions:
+    """The predictions that a container holds."""
+    fields = Fields(held.metadata, name)
     if fields.texts("classes") != list(LABELS):
-        raise FormatError(f"{path.name}: predictions of other classes than {', '.join(LABELS)}")
-    try:
-        cases, patients = held.tensors["cases"], held.tensors["patients"]
-        labels, probabilities = held.tensors["labels"], held.tensors["probabilities"]
-    except KeyError as error:
-        raise FormatError(f"{path.name}: has no tensor {error}") from None
-    count = len(cases)
-    shapes = (cases.shape, patients.shape, labels.shape, probabilities.shape[:1] + probabilities.shape[2:])
-    if shapes != ((count, _ID_BYTES), (count, _ID_BYTES), (count,), (count, len(LABELS))) or [
-        tensor.dtype.str for tensor in (cases, patients, labels, probabilities)
-    ] != ["|u1", "|u1", "<i4", "<f4"]:
-        raise FormatError(f"{path.name}: tensors of other shapes than predictions'")
+        raise FormatError(f"{name}: predictions of other classes than {', '.join(LABELS)}", hint=GET_AGAIN)
+    if set(held.tensors) != {"cases", "labels", "patients", "probabilities"}:
+        raise FormatError(f"{name}: holds other tensors than predictions'", hint=GET_AGAIN)
+    cases, labels, patients, probabilities = (held.tensors[key] for key in sorted(held.tensors))
+    count = labels.size
+    samplings = probabilities.shape[1] if probabilities.ndim == 3 else 0
+    if [(tensor.dtype.str, tensor.shape) for tensor in (cases, labels, patients, probabilities)] != [
+        ("|u1", (count, _ID_BYTES)),
+        ("<i4", (count,)),
+        ("|u1", (count, _ID_BYTES)),
+        ("<f4", (count, max(1, samplings), len(LABELS))),
+    ]:
+        raise FormatError(f"{name}: tensors of other shapes than predictions'", hint=GET_AGAIN)
     # NaN fails both comparisons
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
-        raise FormatError(f"{path.name}: holds values that are no probabilities")
+        raise FormatError(f"{name}: holds values that are no probabilities", hint=GET_AGAIN)
+    if not ((labels >= UNLABELLED) & (labels < len(LABELS))).all():
+        raise FormatError(f"{name}: holds labels that are none", hint=GET_AGAIN)
     return Predictions(
         fields.digest("model"), fields.digest("dataset"), _to_hex(cases), _to_hex(patients), labels, probabilities
     )

@@ -35,8 +35,10 @@ class Policy:
         """Raises UsageError unless a federation of so many members can work by this policy."""
         if not 2 <= self.minimum_sites <= members:
             raise UsageError(
-                f"at least {self.minimum_sites} sites in a sum, of {members}",
-                hint="a sum of one is that site's update: at least 2, at most all",
+                f"{members} members, and a sum of at least {self.minimum_sites} sites",
+                hint=f"--minimum-sites from 2 to {members}, or more members: a sum of one site is its update"
+                if members >= 2
+                else "a federation needs 2 members or more: a sum of one site is its update",
             )
         # with half or fewer, two groups of holders could be shown sums of different sets, and both be opened
         if self.mode == "threshold" and not (members < 2 * self.threshold <= 2 * members and self.minimum_sites >= 3):
@@ -72,6 +74,14 @@ class Roster:
         raise MismatchError(
             f"{name} is not in the roster of {self.federation}", hint="members: " + ", ".join(self.names)
         )
+
+    def check_led_by(self, keys: SecretKeys, name: str = "") -> None:
+        """Raises MismatchError unless these are the coordinator's keys; `name` is the file that they are from."""
+        if keys.public != self.coordinator:
+            whose = f"{name}: the key of {keys.name}, who" if name else keys.name
+            raise MismatchError(
+                f"{whose} is not the coordinator of {self.federation}", hint=f"it is {self.coordinator.name}"
+            )
 
     def index(self, keys: SecretKeys) -> int:
         """The place of one's own keys among the members; MismatchError if the roster holds others under the name."""
@@ -122,14 +132,21 @@ def read(path: Path) -> Roster:
 
 
 def _check(roster: Roster) -> None:
-    check_name(roster.federation)
+    check_name(roster.federation, "a federation")
     names = list(roster.names)
-    if names != sorted(set(names)):
-        raise UsageError("a roster lists its members by name, each once")
-    parties = (roster.coordinator, *roster.members)
-    keys = [key for party in parties for key in (party.signing, party.sealing, party.transport)]
-    if len(set(keys)) != len(keys):
-        raise UsageError("two parties share a key", hint="each site makes its own with keygen")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"{twice[0]} is in the roster twice", hint="give each member's card once")
+    if names != sorted(names):
+        raise UsageError("a roster lists its members in order of name")
+    owners: dict[bytes, str] = {}
+    for party in (roster.coordinator, *roster.members):
+        for key in (party.signing, party.sealing, party.transport):
+            if key in owners:
+                raise UsageError(
+                    f"{owners[key]} and {party.name} share a key", hint="each party makes its own with ucadi keygen"
+                )
+            owners[key] = party.name
     if len(names) > MAX_SUMMANDS:
         raise UsageError(f"{len(names)} members; at most {MAX_SUMMANDS}")
     roster.policy.check(len(names))

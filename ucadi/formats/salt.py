@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 from pathlib import Path
 
-from ucadi.errors import FormatError, OutputError
+from ucadi import filetypes
+from ucadi.errors import FormatError
+from ucadi.files import read_bytes
+from ucadi.formats.output import claim_file
 
 MIN_SALT_BYTES = 16
+MAX_SALT_BYTES = 1 << 20
 
 
 def read_or_make(path: Path) -> bytes:
     """The site's secret, made and kept readable by its owner only if it does not exist yet."""
-    try:
-        secret = path.read_bytes()
-    except FileNotFoundError:
-        secret = secrets.token_bytes(32)
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except OSError as error:
-            raise OutputError(f"{path}: {error.strerror}", hint="--salt names another file") from None
-        with os.fdopen(handle, "wb") as file:
-            file.write(secret)
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}", hint="--salt names a file of at least 16 secret bytes") from None
+    if not path.exists():
+        claim_file(path, secrets.token_bytes(32))
+    secret = read_bytes(path, MAX_SALT_BYTES, words="a salt (a file of at least 16 secret bytes)")
+    what = filetypes.describe(path)
+    if what in filetypes.NAMES.values():
+        raise FormatError(
+            f"{path.name} is {what}, not a salt", hint="--salt names a file of secret bytes, or a new one"
+        )
     if len(secret) < MIN_SALT_BYTES:
         raise FormatError(f"{path}: {len(secret)} bytes are too few", hint=f"head -c 32 /dev/urandom > {path}")
     return secret

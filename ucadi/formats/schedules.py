@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -11,6 +12,7 @@ from typing import Any
 from ucadi.errors import FormatError, UsageError
 from ucadi.fed.optimisers import FEDAVG, ServerOptimiser
 from ucadi.fed.plan import Schedule
+from ucadi.files import read_text
 from ucadi.formats.container import MAX_HEADER
 from ucadi.formats.signed import Fields
 
@@ -40,18 +42,20 @@ class RecipeFile:
 
 def read_recipe(path: Path) -> RecipeFile:
     """Reads a recipe; FormatError for an entry that there is not, or of the wrong kind."""
+    text = read_text(path, "a recipe (TOML)", most=MAX_HEADER)
     try:
-        with path.open("rb") as file:
-            document = tomllib.loads(file.read(MAX_HEADER).decode())
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}", hint="is the path right?") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path.name}: not TOML: {error}") from None
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(
+            f"{path.name}: not TOML: {error}", hint="one setting a line, for example learning_rate = 0.05"
+        ) from None
     server, local_norms = document.pop("server", {}), document.pop("local_norms", False)
     if not isinstance(local_norms, bool):
         raise FormatError(f"{path.name}: local_norms is true or false")
     try:
-        chosen = _typed(Schedule, Fields(document, path.name), path.name, "a recipe may say")
+        for kind, given in ((Schedule, document), (ServerOptimiser, server)):
+            _check_written(kind, given, path.name)
+        chosen = _typed(Schedule, Fields(document, path.name), path.name, "a recipe is described in docs/training.md")
         return RecipeFile(chosen, parse_server(Fields(server, f"{path.name}: server")), local_norms)
     except UsageError as error:
         raise FormatError(f"{path.name}: {error.message}", hint=error.hint) from None
@@ -79,12 +83,27 @@ def parse_server(held: Fields) -> ServerOptimiser:
     return ServerOptimiser(**_typed(ServerOptimiser, held, "the server's optimiser", _SAME_RELEASE))
 
 
+def _check_written(kind: type[Any], given: Any, name: str) -> None:
+    """Raises FormatError for a value that a person wrote in another way than it is meant: quoted, or a fraction."""
+    defaults = {one.name: one.default for one in fields(kind)}
+    for key, value in given.items() if isinstance(given, dict) else ():
+        default = defaults.get(key)
+        if isinstance(value, str) and not isinstance(default, str):
+            raise FormatError(f"{name}: {key} is the text {value!r}", hint=f"a number has no quotes: {key} = 0.05")
+        if type(default) is int and type(value) is not int:
+            raise FormatError(f"{name}: {key} is {value}", hint=f"a whole number: {key} = {default}")
+        if type(default) is bool and type(value) is not bool:
+            raise FormatError(f"{name}: {key} is {value}", hint=f"{key} = true, or {key} = false")
+
+
 def _typed(kind: type[Any], held: Fields, name: str, hint: str) -> dict[str, Any]:
     """The object's values, each as the dataclass has it; nothing else may be there."""
     known = {one.name: one for one in fields(kind)}
     unknown = sorted(held.values.keys() - known.keys())
     if unknown:
-        raise FormatError(f"{name}: there is no {unknown[0]!r}", hint=f"{hint}: {', '.join(known)}")
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        meant = f"did you mean {near[0]}?" if near else f"{hint}: {', '.join(known)}"
+        raise FormatError(f"{name}: there is no {unknown[0]!r}", hint=meant)
     values: dict[str, Any] = {}
     for key in held.values:
         default = known[key].default

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ucadi import filetypes
 from ucadi.errors import FormatError, SignatureError
+from ucadi.files import opened
 from ucadi.formats.container import (
     GET_AGAIN,
     MAX_HEADER,
@@ -18,6 +20,7 @@ from ucadi.formats.container import (
     canonical_json,
     check_format,
     parse_canonical_json,
+    read,
 )
 from ucadi.formats.output import write_file
 from ucadi.identity import PublicKeys, SecretKeys
@@ -25,6 +28,9 @@ from ucadi.identity import PublicKeys, SecretKeys
 _DOMAIN = b"ucadi/signed/v1\n"
 
 _LARGEST = sys.float_info.max
+
+_MARK = b"\xef\xbb\xbf"
+"""The byte order mark that some editors put before UTF-8."""
 
 
 def sign(document: Metadata, keys: SecretKeys) -> Metadata:
@@ -46,6 +52,19 @@ def verify(document: Metadata, keys: PublicKeys, name: str) -> None:
         )
 
 
+def is_signed(path: Path, keys: PublicKeys, plan: str) -> bool:
+    """Whether a container says that it is of the round of `plan` (a digest) and `keys` signed what it says.
+
+    Its tensors are not read: this is for a party's own files, which only a stranger would have replaced.
+    """
+    try:
+        held = read(path)
+        verify(held.metadata, keys, path.name)
+    except (FormatError, SignatureError):
+        return False
+    return held.metadata.get("plan") == plan
+
+
 def _from_hex(text: str) -> bytes:
     """The bytes of lower-case hex; ValueError for another spelling: one signature, one file."""
     data = bytes.fromhex(text)
@@ -64,20 +83,23 @@ def write_document(path: Path, document: Metadata, *, force: bool = False, mode:
     write_file(path, canonical_json(document).encode("ascii") + b"\n", force=force, mode=mode)
 
 
-def read_document(path: Path, expected_format: str | None) -> Metadata:
-    """Reads a document of the expected format and version 1, or of any; its signature is not looked at here."""
-    kind = expected_format or "ucadi"
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_HEADER + 1)
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}", hint="is the path right?") from None
+def read_document(path: Path, *expected: str) -> Metadata:
+    """Reads a document of an expected format and version 1, or of any; its signature is not looked at here."""
+    with opened(path, *expected) as file:
+        text = file.read(MAX_HEADER + 1)
+    if (other := filetypes.wrong(path, *expected)) is not None and expected:
+        raise other
+    if text.startswith(_MARK) or text.endswith(b"\r\n"):
+        raise FormatError(
+            f"{path.name}: its line endings were changed, or a byte order mark added",
+            hint="send it as a binary file, not as text: ask its sender for a fresh copy",
+        )
     if len(text) > MAX_HEADER or not text.endswith(b"\n"):
-        raise FormatError(f"{path.name}: not a {kind} file", hint=GET_AGAIN)
+        raise FormatError(f"{path.name}: truncated, or something was added", hint=GET_AGAIN)
     document = parse_canonical_json(text[:-1], path.name)
     if not isinstance(document, dict) or "format" not in document:
-        raise FormatError(f"{path.name}: not a {kind} file", hint=GET_AGAIN)
-    check_format(document, expected_format, path.name)
+        raise filetypes.not_wanted(path.name, filetypes.describe(path), *expected)
+    check_format(document, path.name, *expected)
     return document
 
 

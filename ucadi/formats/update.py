@@ -31,6 +31,8 @@ def write_update(path: Path, update: Update, *, force: bool = False) -> None:
     }
     if update.privacy:
         metadata["privacy"] = asdict(update.privacy)
+    if update.plan:
+        metadata["plan"] = update.plan
     container.write(path, update.deltas, metadata, force=force)
 
 
@@ -52,6 +54,7 @@ def parse_update(held: Container, name: str) -> Update:
         fields.number("epochs", least=1),
         held.tensors,
         _privacy(fields.object("privacy")) if "privacy" in fields.values else None,
+        fields.digest("plan") if "plan" in fields.values else None,
     )
     check_finite(update.deltas)
     return update

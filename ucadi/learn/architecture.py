@@ -50,15 +50,20 @@ class Architecture:
         if self.name != "densenet3d" and len(self.blocks) != stages:
             raise FormatError(f"architecture: blocks are {len(self.blocks)}, {self.name} has {stages} stages")
         halvings = len(self.blocks) - 1 if self.name == "densenet3d" else 0  # the others pad their strides
-        for name, value, least in (
-            ("width", self.width, 2),
-            ("blocks", min(self.blocks, default=0), 1),
-            ("slices", self.slices, 2**halvings),
-            ("size", self.size, 2**halvings),
-            ("classes", self.classes, 2),
+        for name, values, least, most in (
+            ("width", (self.width,), 2, 1024),
+            ("number of blocks", (len(self.blocks),), 1, 8),
+            ("blocks", self.blocks, 1, 64),
+            ("slices", (self.slices,), 2**halvings, 1024),
+            ("size", (self.size,), 2**halvings, 4096),
+            ("classes", (self.classes,), 2, 1000),
         ):
-            if value < least:
-                raise FormatError(f"architecture: {name} is {value}", hint=f"it must be {least} or more")
+            for value in values:
+                if type(value) is not int or not least <= value <= most:
+                    raise FormatError(
+                        f"architecture: {name} is {value!r:.40}",
+                        hint=f"it must be a whole number from {least} to {most}",
+                    )
 
     @classmethod
     def of(

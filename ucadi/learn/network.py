@@ -38,7 +38,10 @@ def build(architecture: Architecture, seed: int) -> Classifier:
 
 def restore(described: Mapping[str, Any], arrays: Arrays) -> Classifier:
     """The network with its weights. FormatError for an unknown architecture, MismatchError for foreign tensors."""
-    model = build(Architecture.parse(described), seed=0)
+    architecture = Architecture.parse(described)
+    with torch.device("meta"):  # takes no memory: the file may claim a network that none has room for
+        check_arrays(NETWORKS[architecture.name](architecture), arrays)
+    model = build(architecture, seed=0)
     load_arrays(model, arrays)
     return model
 
@@ -73,13 +76,24 @@ def state_arrays(model: nn.Module) -> dict[str, NDArray[np.float32]]:
 
     torch's counters of batches, which are integers and unused at a fixed momentum, are left out.
     """
-    return copies({name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()})
+    return copies(_floating(model))
 
 
 def load_arrays(model: nn.Module, arrays: Arrays) -> None:
     """Sets what `state_arrays` gave. MismatchError lists what is missing, unknown or of another shape."""
-    own = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
-    fill(own, arrays, "the weights do not fit the network")
+    fill(_floating(model), arrays, _UNFIT)
+
+
+def check_arrays(model: nn.Module, arrays: Arrays) -> None:
+    """Raises what `load_arrays` raises, and sets nothing; the model may be on the device `meta`."""
+    _check_fit(_floating(model), arrays, _UNFIT)
+
+
+_UNFIT = "the weights do not fit the network"
+
+
+def _floating(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
 
 
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
@@ -92,6 +106,13 @@ def copies(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
 
 def fill(own: Mapping[str, Tensor], arrays: Arrays, fault: str) -> None:
     """Copies the arrays into the tensors; MismatchError, beginning with `fault`, unless all fit."""
+    _check_fit(own, arrays, fault)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(torch.from_numpy(np.array(arrays[name], dtype=np.float32)))
+
+
+def _check_fit(own: Mapping[str, Tensor], arrays: Arrays, fault: str) -> None:
     faults = [
         *(f"{name} is missing" for name in sorted(own.keys() - arrays.keys())),
         *(f"{name} is unknown" for name in sorted(arrays.keys() - own.keys())),
@@ -107,6 +128,3 @@ def fill(own: Mapping[str, Tensor], arrays: Arrays, fault: str) -> None:
             f"{fault}: {'; '.join(faults[:5])}{more}",
             hint="use the architecture and the recipe that they were made with",
         )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(torch.from_numpy(np.array(arrays[name], dtype=np.float32)))

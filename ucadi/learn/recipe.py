@@ -61,7 +61,7 @@ class Recipe:
             ("seed", self.seed, self.seed >= 0, "zero or more"),
         ):
             if not fits:
-                raise UsageError(f"recipe: {name} is {value}", hint=f"it must be {wanted}")
+                raise UsageError(f"{name} is {value}", hint=f"it must be {wanted}")
 
 
 def learning_rate(recipe: Recipe, epoch: float) -> float:

@@ -183,7 +183,7 @@ class _Run:
         )
         self.records.append(record)
         self.losses, self.probabilities = [], []
-        if self.validation and self.validation.keep_best and _best(self.records) is record:
+        if self.validation and self.validation.keep_best and best_epoch(self.records) is record:
             self.best = state_arrays(self.model)
         if self.hooks.report:
             self.hooks.report(self.records)
@@ -216,7 +216,7 @@ class _Run:
         patience = self.validation.patience if self.validation else None
         if patience is None or not self.records:
             return False
-        return self.records[-1].epoch - _best(self.records).epoch >= patience
+        return self.records[-1].epoch - best_epoch(self.records).epoch >= patience
 
     def _save(self, next_epoch: int, next_step: int) -> None:
         assert self.hooks.checkpoint is not None
@@ -237,7 +237,7 @@ class _Run:
         self.hooks.checkpoint(state)
 
 
-def _best(records: Sequence[EpochRecord]) -> EpochRecord:
+def best_epoch(records: Sequence[EpochRecord]) -> EpochRecord:
     """The first of the records with the highest AUC on the validation set, and of those the lowest loss."""
     return max(records, key=lambda record: (record.validation_auc or 0.0, -(record.validation_loss or 0.0)))
 

@@ -57,14 +57,14 @@ class TranslatorArchitecture:
 
     def __post_init__(self) -> None:
         for name, value, fits, wanted in (
-            ("width", self.width, self.width >= 2, "2 or more"),
-            ("blocks", self.blocks, self.blocks >= 1, "1 or more"),
-            ("depth", self.depth, self.depth >= 1 and self.depth % 2 == 1, "odd"),
-            ("size", self.size, self.size >= 32 and self.size % 4 == 0, "a multiple of 4, and 32 or more"),
+            ("width", self.width, 2 <= self.width <= 1024, "2 to 1024"),
+            ("blocks", self.blocks, 1 <= self.blocks <= 64, "1 to 64"),
+            ("depth", self.depth, 1 <= self.depth <= 99 and self.depth % 2 == 1, "odd, and 99 or less"),
+            ("size", self.size, 32 <= self.size <= 4096 and self.size % 4 == 0, "a multiple of 4, from 32 to 4096"),
             ("method", self.method, self.method in METHODS, f"one of {', '.join(METHODS)}"),
         ):
-            if not fits:
-                raise FormatError(f"translator: {name} is {value}", hint=f"it must be {wanted}")
+            if not fits or type(value) not in (int, str):
+                raise FormatError(f"translator: {name} is {value!r:.40}", hint=f"it must be {wanted}")
 
     @classmethod
     def parse(cls, described: Mapping[str, Any]) -> TranslatorArchitecture:

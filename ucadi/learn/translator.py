@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ucadi.errors import FormatError
-from ucadi.learn.network import load_arrays, state_arrays
+from ucadi.learn.network import check_arrays, load_arrays, state_arrays
 from ucadi.learn.state import Arrays
 from ucadi.learn.translation import KINDS, TranslatorArchitecture
 from ucadi.learn.translation_networks import Generator, TranslationNetworks, build
@@ -27,7 +27,10 @@ def generator_arrays(model: TranslationNetworks) -> dict[str, NDArray[np.float32
 def restore_generators(described: Mapping[str, Any], arrays: Arrays) -> dict[str, Generator]:
     """Both generators by the kind that they make. FormatError for an unknown architecture, MismatchError for tensors
     that do not fit it."""
-    model = build(TranslatorArchitecture.parse(described), seed=0)
+    architecture = TranslatorArchitecture.parse(described)
+    with torch.device("meta"):  # takes no memory: see `ucadi.learn.network.restore`
+        check_arrays(TranslationNetworks(architecture).generators, arrays)
+    model = build(architecture, seed=0)
     load_arrays(model.generators, arrays)
     return {kind: model.generators[kind] for kind in KINDS}  # type: ignore[misc]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from ucadi.commands import Headroom, KeyFile
+from ucadi.commands import MAX_SECONDS, Headroom, KeyFile, LogFile
 from ucadi.errors import UsageError
 from ucadi.events import Events
 from ucadi.formats import keys as key_format
@@ -19,6 +19,7 @@ from ucadi.formats.exchange import Exchange, Kind
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.statement import Statement
 from ucadi.identity import SecretKeys
+from ucadi.loops.awaiting import Awaited, Awaits, Teller
 from ucadi.loops.line import Line, PollSeconds, RelayAddress, RelayCard, line_to
 from ucadi.rounds.closing import close, read_receipt, read_roster, read_round
 from ucadi.rounds.round import Round
@@ -50,14 +51,19 @@ def coordinate(
     *,
     key: KeyFile,
     rounds: Annotated[
-        int | None, typer.Option(help="End when this round is over [default: at the schedule's end].", min=1)
+        int | None, typer.Option(help="End when this round is over [default: at the schedule's end].", min=1, max=9999)
     ] = None,
     deadline: Annotated[
         float | None,
-        typer.Option(help="Seconds after which a round is closed without the missing [default: wait for all].", min=0),
+        typer.Option(
+            help="Seconds after which a round is closed without the missing [default: wait for all].",
+            min=0,
+            max=MAX_SECONDS,
+        ),
     ] = None,
     sites: Annotated[
-        int | None, typer.Option(help="Sites in a round, chosen by lot each time [default: all members].", min=2)
+        int | None,
+        typer.Option(help="Sites in a round, chosen by lot each time [default: all members].", min=2, max=10_000),
     ] = None,
     headroom: Headroom = 4,
     relay: RelayAddress = None,
@@ -66,6 +72,7 @@ def coordinate(
         bool, typer.Option("--once", help="Do what can be done now, say what is awaited, and end.")
     ] = False,
     poll: PollSeconds = 1.0,
+    log: LogFile = None,
     as_json: bool = False,
 ) -> CoordinateResult:
     """Lead a federation's rounds: close each, sign its receipt, open the next, as the first was opened.
@@ -76,7 +83,10 @@ def coordinate(
     any moment and run again, it goes on where it was.
     """
     keys = key_format.read_key(key)
-    folder, events = Exchange(exchange), Events(as_json=as_json)
+    folder = Exchange(exchange)
+    first = folder.opened_rounds()[0]
+    read_round(folder, first).roster.check_led_by(keys, key.name)
+    events = Events(as_json=as_json, log=log)
     coordinator = Coordinator(folder, keys, rounds, deadline, sites, headroom, events)
     with line_to(relay, relay_card, keys, folder, events) as line:
         _run(coordinator, line, once=once, poll=poll)
@@ -84,6 +94,7 @@ def coordinate(
 
 
 def _run(coordinator: Coordinator, line: Line, *, once: bool, poll: float) -> None:
+    tell = Teller(coordinator.tell)
     line.bring()
     while True:
         moved = coordinator.advance()
@@ -92,6 +103,7 @@ def _run(coordinator: Coordinator, line: Line, *, once: bool, poll: float) -> No
         elif once or coordinator.awaited is None:
             return
         else:
+            tell(coordinator.awaited)
             time.sleep(poll)
             line.bring()
 
@@ -107,8 +119,9 @@ class Coordinator:
     sites: Final[int | None]
     headroom: Final[int]
     tell: Final[Events]
-    awaited: str | None = None
+    awaited: Awaited | None = None
     _late: set[str] = field(default_factory=set)
+    _sent: set[tuple[int, str]] = field(default_factory=set)
 
     def advance(self) -> bool:
         """Does the next thing that can be done; False if there is nothing to do, or all is done (`awaited` is None)."""
@@ -126,16 +139,14 @@ class Coordinator:
         if receipt.status == "closed":
             following = agreed(read_statements(self.exchange, number, this), receipt, this)
             if following is None:
-                self.awaited = f"the sites' statements on the model that round {number} leads to"
+                self.awaited = Awaited(Awaits.STATEMENTS, number, self._silent(number, this, receipt))
                 return False
         if number >= self._last(this):
             self.awaited = None
             return False
         roster = read_roster(self.exchange, self.exchange.rosters()[-1])
         plan = next_plan(this, following, roster, self.sites, self.headroom)
-        path = self.exchange.plan(number + 1)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        plan_format.write(path, plan, self.keys)
+        plan_format.write(self.exchange.make_place(Kind.PLAN, number + 1), plan, self.keys)
         self.tell("opened", {"round": plan.round, "base": plan.base, "sites": plan.sites, "quorum": plan.quorum})
         return True
 
@@ -154,7 +165,7 @@ class Coordinator:
             if receipt and receipt.status == "closed":
                 following = agreed(read_statements(self.exchange, number, this), receipt, this)
                 model = following.model if following else None
-        return CoordinateResult(federation, model, status, missing, self.awaited)
+        return CoordinateResult(federation, model, status, missing, None if self.awaited is None else str(self.awaited))
 
     def _last(self, this: Round) -> int:
         schedule = this.plan.schedule
@@ -163,15 +174,16 @@ class Coordinator:
     def _close(self, number: int, this: Round) -> bool:
         """Closes the round if all have sent or time is up; whether it did."""
         here = {place.site for place in self.exchange.places(Kind.UPLOAD, number)}
+        self._tell_sent(number, here)
         missing = [site for site in this.plan.sites if site not in here]
         if missing and not self._is_overdue(number):
-            self.awaited = f"uploads of round {number}: {', '.join(missing)}"
+            self.awaited = Awaited(Awaits.UPLOADS, number, tuple(missing))
             return False
         began = time.perf_counter()
         receipt = close(self.exchange, number, this, self.keys)
         seconds = round(time.perf_counter() - began, 3)
         times = Statement(self.keys.name, this.plan_digest, seconds={"aggregation": seconds})
-        statement_format.write(self.exchange.path(Kind.TIMES, number), times, self.keys, force=True)
+        statement_format.write(self.exchange.make_place(Kind.TIMES, number), times, self.keys, force=True)
         told = {"round": number, "sites": sorted(receipt.contributions), "missing": receipt.missing, "seconds": seconds}
         self.tell(receipt.status, told)
         for name, why in receipt.refused.items():
@@ -181,6 +193,18 @@ class Coordinator:
     def _is_overdue(self, number: int) -> bool:
         # by this machine's clock alone, from when the plan was written here; a clock that went back only waits longer
         return self.deadline is not None and time.time() - self.exchange.plan(number).stat().st_mtime > self.deadline
+
+    def _silent(self, number: int, this: Round, receipt: Receipt) -> tuple[str, ...]:
+        """The contributing sites that have stated nothing yet."""
+        said = read_statements(self.exchange, number, this)
+        return tuple(site for site in sorted(receipt.contributions) if site not in said)
+
+    def _tell_sent(self, number: int, here: set[str]) -> None:
+        """Tells of each upload once; whether it is good is seen when the round is closed."""
+        for site in sorted(here):
+            if (number, site) not in self._sent:
+                self._sent.add((number, site))
+                self.tell("upload", {"round": number, "site": site})
 
     def _tell_late(self, number: int, receipt: Receipt) -> None:
         for place in self.exchange.places(Kind.UPLOAD, number):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
 import typer
 
+from ucadi.commands import MAX_SECONDS
 from ucadi.errors import UsageError
 from ucadi.events import Events
 from ucadi.formats import keys as key_format
@@ -22,7 +23,9 @@ RelayAddress = Annotated[
     str | None, typer.Option("--relay", help="The relay's address, tcp://HOST:PORT [default: the folder is all].")
 ]
 RelayCard = Annotated[Path | None, typer.Option("--relay-card", help="The relay's card, with --relay.")]
-PollSeconds = Annotated[float, typer.Option("--poll", help="Seconds between looks for what is new.", min=0.05)]
+PollSeconds = Annotated[
+    float, typer.Option("--poll", help="Seconds between looks for what is new.", min=0.05, max=MAX_SECONDS)
+]
 
 
 class Line(Protocol):

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Final
 
-from ucadi.formats.output import write_file
+from ucadi.errors import OutputError
+from ucadi.formats.output import make_folder, write_file
 from ucadi.rounds.round import Round
 
 
@@ -14,12 +15,29 @@ class Private:
     """Models by their digest; of each round its update, opened sum, predictions and durations by its plan's digest."""
 
     def __init__(self, root: Path) -> None:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(root, mode=0o700)
         self._root: Final = root
 
     def model(self, digest: str) -> Path:
         """Where the weights of that digest lie, once they are here."""
         return self._root / f"{digest}.weights"
+
+    @property
+    def latest(self) -> Path:
+        """The name under which the newest model is always found."""
+        return self._root / "latest.weights"
+
+    def point_latest(self, model: Path) -> None:
+        """Makes `latest` lead to this model; whoever looks meanwhile finds the one before or this one."""
+        if self.latest.is_symlink() and self.latest.readlink() == Path(model.name):
+            return
+        part = self._root / f".{self.latest.name}.part"
+        try:
+            part.unlink(missing_ok=True)
+            part.symlink_to(model.name)
+            part.replace(self.latest)
+        except OSError as error:
+            raise OutputError.of(self.latest, error) from None
 
     def of_round(self, this: Round, kind: str) -> Path:
         """Where a file of a round lies, whether it is there or not."""

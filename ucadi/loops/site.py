@@ -2,60 +2,49 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from ucadi.commands import KeyFile, Part, RosterFile, SplitFile
-from ucadi.commands.apply import apply
-from ucadi.commands.decrypt import decrypt
-from ucadi.commands.encrypt import encrypt
-from ucadi.commands.evaluate import evaluate
-from ucadi.commands.partial_decrypt import partial_decrypt
-from ucadi.commands.predict import predict
-from ucadi.commands.train import train
+from ucadi.commands import KeyFile, LogFile, Part, RosterFile, SplitFile
 from ucadi.errors import MismatchError
 from ucadi.events import Events
-from ucadi.fed.fixedpoint import magnitude_exponents
 from ucadi.formats import keys as key_format
 from ucadi.formats import roster as roster_format
-from ucadi.formats import statement as statement_format
-from ucadi.formats import weights as weights_format
-from ucadi.formats.container import file_digest
-from ucadi.formats.exchange import Exchange, Kind
-from ucadi.formats.output import new_file
-from ucadi.formats.receipt import Receipt
-from ucadi.formats.roster import Roster
-from ucadi.formats.statement import Statement
-from ucadi.identity import SecretKeys
+from ucadi.formats import split as split_format
+from ucadi.formats.exchange import Exchange
+from ucadi.formats.output import make_folder
+from ucadi.loops.awaiting import Teller
 from ucadi.loops.line import Line, PollSeconds, RelayAddress, RelayCard, line_to
+from ucadi.loops.member import Options, Site
 from ucadi.loops.private import Private
 from ucadi.parts import Feature, require
-from ucadi.rounds.closing import holders, read_receipt, read_round
-from ucadi.rounds.delivery import check_same_federation
-from ucadi.rounds.handing import has_to_hand_over, take_over, write_handover
-from ucadi.rounds.round import Round
 
 
 @dataclass(frozen=True)
 class SiteRunResult:
-    """Where a site stands: the rounds whose sum it has opened, its newest model, and what it waits for."""
+    """Where a site stands: the rounds whose sum it has opened, its newest model, and what it waits for.
+
+    `latest` leads to the newest model under a name that stays. `over`: the round that was to be the last has ended.
+    """
 
     site: str
     rounds: int
     model: Path | None
+    latest: Path | None
     metrics: dict[str, float]
     waiting_for: str | None
+    over: bool
 
     def __str__(self) -> str:
         lines = [f"{self.site}: {self.rounds} rounds; " + (f"model {self.model}" if self.model else "no model yet")]
         lines += [f"  {name}: {value:.3f}" for name, value in self.metrics.items()]
+        lines += [f"  the same as {self.latest}"] if self.latest else []
         lines += [f"  waiting for {self.waiting_for}"] if self.waiting_for else []
+        lines += ["  the schedule is over"] if self.over else []
         return "\n".join(lines)
 
 
@@ -78,7 +67,7 @@ def site_run(
         bool, typer.Option("--once", help="Do what can be done now, say what is awaited, and end: for couriers.")
     ] = False,
     rounds: Annotated[
-        int | None, typer.Option(help="End after this round [default: at the schedule's end].", min=1)
+        int | None, typer.Option(help="End after this round [default: at the schedule's end].", min=1, max=9999)
     ] = None,
     clip: Annotated[bool, typer.Option(help="Cut values to their range instead of stopping.")] = False,
     publish_model: Annotated[
@@ -88,6 +77,7 @@ def site_run(
         bool, typer.Option(help="Put the evaluation's figures into the exchange, for all to see.")
     ] = False,
     poll: PollSeconds = 1.0,
+    log: LogFile = None,
     as_json: bool = False,
 ) -> SiteRunResult:
     """Take part in a federation's rounds: train, encrypt, send, wait, open the sum, apply, evaluate, and again.
@@ -97,303 +87,50 @@ def site_run(
     Killed at any moment and run again, it goes on where it was.
     """
     require(Feature.NETWORKS, Feature.DATASETS, Feature.STATISTICS)
-    keys = key_format.read_key(key)
+    keys, trusted = key_format.read_key(key), roster_format.read(roster)
+    if keys.public == trusted.coordinator:
+        raise MismatchError(f"{key.name} is the coordinator's key", hint="a site runs with its own: NAME.key of keygen")
+    _check_data(dataset, split, part, test)
     private = Private(key.with_suffix(".work") if work is None else work)
-    exchange.mkdir(parents=True, exist_ok=True)
-    folder, events = Exchange(exchange), Events(as_json=as_json)
+    folder, events = Exchange(make_folder(exchange)), Events(as_json=as_json, log=log)
     options = Options(dataset, split, part, test, clip, publish_model, publish_metrics)
-    site = Site(folder, roster_format.read(roster), keys, key, private, options, events)
+    site = Site(folder, trusted, keys, key, private, options, events)
     with line_to(relay, relay_card, keys, folder, events) as line:
         _run(site, line, once=once, rounds=rounds, poll=poll)
-    return SiteRunResult(keys.name, site.followed, site.newest, dict(site.metrics), site.awaited)
+    return SiteRunResult(
+        keys.name,
+        site.followed,
+        site.newest,
+        private.latest if site.newest else None,
+        dict(site.metrics),
+        None if site.awaited is None else str(site.awaited),
+        site.over,
+    )
+
+
+def _check_data(dataset: Path, split: Path | None, part: str | None, test: Path | None) -> None:
+    """Raises now what would stop the site in the middle of a round: a wrong file, a part that is not for training."""
+    from ucadi.formats import dataset as dataset_format
+
+    if part is not None:
+        split_format.require_training(part)
+    with dataset_format.open(dataset) as whole:
+        split_format.select(whole, split, part)
+    if test is not None:
+        with dataset_format.open(test) as tested:
+            split_format.require_scans(tested)
 
 
 def _run(site: Site, line: Line, *, once: bool, rounds: int | None, poll: float) -> None:
+    tell = Teller(site.tell)
     line.bring()
     while True:
         moved = site.advance()
         if moved:
             line.bring()
-        elif once or site.has_ended(rounds):
+        elif site.has_ended(rounds) or once:
             return
         else:
+            tell(site.awaited)
             time.sleep(poll)
             line.bring()
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a site does with its rounds."""
-
-    dataset: Path
-    split: Path | None
-    part: str | None
-    test: Path | None
-    clip: bool
-    publish_model: bool
-    publish_metrics: bool
-
-
-@dataclass
-class Site:
-    """A site's state, all of which follows from its exchange directory and its private folder."""
-
-    exchange: Final[Exchange]
-    trusted: Final[Roster]
-    keys: Final[SecretKeys]
-    key: Final[Path]
-    private: Final[Private]
-    options: Final[Options]
-    tell: Final[Events]
-    followed: int = 0
-    newest: Path | None = None
-    awaited: str | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    _ended: int = 0
-    _last: Round | None = None
-
-    def advance(self) -> bool:
-        """Does the next thing that can be done; False if there is nothing to do until others have done theirs."""
-        self.followed, self.awaited = 0, "a first round"
-        numbers = self.exchange.rounds()
-        leads_to: str | None = None
-        before: tuple[Round, Receipt] | None = None
-        for number in numbers:
-            this = read_round(self.exchange, number)
-            check_same_federation(this.roster, self.trusted, self.exchange.roster(number).name)
-            if self.keys.name not in this.roster.names:
-                self.awaited = "a round whose roster lists this site"
-                continue
-            if leads_to is not None and leads_to != this.plan.base:
-                raise MismatchError(
-                    f"round {number} begins with {this.plan.base[:8]}…; what was before leads to {leads_to[:8]}…",
-                    hint="do not go on, and ask the coordinator",
-                )
-            found = read_receipt(self.exchange, number, this)
-            self._last = this
-            if self._hand_over(number, this, before):
-                return True
-            if found is None:
-                return number == numbers[-1] and self._contribute(number, this)
-            receipt = found[0]
-            before, self._ended = (this, receipt), number
-            if receipt.status == "void":
-                leads_to = this.plan.base
-                self.awaited = f"a round after round {number}, which is void"
-                continue
-            leads_to, moved = self._follow(number, this, receipt)
-            if moved:
-                return True
-            if leads_to is not None:
-                self.followed, self.newest = self.followed + 1, self.private.model(leads_to)
-                self.awaited = f"a round after round {number}"
-        return False
-
-    def has_ended(self, rounds: int | None) -> bool:
-        """Whether round `rounds`, or the schedule's last, is over and its model is here."""
-        if self._last is None or self.followed == 0:
-            return False
-        schedule = self._last.plan.schedule
-        last = rounds or -(-schedule.total_epochs // schedule.local_epochs)
-        over = self._ended >= last and (self.awaited or "").startswith("a round after")
-        if over:
-            self.awaited = None
-        return over
-
-    # a round's parts
-
-    def _contribute(self, number: int, this: Round) -> bool:
-        """Trains and encrypts, unless that is done; whether anything was."""
-        upload = self._place(Kind.UPLOAD, number)
-        if self.keys.name not in this.plan.sites:
-            self.awaited = f"a round that this site is chosen for; round {number} is without it"
-            return False
-        if upload.exists() or self.exchange.aggregate(number).exists():
-            self.awaited = f"the end of round {number}"
-            return False
-        base = self._base(number, this)
-        if base is None:
-            self.awaited = f"the model that round {number} begins with"
-            return False
-        plan, roster = self._documents(number)
-        update = self.private.of_round(this, "update")
-        if not update.exists():
-            self.tell("training", {"round": number, "epochs": this.plan.schedule.local_epochs})
-            result = train(
-                self.options.dataset,
-                base=base,
-                plan=plan,
-                roster=roster,
-                site=self.keys.name,
-                output=update,
-                split=self.options.split,
-                part=self.options.part,
-                norms=self._norms(number, this),
-                checkpoint=self.private.of_round(this, "checkpoint"),
-            )
-            self.private.note_seconds(this, training=result.seconds)
-            self.tell("trained", {"round": number, "loss": result.loss[-1], "seconds": result.seconds})
-        began = time.perf_counter()
-        encrypted = encrypt(
-            update,
-            plan=plan,
-            roster=roster,
-            key=self.key,
-            output=_parent(upload),
-            clip=self.options.clip,
-        )
-        self.private.note_seconds(this, encryption=time.perf_counter() - began)
-        self.tell("encrypted", {"round": number, "bytes": encrypted.bytes, "clipped": encrypted.clipped})
-        return True
-
-    def _follow(self, number: int, this: Round, receipt: Receipt) -> tuple[str | None, bool]:
-        """Goes from a closed round to the model that it leads to: its digest once it is here, and whether anything
-        was done."""
-        said = self._place(Kind.METRICS, number)
-        if said.exists():
-            statement = statement_format.read(said, self.keys.public)
-            if statement.plan == this.plan_digest and statement.model and self.private.model(statement.model).exists():
-                self.metrics = statement.metrics or self.metrics
-                return statement.model, False
-        base = self._base(number, this)
-        if base is None:
-            self.awaited = f"the model that round {number} began with"
-            return None, False
-        total = self.exchange.aggregate(number)
-        if not total.exists():
-            self.awaited = f"the sum of round {number}"
-            return None, False
-        if file_digest(total) != receipt.aggregate:
-            raise MismatchError(
-                f"{total}: not the sum that the receipt names", hint="do not go on, ask the coordinator"
-            )
-        answers: list[Path] = []
-        if this.plan.mode == "threshold":
-            if self._answer(number, total):
-                return None, True
-            answered, _ = holders(self.exchange, number, this)
-            if len(answered) < this.roster.policy.threshold:
-                missing = [name for name in this.roster.names if name not in answered]
-                self.awaited = f"more answers for round {number}, of {', '.join(missing)}"
-                return None, False
-            answers = [self.exchange.path(Kind.PARTIAL, number, site) for site in answered]
-        return self._open(number, this, base, answers), True
-
-    def _answer(self, number: int, total: Path) -> bool:
-        """Answers for the sum as a holder, unless that is done; whether it was."""
-        answer = self._place(Kind.PARTIAL, number)
-        if answer.exists():
-            return False
-        plan, roster = self._documents(number)
-        partial_decrypt(total, plan=plan, roster=roster, key=self.key, output=_parent(answer))
-        self.tell("answered", {"round": number})
-        return True
-
-    def _open(self, number: int, this: Round, base: Path, answers: list[Path]) -> str:
-        began = time.perf_counter()
-        plan, roster = self._documents(number)
-        opened = (
-            self._place(Kind.OPENED, number) if self.options.publish_model else self.private.of_round(this, "aggregate")
-        )
-        if not opened.exists():
-            total = self.exchange.aggregate(number)
-            decrypt(
-                total,
-                plan=plan,
-                roster=roster,
-                key=self.key,
-                output=_parent(opened),
-                answer=answers,
-            )
-        made = self.private.of_round(this, "weights")
-        digest = apply(base, opened, output=made, plan=plan, roster=roster, force=True).digest
-        model = made.replace(self.private.model(digest))
-        self.private.note_seconds(this, decryption=time.perf_counter() - began)
-        self.metrics = self._evaluate(this, self._own_model(number, this, base, opened) or model)
-        self.tell("opened", {"round": number, "model": digest, **self.metrics})
-        statement = Statement(
-            self.keys.name,
-            this.plan_digest,
-            digest,
-            magnitude_exponents(this.plan.layout.shared(weights_format.read(model).arrays, model.name)),
-            self.private.seconds(this),
-            self.metrics if self.options.publish_metrics else {},
-        )
-        statement_format.write(_parent(self._place(Kind.METRICS, number)), statement, self.keys, force=True)
-        return digest
-
-    def _evaluate(self, this: Round, model: Path) -> dict[str, float]:
-        """Figures of the model on the site's test set."""
-        if self.options.test is None:
-            return {}
-        predictions = self.private.of_round(this, "predictions")
-        predict(self.options.test, model=[model], output=predictions, force=True)
-        (reports,) = evaluate([predictions]).reports.values()
-        (report,) = reports.values()
-        figures = {
-            "auc": report.covid.auc.value if report.covid.auc else None,
-            "sensitivity": report.covid.sensitivity.value,
-            "specificity": report.covid.specificity.value,
-            "accuracy": report.accuracy.value,
-        }
-        return {name: value for name, value in figures.items() if value is not None}
-
-    # models
-
-    def _base(self, number: int, this: Round) -> Path | None:
-        """The weights that a round begins with, from wherever they can be had; None if they are not here yet."""
-        model = self.private.model(this.plan.base)
-        if model.exists():
-            return model
-        published = self.exchange.model(number)
-        if published.exists():
-            if file_digest(published) != this.plan.base:
-                raise MismatchError(f"{published}: not the weights that the plan names", hint="ask the coordinator")
-            with new_file(model) as part:
-                shutil.copyfile(published, part)
-            return model
-        giver = take_over(self.exchange, number, this, self.keys, model)
-        if giver is None:
-            return None
-        self.tell("taken over", {"round": number, "from": giver})
-        return model
-
-    def _norms(self, number: int, this: Round) -> Path | None:
-        """The newest own update before round `number`, where the round leaves norms to the sites."""
-        return None if this.plan.shares_norms else self.private.newest_update(number)
-
-    def _own_model(self, number: int, this: Round, base: Path, opened: Path) -> Path | None:
-        """The round's model with the site's own norms, where the round leaves them to the sites."""
-        norms = self._norms(number + 1, this)
-        if norms is None:
-            return None
-        plan, roster = self._documents(number)
-        own = self.private.of_round(this, "own.weights")
-        apply(base, opened, output=own, plan=plan, roster=roster, norms=norms, force=True)
-        return own
-
-    def _hand_over(self, number: int, this: Round, before: tuple[Round, Receipt] | None) -> bool:
-        """Seals the model for those who are new in this round's roster, if that is this site's to do."""
-        handover, model = self._place(Kind.HANDOVER, number), self.private.model(this.plan.base)
-        if before is None or handover.exists() or not model.exists():
-            return False
-        if not has_to_hand_over(self.keys.name, this, *before):
-            return False
-        write_handover(_parent(handover), model, this, self.keys)
-        self.tell("handed over", {"round": number})
-        return True
-
-    # places
-
-    def _place(self, kind: Kind, number: int) -> Path:
-        return self.exchange.path(kind, number, self.keys.name)
-
-    def _documents(self, number: int) -> tuple[Path, Path]:
-        """The plan and the roster of a round."""
-        return self.exchange.plan(number), self.exchange.roster(number)
-
-
-def _parent(path: Path) -> Path:
-    """The path, whose folder is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path

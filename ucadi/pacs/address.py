@@ -10,6 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ucadi.errors import FormatError, UsageError
+from ucadi.files import read_text
+from ucadi.filetypes import unreadable
 
 USER, PASSWORD, TOKEN = "UCADI_PACS_USER", "UCADI_PACS_PASSWORD", "UCADI_PACS_TOKEN"
 """Variables of the environment that credentials are taken from."""
@@ -70,6 +72,9 @@ def parse(url: str) -> Web | Node:
     raise UsageError(f"{url}: not the address of an archive", hint=hint)
 
 
+_CREDENTIALS = "a file of USER:PASSWORD or of Bearer TOKEN"
+
+
 def read_credentials(path: Path | None) -> Credentials:
     """From a file of one line, USER:PASSWORD or `Bearer TOKEN`, or else from the environment.
 
@@ -81,11 +86,9 @@ def read_credentials(path: Path | None) -> Credentials:
     try:
         if os.name == "posix" and path.stat().st_mode & 0o077:
             raise FormatError(f"{path.name}: others can read it", hint=f"chmod 600 {path}")
-        text = path.read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise FormatError(f"{path.name}: not text") from None
+        raise unreadable(path, error, words=_CREDENTIALS) from None
+    text = read_text(path, _CREDENTIALS, most=1 << 16).strip()
     kind, _, token = text.partition(" ")
     if kind.lower() == "bearer" and token and "\n" not in text:
         return Credentials(token=token.strip())

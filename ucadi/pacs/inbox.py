@@ -16,6 +16,7 @@ from pathlib import Path
 import pydicom
 
 from ucadi.errors import CapacityError, FormatError, PacsError
+from ucadi.files import writing
 
 UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 """PS3.5 9.1; old archives hold components with leading zeros, which are refused."""
@@ -96,13 +97,14 @@ class Inbox:
         if address not in self.wanted:
             raise PacsError(f"the archive sent instance {address.instance}, which was not asked for")
         path = self.path(address)
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")  # hidden: preprocess passes over what a broken transfer leaves
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        with writing(path, "what has come is kept; make room, and the transfer goes on"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
         self._bytes += len(data)
         self.received.append(address)
         return address

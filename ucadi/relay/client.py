@@ -18,6 +18,7 @@ from typing import Final, Self, TypeVar
 import zmq
 
 from ucadi.errors import MismatchError, OutputError, RelayError, UcadiError, UsageError
+from ucadi.filetypes import unreadable
 from ucadi.identity import PublicKeys, SecretKeys
 from ucadi.progress import track
 from ucadi.relay import protocol
@@ -375,7 +376,7 @@ def _file_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
+        raise unreadable(path, error) from None
 
 
 def _file_digest(path: Path) -> str:

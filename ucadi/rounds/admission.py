@@ -14,7 +14,7 @@ from ucadi.fed.fixedpoint import Encoder
 from ucadi.fed.robust import norm
 from ucadi.fed.update import Update
 from ucadi.formats import update as update_format
-from ucadi.formats.output import new_file, write_file
+from ucadi.formats.output import make_folder, new_file, write_file
 from ucadi.rounds.contribution import check_belongs
 from ucadi.rounds.round import Round
 
@@ -63,7 +63,7 @@ def admit(paths: Sequence[Path], this: Round, most: float | None = None, *, clip
 
 def set_aside(refused: Mapping[Path, UcadiError], folder: Path) -> None:
     """Copies refused files into a folder, each with its reason beside it, for people to look at."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for path, error in refused.items():
         with new_file(folder / path.name, force=True) as part:
             shutil.copyfile(path, part)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ucadi.errors import CapacityError, FormatError, MismatchError
+from ucadi.filetypes import no_folder
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
@@ -20,6 +21,7 @@ from ucadi.formats.receipt import Receipt
 from ucadi.rounds.closing import read_own_upload, read_receipt, read_round, read_total
 from ucadi.rounds.following import next_weights
 from ucadi.rounds.round import Round
+from ucadi.rounds.verdict import Verdict
 from ucadi.rounds.verification import check_addition
 
 _ASK = "do not go on from here, and ask the coordinator"
@@ -27,13 +29,20 @@ _ASK = "do not go on from here, and ask the coordinator"
 
 @dataclass(frozen=True)
 class AuditedRound:
-    """What was found to be true of a round. `base` and `sum` say what was compared, or why it could not be."""
+    """What was found to be true of a round. `base` and `sum` say what was compared, or why it could not be; the
+    verdicts say the same for programs. An open round, and a void one, have no sum that could be wrong."""
 
     number: int
     status: str
     sites: tuple[str, ...]
     base: str
     sum: str
+    base_verdict: Verdict
+    sum_verdict: Verdict
+
+
+_Found = tuple[Verdict, str]
+"""A verdict, and in words what it rests on."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,8 @@ class Aside:
     @classmethod
     def read(cls, folder: Path) -> Aside:
         """Finds weights and opened sums in a folder, a site's private one for instance."""
+        if not folder.is_dir():
+            raise FormatError(no_folder(folder, "a folder of models and opened sums"), hint="a site's .work folder")
         weights = {file_digest(path): path for path in sorted(folder.glob("*.weights"))}
         opened = {update_format.read_aggregate(path).plan: path for path in sorted(folder.glob("*.aggregate"))}
         return cls(weights, opened)
@@ -79,9 +90,10 @@ def audit_rounds(exchange: Exchange, aside: Aside) -> tuple[AuditedRound, ...]:
                 _check_chain(ended.receipt, before, number)
             audited.append(_audit_end(exchange, ended, base))
             before = ended
-    if before is not None and (following := exchange.model(before.number + 1)).exists():
+    if before is not None and exchange.has(Kind.MODEL, before.number + 1):
         with _naming(before.number + 1):
-            _check_base(exchange, aside, before.number + 1, file_digest(following), before)
+            following = file_digest(exchange.model(before.number + 1))
+            _check_base(exchange, aside, before.number + 1, following, before)
     return tuple(audited)
 
 
@@ -100,28 +112,30 @@ def _check_chain(receipt: Receipt, before: _Ended | None, number: int) -> None:
         raise MismatchError("its receipt does not follow the receipt of the round before", hint=_ASK)
 
 
-def _check_base(exchange: Exchange, aside: Aside, number: int, base: str, before: _Ended | None) -> str:
+def _check_base(exchange: Exchange, aside: Aside, number: int, base: str, before: _Ended | None) -> _Found:
     """Says how the digest `base`, which a round begins with, follows from the round before."""
     model = exchange.model(number)
-    if model.exists() and file_digest(model) != base:
+    if exchange.has(Kind.MODEL, number) and file_digest(model) != base:
         raise MismatchError(f"{model.name}: not the weights that the plan names", hint=_ASK)
     if before is None:
-        return "the first" if number == 1 else "not recomputed: the round before is not at hand"
+        if number == 1:
+            return Verdict.VERIFIED, "the first"
+        return Verdict.SIGNATURE_ONLY, "not recomputed: the round before is not at hand"
     if before.receipt is None:
-        return "not recomputed: the round before is open"
+        return Verdict.SIGNATURE_ONLY, "not recomputed: the round before is open"
     if before.receipt.status == "void":
         if base != before.this.plan.base:
             raise MismatchError(f"begins with other weights than round {before.number}, which is void", hint=_ASK)
-        return "that of the round before, which is void"
+        return Verdict.VERIFIED, "that of the round before, which is void"
     opened = {place.site: exchange.root / place.name for place in exchange.places(Kind.OPENED, before.number)}
     if (own := aside.opened.get(before.this.plan_digest)) is not None:
         opened["one's own folder"] = own
     if not opened:
-        return "not recomputed: the opened sum is not at hand"
-    published = exchange.model(before.number)
-    weights = published if published.exists() else aside.weights.get(before.this.plan.base)
+        return Verdict.SIGNATURE_ONLY, "not recomputed: the opened sum is not at hand"
+    published = exchange.has(Kind.MODEL, before.number)
+    weights = exchange.model(before.number) if published else aside.weights.get(before.this.plan.base)
     if weights is None:
-        return "not recomputed: the weights before are not at hand"
+        return Verdict.SIGNATURE_ONLY, "not recomputed: the weights before are not at hand"
     wrong: list[str] = []
     for whose, path in opened.items():
         try:
@@ -135,7 +149,9 @@ def _check_base(exchange: Exchange, aside: Aside, number: int, base: str, before
             f"its base is not the model that round {before.number} leads to, by the sum that {', '.join(wrong)} opened",
             hint=_ASK,
         )
-    return "recomputed" + (f"; but what {', '.join(wrong)} opened leads elsewhere" if wrong else "")
+    if wrong:
+        return Verdict.NOT_RECOMPUTED, f"recomputed; but what {', '.join(wrong)} opened leads elsewhere"
+    return Verdict.VERIFIED, "recomputed"
 
 
 def _recompute(weights: Path, before: _Ended, receipt: Receipt, opened: Path) -> str:
@@ -151,30 +167,35 @@ def _recompute(weights: Path, before: _Ended, receipt: Receipt, opened: Path) ->
         return file_digest(written)
 
 
-def _audit_end(exchange: Exchange, ended: _Ended, base: str) -> AuditedRound:
+def _audit_end(exchange: Exchange, ended: _Ended, base: _Found) -> AuditedRound:
     """What the receipt says, compared with the uploads and the sum that are at hand."""
     number, this, receipt = ended.number, ended.this, ended.receipt
-    there = exchange.aggregate(number).exists()
+    there = exchange.has(Kind.AGGREGATE, number)
     if receipt is None:
         if there:
             read_total(exchange, number, this)
-        return AuditedRound(number, "open", (), base, "signed; no receipt yet" if there else "none yet")
+        found = (Verdict.SIGNATURE_ONLY, "signed; no receipt yet") if there else (Verdict.VERIFIED, "none yet")
+        return _audited(number, "open", (), base, found)
     sites = tuple(sorted(receipt.contributions))
-    at_hand = [site for site in sites if exchange.path(Kind.UPLOAD, number, site).exists()]
+    at_hand = [site for site in sites if exchange.has(Kind.UPLOAD, number, site)]
     for site in at_hand:
         if file_digest(exchange.path(Kind.UPLOAD, number, site)) != receipt.contributions[site]:
             raise MismatchError(f"the upload of {site} is not the one that the receipt names", hint=_ASK)
     if receipt.status == "void":
         if there:
             raise MismatchError("the receipt says void, and yet there is a sum", hint=_ASK)
-        return AuditedRound(number, "void", sites, base, "none")
-    return AuditedRound(number, "closed", sites, base, _check_sum(exchange, ended, receipt, at_hand))
+        return _audited(number, "void", sites, base, (Verdict.VERIFIED, "none"))
+    return _audited(number, "closed", sites, base, _check_sum(exchange, ended, receipt, at_hand))
 
 
-def _check_sum(exchange: Exchange, ended: _Ended, receipt: Receipt, at_hand: list[str]) -> str:
+def _audited(number: int, status: str, sites: tuple[str, ...], base: _Found, total: _Found) -> AuditedRound:
+    return AuditedRound(number, status, sites, base[1], total[1], base[0], total[0])
+
+
+def _check_sum(exchange: Exchange, ended: _Ended, receipt: Receipt, at_hand: list[str]) -> _Found:
     number, path = ended.number, exchange.aggregate(ended.number)
-    if not path.exists():
-        return "not at hand"
+    if not exchange.has(Kind.AGGREGATE, number):
+        return Verdict.NOT_RECOMPUTED, "not at hand"
     if file_digest(path) != receipt.aggregate:
         raise MismatchError("the sum is not the one that the receipt names", hint=_ASK)
     total = read_total(exchange, number, ended.this)
@@ -182,8 +203,8 @@ def _check_sum(exchange: Exchange, ended: _Ended, receipt: Receipt, at_hand: lis
         raise MismatchError("the sum is of other sites than the receipt names", hint=_ASK)
     uploads = [read_own_upload(exchange.path(Kind.UPLOAD, number, site), ended.this, site) for site in at_hand]
     if check_addition(total, uploads, path.name):
-        return "adding again gives the same"
-    return f"signed; not added again: {len(at_hand)} of {len(total.sites)} uploads at hand"
+        return Verdict.VERIFIED, "adding again gives the same"
+    return Verdict.SIGNATURE_ONLY, f"signed; not added again: {len(at_hand)} of {len(total.sites)} uploads at hand"
 
 
 @contextmanager

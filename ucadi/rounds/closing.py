@@ -21,7 +21,7 @@ from ucadi.formats import partial as partial_format
 from ucadi.formats import receipt as receipt_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats.ciphertext import Ciphertext, CiphertextSum
-from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.exchange import Exchange, Kind, make_way
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.roster import Roster
 from ucadi.identity import SecretKeys
@@ -29,7 +29,7 @@ from ucadi.progress import track
 from ucadi.rounds.collection import check_quorum, read_upload, write_sum
 from ucadi.rounds.opening import check_sum
 from ucadi.rounds.round import Round
-from ucadi.rounds.threshold import check_answer, contributions_digest
+from ucadi.rounds.threshold import check_answer, contributions_digest, open_answer
 from ucadi.rounds.verification import check_addition
 
 _MAX_REASON = 300
@@ -104,12 +104,17 @@ def judge_uploads(exchange: Exchange, number: int, this: Round) -> Uploads:
     return Uploads(good, refused, tuple(strays))
 
 
-def holders(exchange: Exchange, number: int, this: Round) -> tuple[list[str], dict[str, str]]:
-    """The holders whose answer for the round's sum is here, and why others' answers do not count, by file name."""
+def holders(
+    exchange: Exchange, number: int, this: Round, keys: SecretKeys | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """The holders whose answer for the round's sum is here, and why others' answers do not count, by file name.
+
+    With `keys`, a member's, an answer that does not open for them does not count either.
+    """
     answered: list[str] = []
     refused: dict[str, str] = {}
     places = exchange.places(Kind.PARTIAL, number)
-    total = read_total(exchange, number, this) if places and exchange.aggregate(number).exists() else None
+    total = read_total(exchange, number, this) if places and exchange.has(Kind.AGGREGATE, number) else None
     for place in places:
         path = exchange.root / place.name
         try:
@@ -119,6 +124,8 @@ def holders(exchange: Exchange, number: int, this: Round) -> tuple[list[str], di
                 raise MismatchError(f"{path.name}: the answer of {answer.holder}")
             if total is None or answer.contributions != contributions_digest(total):
                 raise MismatchError(f"{path.name}: for another sum")
+            if keys is not None:
+                open_answer(answer, this, keys)
         except UcadiError as error:
             refused[path.name] = _reason(error)
         else:
@@ -136,9 +143,9 @@ def read_total(exchange: Exchange, number: int, this: Round) -> CiphertextSum:
 
 def read_receipt(exchange: Exchange, number: int, this: Round) -> tuple[Receipt, str] | None:
     """The round's receipt and its digest, or None; checked against the plan."""
-    path = exchange.receipt(number)
-    if not path.exists():
+    if not exchange.has(Kind.RECEIPT, number):
         return None
+    path = exchange.receipt(number)
     receipt, digest = receipt_format.read(path, this.roster)
     if (receipt.round, receipt.plan, receipt.base) != (number, this.plan_digest, this.plan.base):
         raise MismatchError(f"{path.name}: of another round than its plan", hint="do not use it, ask the coordinator")
@@ -154,11 +161,7 @@ def close(exchange: Exchange, number: int, this: Round, keys: SecretKeys) -> Rec
 
     Below the quorum the round is void, for good.
     """
-    if keys.public != this.roster.coordinator:
-        raise MismatchError(
-            f"{keys.name} is not the coordinator of {this.plan.federation}",
-            hint=f"it is {this.roster.coordinator.name}",
-        )
+    this.roster.check_led_by(keys)
     with _alone(exchange.plan(number).parent):
         found = read_receipt(exchange, number, this)
         if found is not None:
@@ -180,20 +183,20 @@ def close(exchange: Exchange, number: int, this: Round, keys: SecretKeys) -> Rec
             aggregate=None if summed is None else container.file_digest(exchange.aggregate(number)),
             previous=previous,
         )
-        receipt_format.write(exchange.receipt(number), receipt, keys)
+        receipt_format.write(exchange.make_place(Kind.RECEIPT, number), receipt, keys)
         return receipt
 
 
 def _sum(exchange: Exchange, number: int, this: Round, keys: SecretKeys, uploads: Uploads) -> tuple[str, ...] | None:
     """Adds the good uploads, unless that was done before; returns the sites in the sum, or None below the quorum."""
-    path = exchange.aggregate(number)
-    if path.exists():
+    if exchange.has(Kind.AGGREGATE, number):
         return _check_standing(exchange, number, this, uploads)
     try:
         check_quorum(sorted(uploads.good), this)
     except MismatchError:
         return None
-    return write_sum(path, [exchange.path(Kind.UPLOAD, number, site) for site in uploads.good], this, keys)
+    good = [exchange.path(Kind.UPLOAD, number, site) for site in uploads.good]
+    return write_sum(exchange.make_place(Kind.AGGREGATE, number), good, this, keys)
 
 
 def _check_standing(exchange: Exchange, number: int, this: Round, uploads: Uploads) -> tuple[str, ...]:
@@ -214,7 +217,7 @@ def _last_receipt(exchange: Exchange, number: int) -> str | None:
     """Digest of the receipt that the next one is chained to; None for the first round."""
     rounds = sorted({number, *exchange.rounds()})
     for later in rounds[rounds.index(number) + 1 :]:
-        if exchange.receipt(later).exists():
+        if exchange.has(Kind.RECEIPT, later):
             raise MismatchError(f"round {later} is closed already, round {number} is not", hint="close rounds in order")
     if rounds[0] == number:
         return None
@@ -229,7 +232,8 @@ def _sweep(exchange: Exchange, number: int) -> None:
     """Removes what a closer that was killed left half-written; whoever holds the round is the only one."""
     for path in (exchange.aggregate(number), exchange.receipt(number)):
         for part in path.parent.glob(f".{path.name}.*.part"):
-            part.unlink(missing_ok=True)
+            if not part.is_dir():
+                part.unlink(missing_ok=True)
 
 
 def _reason(error: UcadiError) -> str:
@@ -240,7 +244,7 @@ def _reason(error: UcadiError) -> str:
 
 def _visible(folder: Path) -> list[Path]:
     """What lies in a folder, but for temporary files on their way in."""
-    if not folder.is_dir():
+    if folder.is_symlink() or not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
@@ -266,7 +270,9 @@ def _alone(folder: Path) -> Iterator[None]:
     except ModuleNotFoundError:  # not on Windows: there, closing once at a time is up to the coordinator
         yield
         return
-    with (folder / ".closing").open("ab") as file:
+    lock = folder / ".closing"
+    make_way(lock)
+    with lock.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -15,13 +15,14 @@ from ucadi.lwe import scheme
 from ucadi.lwe.parameters import DEGREE
 from ucadi.lwe.ring import Polynomials
 from ucadi.progress import track
+from ucadi.rounds.contribution import ONE_PLAN
 from ucadi.rounds.round import Round
 
 
 def check_contribution(contribution: Contribution, this: Round, name: str) -> None:
     """Raises unless the contribution is of this round, by a site of its plan, signed with that site's key."""
     if contribution.plan != this.plan_digest:
-        raise MismatchError(f"{name}: encrypted for another round", hint="encrypt again with this round's plan")
+        raise MismatchError(f"{name}: encrypted for another round", hint=ONE_PLAN)
     if contribution.site not in this.plan.sites:
         raise MismatchError(
             f"{name}: {contribution.site} is no site of this round", hint="sites: " + ", ".join(this.plan.sites)
@@ -50,11 +51,7 @@ def write_sum(
 
     The sum does not depend on the order of the uploads. Files are mapped, not loaded: memory stays bounded.
     """
-    if keys.public != this.roster.coordinator:
-        raise MismatchError(
-            f"{keys.name} is not the coordinator of {this.plan.federation}",
-            hint=f"it is {this.roster.coordinator.name}",
-        )
+    this.roster.check_led_by(keys)
     checked = [read_upload(path, this) for path in track(uploads, "checking uploads")]
     checked.sort(key=lambda upload: upload.contribution.site)
     sites = tuple(upload.contribution.site for upload in checked)
@@ -86,6 +83,6 @@ def read_upload(path: Path, this: Round) -> Ciphertext:
     if shapes != {"ciphertext": (this.polynomials, DEGREE), "sealed": this.seals}:
         raise MismatchError(
             f"{path.name}: the ciphertext of {contribution.site} is of another size than this round's",
-            hint=f"ask {contribution.site} to encrypt again",
+            hint=f"do not use it: ask {contribution.site} which release of ucadi made it",
         )
     return ciphertext_format.parse_ciphertext(held, path.name)

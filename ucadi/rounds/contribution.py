@@ -21,13 +21,23 @@ from ucadi.lwe.ring import Polynomials
 from ucadi.progress import track
 from ucadi.rounds.round import Round
 
+ONE_PLAN = (
+    "an update belongs to one plan: train for this round again and encrypt that; never encrypt one update for two "
+    "rounds, as their difference is one site's update"
+)
+"""What to do about an update or an upload of another round."""
+
 
 def check_belongs(update: Update, this: Round) -> None:
     """Raises MismatchError unless the update was made in this round, from its base, by one of its sites."""
     if update.base != this.plan.base:
         raise MismatchError(
             f"update of {update.site}: made from base {update.base[:8]}…, the plan says {this.plan.base[:8]}…",
-            hint="train again from the weights that this round begins with",
+            hint=ONE_PLAN,
+        )
+    if update.plan not in (None, this.plan_digest):
+        raise MismatchError(
+            f"update of {update.site}: trained under another plan than that of round {this.plan.round}", hint=ONE_PLAN
         )
     if update.site not in this.plan.sites:
         raise MismatchError(

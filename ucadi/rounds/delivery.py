@@ -17,7 +17,7 @@ from ucadi.formats import roster as roster_format
 from ucadi.formats.container import MAX_HEADER, file_digest
 from ucadi.formats.courier import Item, Parcel
 from ucadi.formats.exchange import BY_SITES, Exchange, Kind, Place
-from ucadi.formats.output import new_file
+from ucadi.formats.output import make_folder, new_file
 from ucadi.formats.roster import Roster
 from ucadi.progress import track
 from ucadi.rounds.closing import read_receipt, read_roster, read_round
@@ -75,7 +75,7 @@ def let_in(parcel: Parcel, exchange: Exchange, trusted: Roster) -> tuple[str, ..
     _check_signed(parcel, items, exchange, trusted)
     for item in track(items, "unpacking"):
         target = exchange.root / item.name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         with new_file(target) as part:
             parcel.copy(item, part)
     return tuple(item.name for item in items)
@@ -129,7 +129,7 @@ def _stage(parcel: Parcel, items: Sequence[Item], exchange: Exchange, folder: Pa
     for here in exchange.places():
         if here.kind in _DOCUMENTS:
             target = folder / here.name
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             shutil.copyfile(exchange.root / here.name, target)
     for item in items:
         place = Place.parse(item.name)
@@ -138,7 +138,7 @@ def _stage(parcel: Parcel, items: Sequence[Item], exchange: Exchange, folder: Pa
         if item.size > (_MAX_PARTIAL if place.kind is Kind.PARTIAL else MAX_HEADER):
             raise FormatError(f"{item.name}: {item.size} bytes are more than such a file can have")
         target = folder / item.name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         parcel.copy(item, target)
     return Exchange(folder)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ucadi.formats import epochs
-from ucadi.formats.output import write_file
+from ucadi.formats.output import make_folder, write_file
 from ucadi.learn.state import EpochRecord
 from ucadi.progress import note
 
@@ -21,7 +21,7 @@ class Report:
         self._total, self._log = total_epochs, log
         self._board = Board(board) if board else None
         if log:
-            log.mkdir(parents=True, exist_ok=True)
+            make_folder(log)
 
     def __call__(self, records: Sequence[EpochRecord]) -> None:
         """Tells of the last epoch, and writes anew what shows them all."""

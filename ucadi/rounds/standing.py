@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
-from ucadi.formats.exchange import Exchange
+from ucadi.errors import UcadiError
+from ucadi.formats.exchange import Exchange, Kind
 from ucadi.formats.receipt import Receipt
-from ucadi.rounds.closing import Uploads, holders, judge_uploads, read_receipt, read_round
+from ucadi.rounds.closing import (
+    Uploads,
+    holders,
+    judge_uploads,
+    read_own_upload,
+    read_receipt,
+    read_round,
+    read_total,
+)
+from ucadi.rounds.verdict import Verdict
+from ucadi.rounds.verification import check_addition
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ def standing(exchange: Exchange, number: int) -> Standing:
     contributed, late, refused = _against(receipt, uploads)
     return Standing(
         round=number,
-        state=receipt.status if receipt else "summed" if exchange.aggregate(number).exists() else "open",
+        state=receipt.status if receipt else "summed" if exchange.has(Kind.AGGREGATE, number) else "open",
         quorum=max(this.plan.quorum, this.roster.policy.minimum_sites),
         contributed=contributed,
         late=late,
@@ -60,6 +72,23 @@ def standing(exchange: Exchange, number: int) -> Standing:
         answered=tuple(answered),
         answers_needed=this.roster.policy.threshold,
     )
+
+
+def check_round_sum(exchange: Exchange, number: int) -> Verdict:
+    """Adds the uploads of a round again, as far as they are here; MismatchError if the sum is not theirs.
+
+    A round that has no sum, as it is open or void, has nothing to recompute.
+    """
+    if not exchange.has(Kind.AGGREGATE, number):
+        return Verdict.VERIFIED
+    this = read_round(exchange, number)
+    total = read_total(exchange, number, this)
+    uploads = []
+    for site in total.sites:
+        with suppress(UcadiError):  # what is bad or not here is named by `standing`
+            uploads.append(read_own_upload(exchange.path(Kind.UPLOAD, number, site), this, site))
+    again = check_addition(total, uploads, exchange.aggregate(number).name)
+    return Verdict.VERIFIED if again else Verdict.SIGNATURE_ONLY
 
 
 def _against(receipt: Receipt | None, uploads: Uploads) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ucadi.errors import MismatchError
+from ucadi.errors import MismatchError, SignatureError
 from ucadi.formats import partial as partial_format
 from ucadi.formats.ciphertext import CiphertextSum, verify_signature
 from ucadi.formats.container import canonical_json
-from ucadi.formats.output import claim_file
+from ucadi.formats.output import claim_file, make_folder, refuse_existing
 from ucadi.formats.partial import Partial
 from ucadi.formats.signed import Fields, read_document
 from ucadi.identity import AUTHENTICATION_BYTES, SEAL_OVERHEAD, SecretKeys, decrypt_with, encrypt_with
@@ -42,6 +42,7 @@ def write_answer(
     Before anything leaves, the set is entered in the ledger for good: for another set of the same round, the
     same holder refuses, since the difference of two sums is what nobody may see.
     """
+    refuse_existing(path, force=force)
     share = _add_shares(total, this, keys)
     contributions = contributions_digest(total)
     _enter(ledger, this, contributions)
@@ -62,12 +63,19 @@ def write_answer(
 def combine_answers(answers: Sequence[Partial], total: CiphertextSum, this: Round, keys: SecretKeys) -> Secret:
     """The sum of the contributing sites' secrets, from at least `threshold` holders' answers sealed to `keys`."""
     shares: dict[int, Share] = {}
+    unopened: SignatureError | None = None
     for answer in answers:
         place = this.roster.names.index(this.roster.member(answer.holder).name)
         if place in shares:
             raise MismatchError(f"two answers of {answer.holder}", hint="each holder answers once")
-        shares[place] = _open_answer(answer, total, this, keys)
+        _check_for(answer, total, this)
+        try:
+            shares[place] = open_answer(answer, this, keys)
+        except SignatureError as error:  # one holder may seal nonsense to this member: the others' answers count
+            unopened = SignatureError(f"answer of {answer.holder}: {error.message}", hint=error.hint)
     threshold = this.roster.policy.threshold
+    if len(shares) < threshold and unopened is not None:
+        raise unopened
     if len(shares) < threshold:
         missing = [name for place, name in enumerate(this.roster.names) if place not in shares]
         raise MismatchError(
@@ -78,10 +86,12 @@ def combine_answers(answers: Sequence[Partial], total: CiphertextSum, this: Roun
 
 
 def check_answer(answer: Partial, this: Round, name: str) -> None:
-    """Raises unless the answer is of this round and signed by the member that it names."""
+    """Raises unless the answer is of this round, signed by the member that it names, and of an answer's size."""
     if answer.plan != this.plan_digest:
         raise MismatchError(f"{name}: for another sum", hint="all answers must be for the sum that is opened")
     verify_signature(answer.document, this.roster.member(answer.holder), name)
+    if answer.sealed.shape != (len(this.roster.members), _KEY_BYTES + SEAL_OVERHEAD) or len(answer.body) != _BODY_BYTES:
+        raise MismatchError(f"{name}: of another size than an answer", hint=f"ask {answer.holder} to answer again")
 
 
 def contributions_digest(total: CiphertextSum) -> str:
@@ -96,7 +106,7 @@ def _add_shares(total: CiphertextSum, this: Round, keys: SecretKeys) -> Share:
 
 def _enter(ledger: Path, this: Round, contributions: str) -> None:
     """Enters the set in the ledger, or finds it there; MismatchError if another set of this round is there."""
-    ledger.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(ledger, mode=0o700)
     entry = ledger / f"{this.plan_digest}.json"
     document = {
         "format": LEDGER_FORMAT,
@@ -116,13 +126,15 @@ def _enter(ledger: Path, this: Round, contributions: str) -> None:
         )
 
 
-def _open_answer(answer: Partial, total: CiphertextSum, this: Round, keys: SecretKeys) -> Share:
+def _check_for(answer: Partial, total: CiphertextSum, this: Round) -> None:
     name = f"answer of {answer.holder}"
     check_answer(answer, this, name)
     if answer.contributions != contributions_digest(total):
         raise MismatchError(f"{name}: for another sum", hint="all answers must be for the sum that is opened")
-    if answer.sealed.shape != (len(this.roster.members), _KEY_BYTES + SEAL_OVERHEAD) or len(answer.body) != _BODY_BYTES:
-        raise MismatchError(f"{name}: of another size than an answer", hint=f"ask {answer.holder} to answer again")
+
+
+def open_answer(answer: Partial, this: Round, keys: SecretKeys) -> Share:
+    """The share that a checked answer holds; SignatureError if it does not open for `keys`."""
     context = _answer_context(this, answer.holder, answer.contributions)
     key = keys.open(answer.sealed[this.roster.index(keys)].tobytes(), context)
     return np.frombuffer(decrypt_with(key, answer.body.tobytes(), context), dtype="<u2")

@@ -49,6 +49,19 @@ def calibration(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -
     )
 
 
+TEMPERATURES = (0.05, 20.0)
+"""What a temperature is sought between."""
+
+
+AT_BOUND = "the temperature is at the bound of its search: the validation cases do not calibrate this model"
+
+
+def is_at_bound(temperature: float) -> bool:
+    """Whether a fitted temperature is that of a bound, to 1 %: the best one lies beyond, and it calibrates nothing."""
+    low, high = TEMPERATURES
+    return temperature < 1.01 * low or temperature > high / 1.01
+
+
 def fit_temperature(labels: ArrayLike, probabilities: ArrayLike) -> float:
     """The temperature that gives validation `labels` (cases,) the highest likelihood under `tempered`
     `probabilities` (cases, classes), within 0.05 to 20 (Guo et al. 2017)."""
@@ -62,7 +75,7 @@ def fit_temperature(labels: ArrayLike, probabilities: ArrayLike) -> float:
         chosen = tempered(p, math.exp(log_temperature))[np.arange(len(p)), truth]
         return float(-np.log(np.maximum(chosen, 1e-300)).mean())
 
-    found = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded")
+    found = minimize_scalar(loss, bounds=tuple(map(math.log, TEMPERATURES)), method="bounded")
     return math.exp(float(found.x))
 
 

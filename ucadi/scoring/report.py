@@ -8,6 +8,7 @@ from typing import Any
 
 from ucadi.labels import LABELS
 from ucadi.scoring import plots
+from ucadi.scoring.calibration import AT_BOUND, is_at_bound
 from ucadi.scoring.comparison import Comparison
 from ucadi.scoring.metrics import Report
 from ucadi.scoring.study import Cases, Details, spread
@@ -168,6 +169,8 @@ def _card(
         first = next(iter(held))
         temperature = details[model][first].temperature
         fitted = "" if temperature is None else f"; temperature on validation {temperature:.3g}"
+        if temperature is not None and is_at_bound(temperature):
+            fitted += f" (warning: {AT_BOUND})"
         rows.append((f"threshold of {model}", f"{held[first].threshold:.4g}, {provenance['operating_point']}{fitted}"))
     return Section("Model card", table=Table(("item", "value"), tuple(rows)))
 

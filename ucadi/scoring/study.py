@@ -12,7 +12,7 @@ from ucadi.errors import MismatchError
 from ucadi.labels import Diagnosis
 from ucadi.scoring import operating
 from ucadi.scoring.bootstrap import Bootstrap, bootstrap
-from ucadi.scoring.calibration import Calibration, calibration, fit_temperature, tempered
+from ucadi.scoring.calibration import AT_BOUND, Calibration, calibration, fit_temperature, is_at_bound, tempered
 from ucadi.scoring.comparison import McNemar, mcnemar
 from ucadi.scoring.decision import Benefit, decision_curve
 from ucadi.scoring.metrics import INTERVALS, Area, Interval, Rate, Report, evaluate
@@ -74,6 +74,8 @@ class Details:
         if self.tempered:
             text = f"Brier {self.tempered.brier:.3f}, ECE {self.tempered.ece:.3f}"
             lines.append(f"  at temperature {self.temperature:<6.3g} {text}")
+            if self.temperature is not None and is_at_bound(self.temperature):
+                lines.append(f"  warning: {AT_BOUND}")
         for name, reader in self.readers.items():
             text = f"sensitivity {spread(reader.sensitivity)}, specificity {spread(reader.specificity)}"
             lines.append(f"  reader {name}: {text}, McNemar p {reader.against_model.p:.3g}")

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ucadi import __version__
-from ucadi.errors import OutputError, SignatureError, UsageError
+from ucadi import __version__, filetypes
+from ucadi.errors import FormatError, OutputError, SignatureError, UsageError
 from ucadi.events import Events
 from ucadi.parts import Feature, require
 
@@ -81,11 +81,11 @@ def serve(
     ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, for HTTPS; with --tls-key.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key.")] = None,
-    keep: Annotated[float, typer.Option(help="Hours after which results are removed.", min=0.001)] = 24.0,
-    max_gigabytes: Annotated[float, typer.Option(help="Largest upload.", min=0.000001)] = 2.0,
-    memory: Annotated[float, typer.Option(help="Gigabytes of memory that a job may take.", min=0.1)] = 8.0,
-    minutes: Annotated[float, typer.Option(help="Minutes that a job may take.", min=0.001)] = 30.0,
-    min_slices: Annotated[int, typer.Option(help="Refuse shorter series.", min=2)] = 40,
+    keep: Annotated[float, typer.Option(help="Hours after which results are removed.", min=0.001, max=100_000)] = 24.0,
+    max_gigabytes: Annotated[float, typer.Option(help="Largest upload.", min=0.000001, max=100_000)] = 2.0,
+    memory: Annotated[float, typer.Option(help="Gigabytes of memory that a job may take.", min=0.1, max=100_000)] = 8.0,
+    minutes: Annotated[float, typer.Option(help="Minutes that a job may take.", min=0.001, max=100_000)] = 30.0,
+    min_slices: Annotated[int, typer.Option(help="Refuse shorter series.", min=2, max=10_000)] = 40,
     dicom: Annotated[
         bool, typer.Option(help="Also make the heatmap's DICOM objects, which take most of a job's time and room.")
     ] = True,
@@ -175,6 +175,8 @@ def read_token(path: Path) -> str:
         raise UsageError(f"{path}: no token can be read from it", hint="openssl rand -hex 32 makes one") from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SignatureError(f"{path}: others than its owner have access to this token", hint=f"chmod 600 {path}")
+    if (what := filetypes.describe(path)) in filetypes.NAMES.values():
+        raise FormatError(f"{path.name} is {what}, not a token", hint="openssl rand -hex 32 > page.token")
     if len(token) < LEAST_TOKEN:
         raise UsageError(f"{path}: a token has {LEAST_TOKEN} characters or more", hint="openssl rand -hex 32")
     return token

@@ -1,0 +1,72 @@
+"""What a loop waits for: a word for programs, the round, and who is to do it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from ucadi.events import Events
+
+
+class Awaits(StrEnum):
+    """What has to come before a loop can go on."""
+
+    FIRST_ROUND = "first round"
+    ROSTER = "roster"
+    CHOICE = "choice"
+    NEXT_ROUND = "next round"
+    AFTER_VOID = "next round after a void one"
+    END = "end"
+    MODEL = "model"
+    EARLIER_MODEL = "earlier model"
+    SUM = "sum"
+    ANSWERS = "answers"
+    UPLOADS = "uploads"
+    STATEMENTS = "statements"
+
+
+_IN_WORDS = {
+    Awaits.FIRST_ROUND: "a first round",
+    Awaits.ROSTER: "a round whose roster lists this site",
+    Awaits.CHOICE: "a round that this site is chosen for; round {round} is without it",
+    Awaits.NEXT_ROUND: "a round after round {round}",
+    Awaits.AFTER_VOID: "a round after round {round}, which is void",
+    Awaits.END: "the end of round {round}",
+    Awaits.MODEL: "the model that round {round} begins with",
+    Awaits.EARLIER_MODEL: "the model that round {round} began with",
+    Awaits.SUM: "the sum of round {round}",
+    Awaits.ANSWERS: "more answers for round {round}, of {who}",
+    Awaits.UPLOADS: "uploads of round {round}: {who}",
+    Awaits.STATEMENTS: "the sites' statements on the model that round {round} leads to: {who}",
+}
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """What is awaited, in which round, and of whom where that is known."""
+
+    what: Awaits
+    round: int = 0
+    who: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return _IN_WORDS[self.what].format(round=self.round, who=", ".join(self.who))
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The same as the fields of an event."""
+        return {"for": self.what.value, "round": self.round, "of": self.who}
+
+
+class Teller:
+    """Tells what is awaited whenever that has changed."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._told: Awaited | None = None
+
+    def __call__(self, awaited: Awaited | None) -> None:
+        if awaited is not None and awaited != self._told:
+            self._events("waiting", awaited.fields)
+        self._told = awaited

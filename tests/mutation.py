@@ -32,8 +32,8 @@ EQUIVALENTS = Path(__file__).with_name("mutation_equivalents.toml")
 COPIED = ("ucadi", "tests", "docs", "examples", "pyproject.toml")
 
 TESTS = {
-    "lwe": ("scheme", "ring", "shamir"),
-    "fed": ("fixedpoint", "robust", "server_optimisers"),
+    "lwe": ("scheme", "ring", "shamir", "vectors"),
+    "fed": ("fixedpoint", "update", "plan", "robust", "server_optimisers"),
     "splitting.py": ("split",),
     "ct/stack.py": ("dicom",),
     "ct/series.py": ("dicom",),
@@ -44,6 +44,10 @@ TESTS = {
     "rounds": ("round",),
 }
 """For each part of the heart the tests that are to notice its changes: fast, and in the process itself."""
+
+UNNOTICED = (0, 5, 33)
+"""How pytest ends if all tests pass or there is none, and what mutmut writes if none runs the function. After any other
+end, a crash or a timeout too, a test has noticed the change."""
 
 # Failing examples need not be small, and a run should find what the last one found.
 PROFILE = """
@@ -96,13 +100,33 @@ def prepare(folder: Path, part: str) -> None:
         file.write(PROFILE)
 
 
-def run(folder: Path, names: list[str], processes: int) -> None:
-    """Runs mutmut over the mutants named, or all; its output goes to a file, as its progress is megabytes."""
+def records(folder: Path, part: str) -> Iterator[tuple[Path, Path]]:
+    """The mutated modules of a part, each with mutmut's record of what became of its mutants."""
+    source = folder / "ucadi" / part
+    for path in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
+        mutated = folder / "mutants" / path.relative_to(folder)
+        record = mutated.with_name(mutated.name + ".meta")
+        if record.exists():
+            yield mutated, record
+
+
+def forget_survivors(folder: Path, part: str) -> None:
+    """Lets mutmut try those again that no test noticed, and find anew which tests run them."""
+    (folder / "mutants/mutmut-stats.json").unlink(missing_ok=True)
+    for _, record in records(folder, part):
+        known = json.loads(record.read_text())
+        codes = known["exit_code_by_key"]
+        known["exit_code_by_key"] = {name: None if code in UNNOTICED else code for name, code in codes.items()}
+        record.write_text(json.dumps(known))
+
+
+def run(folder: Path, processes: int) -> None:
+    """Runs mutmut; its output goes to a file, as its progress is megabytes."""
     log = folder / "mutmut.log"
-    command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(processes), *names]
+    command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(processes)]
+    # pytest starts for every mutant, and loading its plugins takes longer than most tests
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     with log.open("wb") as output:
-        # pytest starts for every mutant, and loading its plugins takes longer than most tests
-        environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         ended = subprocess.run(
             command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False
         )
@@ -112,12 +136,7 @@ def run(folder: Path, names: list[str], processes: int) -> None:
 
 def results(folder: Path, part: str) -> Iterator[Mutant]:
     """The mutants of a part that have been tried."""
-    source = folder / "ucadi" / part
-    for path in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
-        mutated = folder / "mutants" / path.relative_to(folder)
-        record = mutated.with_name(mutated.name + ".meta")
-        if not record.exists():
-            continue
+    for mutated, record in records(folder, part):
         functions = {n.name: n for n in ast.walk(ast.parse(mutated.read_text())) if isinstance(n, ast.FunctionDef)}
         for name, code in json.loads(record.read_text())["exit_code_by_key"].items():
             if code in (None, 2):
@@ -128,8 +147,7 @@ def results(folder: Path, part: str) -> Iterator[Mutant]:
             before.name = after.name = stem.removeprefix("x_").rpartition("ǁ")[2]
             removed, added = changed_lines(before, after)
             function = f"{module}.{stem.removeprefix('x_').removeprefix('xǁ').replace('ǁ', '.')}"
-            # pytest: 0 all passed, 5 and mutmut's 33 no test; every other end is a test that noticed
-            yield Mutant(name, function, removed, added, code not in (0, 5, 33), only_wording(before, after))
+            yield Mutant(name, function, removed, added, code not in UNNOTICED, only_wording(before, after))
 
 
 def changed_lines(before: ast.FunctionDef, after: ast.FunctionDef) -> tuple[str, str]:
@@ -193,8 +211,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         prepare(folder, options.part)
-        again = [mutant.name for mutant in results(folder, options.part) if not mutant.killed and not mutant.wording]
-        run(folder, again, options.processes)
+        forget_survivors(folder, options.part)
+        run(folder, options.processes)
         return report(options.part, list(results(folder, options.part)))
 
 

@@ -44,9 +44,9 @@ def test_a_schedule_at_its_limits(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("fields", "message", "hint"),
     [
-        ({"local_epochs": 0}, "at least one local epoch", ""),
-        ({"local_epochs": 7, "total_epochs": 6}, "as many in total", ""),
-        ({"batch_size": 1}, "batches of two", ""),
+        ({"local_epochs": 0}, "^0 local epochs", "from 1 to total_epochs"),
+        ({"local_epochs": 7, "total_epochs": 6}, "7 local epochs in a schedule of 6 in total", "--total-epochs"),
+        ({"batch_size": 1}, "batches of 1", "2 or more"),
         ({"precision": "float16"}, "'float16'", "float32 or bfloat16"),
         *(
             ({"update_norm": value}, f"update_norm is {value}", "above zero")

@@ -196,8 +196,8 @@ def test_the_audit_computes_the_optimiser_too(tmp_path: Path) -> None:
 def test_recipe_files_that_are_wrong(tmp_path: Path) -> None:
     for text, message in (
         ("learning_rte = 0.1", "no 'learning_rte'"),
-        ("learning_rate = '0.1'", "learning_rate is missing or no number"),
-        ("balanced = 1", "balanced is missing or not bool"),
+        ("learning_rate = '0.1'", "learning_rate is the text '0.1'"),
+        ("balanced = 1", "balanced is 1"),
         ("local_norms = 'yes'", "true or false"),
         ("[server]\nmethod = 'sgd'", "no server optimiser 'sgd'"),
         ("[server]\nbeta = 0.9", "no 'beta'"),

@@ -81,6 +81,19 @@ def test_a_factor_too_large_to_be_exact_is_refused() -> None:
         ring.multiply(a, np.full(DEGREE, NOISE_BOUND * MAX_SUMMANDS + 1))
 
 
+def test_inexact_arithmetic_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor whose complex numbers are off by a billionth."""
+    rng = np.random.default_rng(0)
+    a, s = rng.integers(0, MODULUS, (1, DEGREE), dtype=np.uint64), rng.integers(-NOISE_BOUND, NOISE_BOUND, DEGREE)
+    monkeypatch.setattr(ring, "_TWIST", ring._TWIST * (1 + 1e-9))
+    with raises_with_hint(CapacityError, "not exact", "processor"):
+        ring.multiply(a, s)
+
+
+def test_the_product_of_no_polynomials_is_none() -> None:
+    assert ring.multiply(np.zeros((0, DEGREE), np.uint64), np.ones(DEGREE, np.int64)).shape == (0, DEGREE)
+
+
 def test_public_polynomials_are_reached_from_anywhere() -> None:
     seed = bytes(range(32))
     together = randomness.public_polynomials(seed, 0, 5)

@@ -72,7 +72,8 @@ def test_the_median_of_one_is_itself() -> None:
 
 @pytest.mark.parametrize("rule", ["median", "krum"])
 def test_longer_updates_are_not_cut_to_the_shortest(rule: str) -> None:
-    updates = [update(f"s{i}", *np.zeros(PIECE * (1 + i // 2))) for i in range(5)]
+    deltas = [np.zeros(PIECE * (1 + i // 2), np.float32) for i in range(5)]
+    updates = [Update(f"s{i}", "0" * 64, 1, 1, {"w": delta}) for i, delta in enumerate(deltas)]
     with pytest.raises(ValueError, match="argument"):
         combine(updates, rule, 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -99,19 +100,35 @@ def test_a_memory_of_another_network_is_refused(kept: dict[str, tuple[int, ...]]
 
 
 @pytest.mark.parametrize(
-    "constants",
+    ("constants", "message", "hint"),
     [
-        {"method": "sgd"},
-        {"method": "fedavg", "learning_rate": 0.5},
-        {"method": "fedadam", "learning_rate": 0.0},
-        {"method": "fedadam", "momentum": 1.0},
-        {"method": "fedadam", "decay": -0.1},
-        {"method": "fedadam", "adaptivity": 0.0},
+        ({"method": "sgd"}, "no server optimiser 'sgd'", "fedavg, fedavgm, fedadam, fedyogi"),
+        ({"method": "fedavg", "learning_rate": 0.5}, "fedavg", "fedavgm with a momentum of 0"),
+        *(
+            ({"method": "fedadam", name: value}, f"{name} is {value}", f"it must be {wanted}$")
+            for name, values, wanted in (
+                ("learning_rate", (0.0, -1.0, math.inf), "above zero"),
+                ("momentum", (-0.1, 1.0, 1.5), "from 0 to below 1"),
+                ("decay", (-0.1, 1.0, 1.5), "from 0 to below 1"),
+                ("adaptivity", (0.0, -1.0, math.inf), "above zero"),
+            )
+            for value in values
+        ),
     ],
 )
-def test_impossible_constants(constants: dict[str, object]) -> None:
-    with pytest.raises(UsageError):
+def test_impossible_constants(constants: dict[str, object], message: str, hint: str) -> None:
+    with raises_with_hint(UsageError, message, hint):
         ServerOptimiser(**constants)  # type: ignore[arg-type]
+
+
+def test_constants_at_their_limits() -> None:
+    made = ServerOptimiser("fedadam", learning_rate=1e-9, momentum=0.0, decay=0.0, adaptivity=1e-9)
+    assert (made.rate, made.momentum, made.decay, made.adaptivity) == (1e-9, 0, 0, 1e-9)
+    assert {method: ServerOptimiser(method).rate for method in METHODS} == {
+        "fedavgm": 1,
+        "fedadam": 0.01,
+        "fedyogi": 0.01,
+    }
 
 
 # In rounds

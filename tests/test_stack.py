@@ -65,6 +65,11 @@ def test_a_slice_lies_beside_the_line_by_a_pixel_at_most(pixel_mm: float, admitt
         line_of(*ends, (-admitted - 0.125, 0, 2), pixel_mm=pixel_mm)
 
 
+def test_each_slice_may_lie_beside_the_line_however_many_do() -> None:
+    beside = [(0.5 * (index % 2), 0, index) for index in range(21)]
+    assert line_of(*beside).step.tolist() == [0, 0, 1]
+
+
 def test_a_stack_leans_by_forty_degrees_at_most() -> None:
     for degrees in (-39.9, 39.9):
         assert line_of((0, 0, 0), (0, math.tan(math.radians(degrees)), 1)).tilt_degrees == pytest.approx(39.9)
@@ -92,6 +97,12 @@ def test_gaps_are_counted_up_to_their_limits() -> None:
     assert regular_grid(without(20, 5, 10)) == Grid(0, 10, 20, 2, False)
     with refusal(Reason.GAP, "2 of 19"):
         regular_grid(without(19, 5, 10))
+
+
+def test_regular_slices_are_counted_by_their_steps() -> None:
+    """Two of three distances are longer than the mean, and so is the median."""
+    places = np.concatenate([[0], np.cumsum([10.2, 10.2, 9.6] * 20)])
+    assert regular_grid(places) == Grid(0, pytest.approx(10), 61, 0, False)
 
 
 def test_a_slice_is_a_tenth_of_the_spacing_beside_its_place_at_most() -> None:

@@ -73,6 +73,7 @@ def test_each_slice_may_lie_beside_the_line_however_many_do() -> None:
 def test_a_stack_leans_by_forty_degrees_at_most() -> None:
     for degrees in (-39.9, 39.9):
         assert line_of((0, 0, 0), (0, math.tan(math.radians(degrees)), 1)).tilt_degrees == pytest.approx(39.9)
+    assert line_of((0, 0, 0), (0, math.tan(math.radians(40)), 1)).tilt_degrees == 40
     for degrees in (-40.6, 40.6):
         with refusal(Reason.INVALID_GEOMETRY, "slices are stacked askew by 41 degrees"):
             line_of((0, 0, 0), (math.tan(math.radians(degrees)), 0, 1))

@@ -34,7 +34,7 @@ COPIED = ("ucadi", "tests", "docs", "examples", "pyproject.toml")
 TESTS = {
     "lwe": ("scheme", "ring", "shamir", "vectors"),
     "fed": ("fixedpoint", "update", "plan", "robust", "server_optimisers"),
-    "splitting.py": ("split",),
+    "splitting.py": ("splitting",),
     "ct/stack.py": ("stack",),
     "ct/series.py": ("series", "dicomdir"),
     "scoring/metrics.py": ("metrics",),

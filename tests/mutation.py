@@ -40,7 +40,7 @@ TESTS = {
     "scoring/metrics.py": ("metrics",),
     "formats/container.py": ("container",),
     "relay/store.py": ("relay_store",),
-    "identity.py": ("round",),
+    "identity.py": ("identity",),
     "rounds": ("round",),
 }
 """For each part of the heart the tests that are to notice its changes: fast, and in the process itself."""

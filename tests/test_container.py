@@ -295,6 +295,11 @@ def test_a_stream_is_written_as_the_tensor_that_it_makes(tmp_path: Path) -> None
     assert (tmp_path / "stream").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
+def test_a_streams_blocks_are_made_what_it_says_they_are(tmp_path: Path) -> None:
+    container.write(tmp_path / "file", {"a": Stream("I32", (3,), [np.array([1, 2]), np.array([-3.0])])}, METADATA)
+    assert container.read(tmp_path / "file").tensors["a"].tolist() == [1, 2, -3]
+
+
 def test_another_format_or_version_is_refused_with_a_way_out(tmp_path: Path) -> None:
     container.write(tmp_path / "file", {}, {"format": "ucadi-test", "version": 2})
     with pytest.raises(FormatError, match="file is a ucadi-test file, not an update"):

@@ -174,6 +174,8 @@ def test_slices_are_counted_by_their_places(tmp_path: Path) -> None:
     near = [*series(3), *moved(series(3), SAME_PLACE_MM / 2)]
     assert judged(tmp_path / "d", near) == (Reason.TOO_FEW_SLICES, "3 of 4")
     assert judged(tmp_path / "e", series(4) * 3) == (None, "")
+    at_zero = [moved(series(1), by - 100)[0] for by in (0, 0, SAME_PLACE_MM)]
+    assert judged(tmp_path / "f", at_zero, min_slices=3) == (Reason.TOO_FEW_SLICES, "2 of 3")
 
 
 def test_geometry_is_judged_by_the_headers(tmp_path: Path) -> None:
@@ -232,6 +234,16 @@ def test_the_better_series_comes_first(tmp_path: Path, better: dict[str, Any], w
         assert [s.uid for s in sorted(found.series, key=preference)] == list(uids)
 
 
+def test_the_first_slice_says_how_thick_they_are(tmp_path: Path) -> None:
+    thin, thick = (
+        series(4, SeriesInstanceUID="1.3", SliceThickness=1),
+        series(4, SeriesInstanceUID="1.2", SliceThickness=2),
+    )
+    thin[1].SliceThickness = 3
+    found = listed(tmp_path / "a", thin, thick)
+    assert min(found.series, key=preference).uid == "1.3"
+
+
 def test_of_equals_the_first_is_preferred(tmp_path: Path) -> None:
     found = listed(tmp_path / "a", *(series(4, SeriesInstanceUID=f"1.{n}") for n in (3, 1, 2)))
     best: Series = min(reversed(found.series), key=preference)
@@ -249,7 +261,7 @@ def test_of_equals_the_first_is_preferred(tmp_path: Path) -> None:
         ),
         *((prefix, True) for prefix in SHARP_KERNEL_PREFIXES),
         *(("lung", True), ("br64d", True), ("STANDARD\\LUNG", False), ("LUNG\\STANDARD", True)),
-        *(("B7f", False), ("X70", False), ("FC13", False), ("FC30", True), ("", False)),
+        *(("B7f", False), ("B\\70", False), ("X70", False), ("FC13", False), ("FC30", True), ("", False)),
     ],
 )
 def test_a_kernel_is_sharp_by_its_number_or_its_name(kernel: str, sharp: bool) -> None:

@@ -49,8 +49,7 @@ UNNOTICED = (0, 5, 33)
 """How pytest ends if all tests pass or there is none, and what mutmut writes if none runs the function."""
 
 FAILED = (1, 3)
-"""How pytest ends if a test fails. Any other end, a crash or a timeout, is noticed too; how many there are is told apart,
-since a busy machine makes some."""
+"""How pytest ends if a test fails. A crash or a timeout is noticed too, but a busy machine makes some too."""
 
 # Failing examples need not be small, and a run should find what the last one found.
 PROFILE = """
@@ -207,10 +206,10 @@ def report(part: str, mutants: list[Mutant]) -> int:
     ]
     killed = len(mutants) - len(survivors)
     counted = len(mutants) - len(wording) - len(equivalent)
+    unsure = sum(mutant.killed and not mutant.failed for mutant in mutants)
     print(
-        f"{part}: {len(mutants)} mutants, {killed} killed ({killed - sum(m.failed for m in mutants)} of them by a timeout or a "
-        f"crash), {len(survivors)} survived: {len(wording)} change only the "
-        f"wording, {len(equivalent)} are equivalent; score {killed / counted:.3f}"
+        f"{part}: {len(mutants)} mutants, {killed} killed ({unsure} by a timeout or crash), {len(survivors)} survived: "
+        f"{len(wording)} change only the wording, {len(equivalent)} are equivalent; score {killed / counted:.3f}"
     )
     for line in stale:
         print(f"listed as equivalent, but no survivor: {line}")

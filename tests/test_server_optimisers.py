@@ -63,6 +63,9 @@ def two_rounds(server: ServerOptimiser) -> list[tuple[float, float]]:
         (ServerOptimiser("fedavgm", learning_rate=0.5), 1.25, 1.35),
         # beta_1 = beta_2 = 0.5, tau = 1, so v_0 = 1: m_1 = 0.25, v_1 = 0.5 + 0.125 = 0.625; m_2 = 0.125 - 0.125 = 0
         (ServerOptimiser("fedadam", 1.0, 0.5, 0.5, 1.0), 1 + 0.25 / (0.625**0.5 + 1), 1 + 0.25 / (0.625**0.5 + 1)),
+        # tau = 0.5: v_0 = 0.25, and so is the square of 0.5; m_1 = 0.25, v_1 = 0.25 by both; m_2 = 0
+        (ServerOptimiser("fedadam", 1.0, 0.5, 0.5, 0.5), 1.25, 1.25),
+        (ServerOptimiser("fedyogi", 1.0, 0.5, 0.5, 0.5), 1.25, 1.25),
         # sign(1 - 0.25) = 1: v_1 = 1 - 0.5 * 0.25 = 0.875
         (ServerOptimiser("fedyogi", 1.0, 0.5, 0.5, 1.0), 1 + 0.25 / (0.875**0.5 + 1), 1 + 0.25 / (0.875**0.5 + 1)),
     ],
@@ -88,6 +91,30 @@ def test_yogi_lets_a_variance_fall_slower_than_adam() -> None:
 def test_the_first_variance_is_the_square_of_the_adaptivity() -> None:
     server = ServerOptimiser("fedadam", adaptivity=0.5)
     assert (server.first("variance"), server.first("momentum")) == (0.25, 0)
+
+
+def remembered(memory: Memory, *pieces: np.ndarray) -> tuple[list[float], Memory]:
+    """What FedYogi makes of a mean that comes in pieces, and what it remembers."""
+    work = Remembered(ServerOptimiser("fedyogi"), memory)
+    size = sum(map(len, pieces))
+    return np.concatenate(list(work.changes("a", (size,), pieces))).tolist(), work.memory
+
+
+def test_a_tensor_in_pieces_is_the_tensor() -> None:
+    mean = np.random.default_rng(0).normal(size=10)
+    whole, kept = remembered(Memory(), mean)
+    in_pieces, kept_too = remembered(Memory(), mean[:4], mean[4:7], mean[7:])
+    assert in_pieces == whole
+    assert remembered(kept_too, mean[:2], mean[2:])[0] == remembered(kept, mean)[0] != whole
+    assert {name: array.tolist() for name, array in kept_too.arrays.items()} == {
+        name: array.tolist() for name, array in kept.arrays.items()
+    }
+
+
+def test_the_memory_of_another_method_is_forgotten() -> None:
+    mean = np.ones(3)
+    first, kept = remembered(Memory(), mean)
+    assert remembered(Memory("fedadam", kept.arrays), mean)[0] == first
 
 
 @pytest.mark.parametrize("kept", [{}, {"momentum/a": (1,)}, {"momentum/a": (1,), "variance/a": (2,)}])

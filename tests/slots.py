@@ -250,7 +250,7 @@ def make_world(folder: Path) -> World:
     cards = [f / f"{site}.card" for site in hub.sites]
     roster_create(cards, federation="wide", key=hub.key("coordinator"), output=f / "wide.json", minimum_sites=2)
     with dataset_format.open(f / "test.h5") as data:
-        case, kinds = data.ids[0], ("contrast", "noncontrast")
+        case, kinds = data.ids[0], ("contrast", "non-contrast")
         lines = [f"{one},{kinds[number % 2]}" for number, one in enumerate(data.ids)]
     (f / "known.csv").write_text("\n".join(["case,group", *lines]) + "\n")
     return World(hub, f, case)

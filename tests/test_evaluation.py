@@ -68,6 +68,7 @@ def test_everything_at_once(files: tuple[list[Path], list[Path]], tmp_path: Path
     north = [path for path in test if path.stem == "north"]
     result = run("evaluate", *north, *options, "--report", tmp_path / "report")
     again = run("evaluate", *north, *options, "--report", tmp_path / "again")
+    assert [one.pop("report") for one in (result, again)] == [str(tmp_path / "report"), str(tmp_path / "again")]
     assert result == again
 
     for index, model in enumerate(MODELS):

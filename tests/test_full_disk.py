@@ -24,6 +24,8 @@ from ucadi.errors import OutputError
 from ucadi.formats import dataset, salt
 from ucadi.formats.output import Unfailing, new_file, new_folder, write_file
 from ucadi.labels import Diagnosis
+from ucadi.learn.state import EpochRecord
+from ucadi.learn.tensorboard import Board
 
 UCADI = [sys.executable, "-c", "from ucadi.cli import main; main()"]
 
@@ -170,3 +172,25 @@ def test_the_file_that_never_fails_keeps_the_first_failure(tmp_path: Path) -> No
             file["a"] = np.arange(1000)
             assert (file["a"][()] == np.arange(1000)).all()
         target.check()
+
+
+def test_tensorboard_s_thread_prints_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    record = EpochRecord(0, 1.0, 0.5, None, 0.01)
+    with no_file_longer_than(0), pytest.raises(OutputError, match="board: not written: File too large"):
+        Board(tmp_path / "board").show([record])
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_forced_folder_never_takes_other_files_with_it(tmp_path: Path) -> None:
+    place = tmp_path / "results"
+    with new_folder(place) as part:
+        (part / "case-0001").mkdir()
+        (part / "case-0002").mkdir()
+    with new_folder(place, force=True) as part:  # the same kind of folder, with fewer cases
+        (part / "case-0007").mkdir()
+    (place / "thesis.docx").write_bytes(b"years of work")
+    said = r"results: not replaced, as it also holds thesis\.docx"
+    with pytest.raises(OutputError, match=said), new_folder(place, force=True) as part:
+        (part / "case-0007").mkdir()
+    assert (place / "thesis.docx").read_bytes() == b"years of work"
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]

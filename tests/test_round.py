@@ -328,7 +328,7 @@ def test_a_pattern_that_finds_the_coordinators_own_card_does_not_make_it_a_membe
 
 
 def test_updates_and_ciphertexts_do_not_mix(made: Federation, tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="not both"):
+    with pytest.raises(FormatError, match=r"site-a\.update is an update, not an encrypted update"):
         aggregate(
             [made.update("site-a"), made.ciphertext("site-b"), made.ciphertext("site-c")],
             plan=made.plan,

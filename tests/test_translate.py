@@ -279,7 +279,7 @@ def test_what_is_not_translated(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the dataset has 32"):
         translate_apply(folder / "contrast.h5", model=model, output=tmp_path / "x.h5", size=64)
     init(output=tmp_path / "w.weights", width=2, size=32)
-    with pytest.raises(FormatError, match="not a ucadi-translator file"):
+    with pytest.raises(FormatError, match="is weights, not a translator"):
         translate_apply(folder / "contrast.h5", model=tmp_path / "w.weights", output=tmp_path / "x.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["w.weights"]
 

@@ -16,7 +16,8 @@ WRONG = ("missing", "folder", "empty", "dataset", "weights", "key", "card", "jso
 DATASETS = {
     ("merge", "datasets"), ("split", "dataset"), ("train", "dataset"), ("train", "validation"), ("predict", "dataset"),
     ("evaluate", "dataset"), ("gradcam", "dataset"), ("translate train", "contrast"),
-    ("translate train", "noncontrast"), ("translate apply", "dataset"), ("translate evaluate", "source"),
+    ("translate train", "noncontrast"), ("translate divide", "dataset"),
+    ("translate apply", "dataset"), ("translate evaluate", "source"),
     ("translate evaluate", "real"), ("site run", "dataset"), ("site run", "test"), ("inspect", "path"),
 }  # fmt: skip
 WEIGHTS = {

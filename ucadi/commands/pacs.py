@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ucadi.errors import FormatError, OutputError, PacsError, UsageError
+from ucadi.formats.output import refuse_existing
 from ucadi.pacs.address import AE_TITLE, Node, Web, parse, read_credentials
 from ucadi.parts import Feature, require
 from ucadi.progress import track
@@ -74,6 +75,8 @@ def pacs_pull(
     query = Query(study, series, patient, since, until, modality)
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output}: a file, not a folder", hint="choose another --output")
+    if output.parent.is_dir():
+        refuse_existing(output, force=True)  # what cannot be written is said before anything is fetched
     limits = Limits(most_instances, int(most_gb * 1e9))
     with closing(_archive(place, credentials, title)) as archive:
         wanted = archive.find(query, limits.instances)

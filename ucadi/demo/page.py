@@ -61,8 +61,8 @@ def demo_page(
             ),
             Section(
                 "The model",
-                f"A 3D-DenseNet for 16 slices of {side} x {side} pixels, trained by examples/demo-model.sh on other "
-                f"synthetic CTs. SHA-256 {model.digest}.",
+                f"A 3D-DenseNet for 16 slices of {side} x {side} pixels, trained by demo-model.sh of the repository "
+                f"on other synthetic CTs. SHA-256 {model.digest}.",
             ),
         ],
     )

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ucadi.formats.output import new_folder, write_file
+from ucadi.formats.output import new_folder
 from ucadi.scoring.report import Section, Table
 
 HTML, CSV, JSON = "report.html", "report.csv", "report.json"
@@ -38,9 +38,9 @@ def write(folder: Path, sections: Sequence[Section], document: Mapping[str, Any]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([table.header, *table.rows])
     with new_folder(folder, force=force) as part:
-        write_file(part / HTML, page("Evaluation", sections).encode())
-        write_file(part / CSV, text.getvalue().encode())
-        write_file(part / JSON, (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+        (part / HTML).write_bytes(page("Evaluation", sections).encode())
+        (part / CSV).write_bytes(text.getvalue().encode())
+        (part / JSON).write_bytes((json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def page(title: str, sections: Sequence[Section]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -88,11 +89,27 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
             yield part
             part.chmod(0o755)
             if path.exists():
+                _refuse_foreign(path, part)
                 path.replace(aside)
             part.replace(path)
         finally:
             shutil.rmtree(part, ignore_errors=True)
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def _refuse_foreign(old: Path, new: Path) -> None:
+    """Raises OutputError if the old folder holds what the new one has nothing like, numbers in names aside."""
+    made = {_unnumbered(entry.name) for entry in new.iterdir()}
+    foreign = sorted(entry.name for entry in old.iterdir() if _unnumbered(entry.name) not in made)
+    if foreign:
+        raise OutputError(
+            f"{old}: not replaced, as it also holds {', '.join(foreign[:3])}{' and more' if foreign[3:] else ''}",
+            hint="move that away first, or choose another --output",
+        )
+
+
+def _unnumbered(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
 
 
 def claim_file(path: Path, data: bytes) -> bool:

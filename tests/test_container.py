@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import resource
 import struct
 from pathlib import Path
 from typing import Any
@@ -235,6 +237,10 @@ def test_what_is_written_to_a_file_is_what_it_was_told(tmp_path: Path) -> None:
     whole = np.arange(24, dtype=np.int64).reshape(4, 6)
     container.write(tmp_path / "file", {"turned": whole.T, "every": whole[::2]}, METADATA, mode=0o600)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+    container.write(tmp_path / "file", {"turned": whole.T, "every": whole[::2]}, METADATA, force=True)
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644 & ~mask
     held = container.read(tmp_path / "file").tensors
     np.testing.assert_array_equal(held["turned"], whole.T)
     np.testing.assert_array_equal(held["every"], whole[::2])
@@ -245,6 +251,20 @@ def test_what_is_written_to_a_file_is_what_it_was_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="changed its length"):
         container.write(tmp_path / "other", {"a": whole}, lambda d: {**METADATA, "d": d["a"].lstrip("0")})
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_where_no_more_files_can_be_open_the_hint_says_so(tmp_path: Path) -> None:
+    """A map is one open file more than its file, which is the last that this process may open."""
+    container.write(tmp_path / "file", {"a": np.arange(6)}, METADATA)
+    next_one = os.open(tmp_path, os.O_RDONLY)
+    os.close(next_one)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next_one + 1, hard))
+    try:
+        with raises_with_hint(FormatError, "^file: cannot be mapped: Too many open files", "ulimit -n"):
+            container.read(tmp_path / "file")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hints import raises_with_hint
 from ucadi.errors import MismatchError
 from ucadi.fed.fixedpoint import layout_of
 from ucadi.fed.norms import with_norms, without_norms
-from ucadi.fed.update import Arrays, Update, added, bounded, difference, in_pieces, learned_norm
+from ucadi.fed.update import Arrays, Update, added, bounded, difference, in_pieces, is_statistic, learned_norm
 
 
 def arrays(**values: float | list[float]) -> Arrays:
@@ -32,6 +32,17 @@ def test_a_difference_is_trained_minus_base_in_float32() -> None:
     assert in_lists(found) == {"a": [1.5], "b": [-0.5]}
     with pytest.raises(MismatchError, match="different tensors"):
         difference({"a": trained["a"]}, base)
+
+
+@pytest.mark.parametrize(
+    ("name", "statistic"),
+    [
+        *(("blocks.norm1.running_mean", True), ("norm.running_var", True), ("running_var", True)),
+        *(("norm.weight", False), ("running_mean.weight", False), ("norm.running_mean2", False)),
+    ],
+)
+def test_a_statistic_is_known_by_its_own_name(name: str, statistic: bool) -> None:
+    assert is_statistic(name) is statistic
 
 
 def test_statistics_are_no_part_of_the_norm() -> None:

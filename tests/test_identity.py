@@ -112,7 +112,7 @@ def test_names(name: str) -> None:
         *(("", None), ("-", None), ("---", None), ("???", None)),
         *(("Site-A", "site-a"), ("-a", "a"), ("a-", "a"), ("a_b", "a-b"), ("a\n", "a"), ("a b  c", "a-b-c")),
         *(("Köln", "koln"), ("St. Mary's", "st-marys"), ("x" * 33, "x" * 32), ("x" * 31 + " y", "x" * 31)),
-        ("Ünïversity of Ω!", "university-of"),
+        *(("Ünïversity of Ω!", "university-of"), ("U.S.A.", "usa"), ("-" + "y" * 40, "y" * 32)),
     ],
 )
 def test_other_names_are_refused_with_one_that_is_admitted(name: str, proposal: str | None) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import resource
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from hints import raises_with_hint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ucadi.errors import FormatError, OutputError
 from ucadi.formats import container
-from ucadi.formats.container import Stream, canonical_json, parse_canonical_json, tensor_digest
+from ucadi.formats.container import GET_AGAIN, Stream, canonical_json, parse_canonical_json, tensor_digest
 
 METADATA = {"format": "ucadi-test", "version": 1, "né": [1, 2.5, None]}
 
@@ -105,40 +109,196 @@ GOOD_METADATA = {"ucadi": canonical_json({"format": "x", "version": 1})}
 ENTRY = {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        {"a": ENTRY},
-        {"__metadata__": {}, "a": ENTRY},
-        {"__metadata__": {**GOOD_METADATA, "more": ""}, "a": ENTRY},
-        {"__metadata__": {"ucadi": '{"b":1,"a":2}'}, "a": ENTRY},
-        {"__metadata__": {"ucadi": '{"a":1,"a":1}'}, "a": ENTRY},
-        {"__metadata__": {"ucadi": '{"a":NaN}'}, "a": ENTRY},
-        {"__metadata__": {"ucadi": "[]"}, "a": ENTRY},
-        {"__metadata__": GOOD_METADATA, "a": {**ENTRY, "dtype": "F16"}},
-        {"__metadata__": GOOD_METADATA, "a": {**ENTRY, "shape": [1 << 62, 1 << 62]}},
-        {"__metadata__": GOOD_METADATA, "a": {**ENTRY, "shape": [-8]}},
-        {"__metadata__": GOOD_METADATA, "a": {**ENTRY, "shape": [8.0]}},
-        {"__metadata__": GOOD_METADATA, "a": {**ENTRY, "shape": [True, 8]}},
-        {"__metadata__": GOOD_METADATA, "a": {**ENTRY, "data_offsets": [0, 9]}},
-        {"__metadata__": GOOD_METADATA, "a": {**ENTRY, "data_offsets": [1, 9]}},
-        {"__metadata__": GOOD_METADATA, "a": {**ENTRY, "more": 0}},
-        {"__metadata__": GOOD_METADATA, "a": ENTRY, "b": ENTRY},
-        b'{"__metadata__":{"ucadi":"{}"},"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]}}',
-        b"[" * 100_000,
-        b'{"a":' * 50_000,
-    ],
-    ids=range(19),
+FOREIGN = ("safetensors file of another program", "ucadi init")
+NOT_CANONICAL = ("JSON, but not in canonical form", "edited or made by another program")
+
+
+def odd(message: str) -> tuple[str, str]:
+    """How a file is refused that nobody writes."""
+    return f"^file: {message}", re.escape(GET_AGAIN)
+
+
+NOT_JSON, DESCRIBED, PLACED = (
+    odd("(header|metadata): not JSON"),
+    odd("tensor a is described"),
+    odd("tensor . does not lie"),
 )
-def test_headers_that_others_accept(tmp_path: Path, header: Any) -> None:
-    with pytest.raises(FormatError):
+
+
+@pytest.mark.parametrize(
+    ("header", "refusal"),
+    [
+        ({"a": ENTRY}, FOREIGN),
+        ({"__metadata__": {}, "a": ENTRY}, FOREIGN),
+        ({"__metadata__": {**GOOD_METADATA, "more": ""}, "a": ENTRY}, FOREIGN),
+        ({"__metadata__": {"ucadi": 5}, "a": ENTRY}, FOREIGN),
+        ({"__metadata__": "ucadi", "ucadi": ENTRY}, FOREIGN),
+        (["ucadi"], FOREIGN),
+        ({"__metadata__": {"ucadi": '{"b":1,"a":2}'}, "a": ENTRY}, NOT_CANONICAL),
+        ({"__metadata__": {"ucadi": '{"a":1,"a":1}'}, "a": ENTRY}, NOT_CANONICAL),
+        ({"__metadata__": {"ucadi": '{"a":NaN}'}, "a": ENTRY}, NOT_JSON),
+        ({"__metadata__": {"ucadi": "[]"}, "a": ENTRY}, odd("metadata is not an object")),
+        *(
+            ({"__metadata__": GOOD_METADATA, "a": {**ENTRY, **change}}, DESCRIBED)
+            for change in (
+                *({"dtype": dtype} for dtype in ("F16", "f32", 8, None)),
+                *({"shape": shape} for shape in ([1 << 62, 1 << 62], [-8], [8.0], [True, 8], [1] * 9, 8, [0, 1 << 48])),
+                *({"shape": [0, (1 << 45) + 1], "dtype": dtype} for dtype in ("F64", "I64", "U64")),
+                *(
+                    {"data_offsets": offsets}
+                    for offsets in ([0], [0, 8, 8], [-8, 0], [0.0, 8], [0, True], [0, 1 << 48])
+                ),
+                {"more": 0},
+            )
+        ),
+        ({"__metadata__": GOOD_METADATA, "a": {"dtype": "U8", "shape": [8]}}, DESCRIBED),
+        *(
+            ({"__metadata__": GOOD_METADATA, "a": {**ENTRY, "data_offsets": offsets}}, PLACED)
+            for offsets in ([0, 9], [1, 9], [0, 7], [8, 16])
+        ),
+        ({"__metadata__": GOOD_METADATA, "a": {**ENTRY, "shape": [16], "data_offsets": [0, 16]}}, PLACED),
+        ({"__metadata__": GOOD_METADATA, "a": ENTRY, "b": ENTRY}, PLACED),
+        (
+            {"__metadata__": GOOD_METADATA, "a": {**ENTRY, "shape": [7], "data_offsets": [0, 7]}},
+            odd("8 bytes of tensors, .* 7$"),
+        ),
+        ({"__metadata__": GOOD_METADATA}, odd("8 bytes of tensors, .* 0$")),
+        ({"__metadata__": GOOD_METADATA, "a\n": ENTRY}, odd("a tensor's name is not printable")),
+        ({"__metadata__": GOOD_METADATA, "a" * 201: ENTRY}, odd("a tensor's name is not printable, or too long")),
+        (b'{"__metadata__":{"ucadi":"{}"},"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]}}', NOT_CANONICAL),
+        (b"[" * 100_000, NOT_JSON),
+        (b'{"a":' * 50_000, FOREIGN),
+        (b"{\xff}", NOT_JSON),
+    ],
+)
+def test_headers_that_others_accept(tmp_path: Path, header: Any, refusal: tuple[str, str]) -> None:
+    with raises_with_hint(FormatError, *refusal):
         container.read(raw(tmp_path / "file", header, bytes(8)))
 
 
+def test_what_is_at_its_limits_is_read(tmp_path: Path) -> None:
+    empty = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+    entries = {
+        "a" * container.MAX_NAME: {**empty, "shape": [1, 1, 1, 1, 1, 1, 1, 0]},
+        "b": {**empty, "shape": [0, (1 << 48) - 1]},
+        "c": {**empty, "shape": [0, 1 << 45], "dtype": "F64"},
+        "d": ENTRY,
+        "e": {**empty, "data_offsets": [8, 8]},
+    }
+    metadata = {"ucadi": canonical_json({"format": "x" * container.MAX_NAME, "version": 1})}
+    held = container.read(raw(tmp_path / "file", {"__metadata__": metadata, **entries}, bytes(range(8))))
+    assert {name: tensor.shape for name, tensor in held.tensors.items()} == {
+        name: tuple(entry["shape"]) for name, entry in entries.items()
+    }
+    assert held.tensors["d"].tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("padding", [b"", b" " * 8, b" " * 3, b"\n" * 8])
+def test_a_header_is_padded_in_one_way(tmp_path: Path, padding: bytes) -> None:
+    text = canonical_json({"__metadata__": GOOD_METADATA}).encode()
+    text += b" " * (-len(text) % 8)
+    for padded in (text + padding, text[:-1] + padding):
+        path = tmp_path / "file"
+        path.write_bytes(struct.pack("<Q", len(padded)) + padded)
+        if padded == text:
+            assert container.read(path).tensors == {}
+        else:
+            with raises_with_hint(FormatError, "^file: (header with wrong padding|header: )", "get it again|edited"):
+                container.read(path)
+
+
+def test_the_longest_header_is_read_and_no_longer_one_is_written(tmp_path: Path) -> None:
+    rest = len(canonical_json({"__metadata__": {"ucadi": canonical_json({**METADATA, "text": ""})}}))
+    longest = container.MAX_HEADER - rest
+    container.write(tmp_path / "file", {}, {**METADATA, "text": "x" * longest})
+    assert (tmp_path / "file").stat().st_size == 8 + container.MAX_HEADER
+    assert len(container.read(tmp_path / "file").metadata["text"]) == longest
+    with pytest.raises(
+        FormatError, match=f"header of {container.MAX_HEADER + 8} bytes; at most {container.MAX_HEADER}"
+    ):
+        container.write(tmp_path / "other", {}, {**METADATA, "text": "x" * (longest + 1)})
+    data = (tmp_path / "file").read_bytes()
+    (tmp_path / "long").write_bytes(struct.pack("<Q", container.MAX_HEADER + 8) + data[8:] + b" " * 8)
+    with pytest.raises(FormatError):
+        container.read(tmp_path / "long")
+
+
+def test_json_lies_within_itself_so_often() -> None:
+    for kind in ("list", "object"):
+        value: Any = 1
+        for _ in range(container.MAX_DEPTH):
+            value = [0, value] if kind == "list" else {"a": 0, "b": value}
+        assert parse_canonical_json(canonical_json(value), "x") == value
+        with raises_with_hint(FormatError, f"^x: JSON of more than {container.MAX_DEPTH} levels", re.escape(GET_AGAIN)):
+            parse_canonical_json(canonical_json([value]), "x")
+
+
+def test_what_is_written_to_a_file_is_what_it_was_told(tmp_path: Path) -> None:
+    whole = np.arange(24, dtype=np.int64).reshape(4, 6)
+    container.write(tmp_path / "file", {"turned": whole.T, "every": whole[::2]}, METADATA, mode=0o600)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+    container.write(tmp_path / "file", {"turned": whole.T, "every": whole[::2]}, METADATA, force=True)
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644 & ~mask
+    held = container.read(tmp_path / "file").tensors
+    np.testing.assert_array_equal(held["turned"], whole.T)
+    np.testing.assert_array_equal(held["every"], whole[::2])
+    assert not held["turned"].flags.writeable
+    for dtype in (np.float16, ">f4", bool):
+        with pytest.raises(TypeError, match=f"a tensor of {np.dtype(dtype)} has no place"):
+            container.write(tmp_path / "other", {"a": whole.astype(dtype)}, METADATA)
+    with pytest.raises(ValueError, match="changed its length"):
+        container.write(tmp_path / "other", {"a": whole}, lambda d: {**METADATA, "d": d["a"].lstrip("0")})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_where_no_more_files_can_be_open_the_hint_says_so(tmp_path: Path) -> None:
+    """A map is one open file more than its file, which is the last that this process may open."""
+    container.write(tmp_path / "file", {"a": np.arange(6)}, METADATA)
+    next_one = os.open(tmp_path, os.O_RDONLY)
+    os.close(next_one)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next_one + 1, hard))
+    try:
+        with raises_with_hint(FormatError, "^file: cannot be mapped: Too many open files", "ulimit -n"):
+            container.read(tmp_path / "file")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message", "hint"),
+    [
+        *(
+            ({"format": f, "version": 1}, "does not say what it is", "get it again")
+            for f in (5, "a\nb", "x" * 201, None)
+        ),
+        ({"version": 1}, "does not say what it is", "get it again"),
+        *(
+            (
+                {"format": "ucadi-test", "version": version},
+                f"version {re.escape(repr(version))[:40]}.* of ucadi-test",
+                "same release",
+            )
+            for version in (0, 2, True, "1", 1.0, None, "x" * 100)
+        ),
+        ({"format": "ucadi-test"}, "version None of ucadi-test; this program reads version 1", "same release"),
+    ],
+)
+def test_metadata_say_what_a_file_is(tmp_path: Path, metadata: dict[str, Any], message: str, hint: str) -> None:
+    path = raw(tmp_path / "file", {"__metadata__": {"ucadi": canonical_json(metadata)}})
+    for expected in ((), ("ucadi-test", "ucadi-other")):
+        with raises_with_hint(FormatError, f"^file: {message}", hint):
+            container.read(path, *expected)
+
+
 def test_a_header_of_many_tensors_or_of_great_length_is_refused_at_once(tmp_path: Path) -> None:
-    many = {f"t{i:05}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for i in range(10_001)}
-    with pytest.raises(FormatError, match="10001 tensors"):
+    many = {f"{i}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for i in range(container.MAX_TENSORS + 1)}
+    with raises_with_hint(FormatError, "^many: 10001 tensors; at most 10000 are read", "get it again"):
         container.read(raw(tmp_path / "many", {"__metadata__": GOOD_METADATA, **many}))
+    del many["0"]
+    assert len(container.read(raw(tmp_path / "many", {"__metadata__": GOOD_METADATA, **many})).tensors) == 10_000
     long = tmp_path / "long"
     long.write_bytes(struct.pack("<Q", 1 << 40) + b"{}")
     with pytest.raises(FormatError, match="long is of an unknown kind"):
@@ -153,6 +313,11 @@ def test_a_stream_is_written_as_the_tensor_that_it_makes(tmp_path: Path) -> None
     )
     container.write(tmp_path / "whole", {"a": whole}, {**METADATA, "d": {"a": tensor_digest(whole)}})
     assert (tmp_path / "stream").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_a_streams_blocks_are_made_what_it_says_they_are(tmp_path: Path) -> None:
+    container.write(tmp_path / "file", {"a": Stream("I32", (3,), [np.array([1, 2]), np.array([-3.0])])}, METADATA)
+    assert container.read(tmp_path / "file").tensors["a"].tolist() == [1, 2, -3]
 
 
 def test_another_format_or_version_is_refused_with_a_way_out(tmp_path: Path) -> None:

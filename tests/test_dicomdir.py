@@ -19,6 +19,7 @@ from ucadi.commands.preprocess import preprocess
 from ucadi.ct import dicomdir
 from ucadi.ct.refusals import Reason, RefusedError
 from ucadi.ct.scan import read_scan
+from ucadi.ct.series import list_series
 
 
 @pytest.fixture
@@ -97,6 +98,14 @@ def test_a_broken_index_is_refused_but_its_folder_is_read(medium: Path, share: f
     assert caught.value.reason is Reason.UNREADABLE
     scan = read_scan(medium, min_slices=4)
     assert (scan.slices, scan.unreadable) == (24, ("DICOMDIR",))
+
+
+def test_what_several_indices_lack_is_all_named(medium: Path) -> None:
+    shutil.copy(medium / "DICOMDIR", medium / "dicomdir")
+    (medium / "DICOMDIR").write_bytes(b"broken")
+    gone = listed(medium)[5]
+    gone.unlink()
+    assert {path.name for path in list_series(medium, min_slices=4).unreadable} == {"DICOMDIR", gone.name}
 
 
 @pytest.mark.usefixtures("medium")

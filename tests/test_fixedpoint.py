@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from hints import raises_with_hint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ucadi.errors import CapacityError, FormatError, MismatchError
-from ucadi.fed.averaging import Aggregate, add, apply_mean, apply_update
-from ucadi.fed.fixedpoint import Encoder, Layout, TensorRange, layout_of, quantum
+from ucadi.fed.averaging import Aggregate, add, apply_mean, apply_update, as_sum
+from ucadi.fed.fixedpoint import Encoder, Layout, TensorRange, is_norm, layout_of, quantum
 from ucadi.fed.update import Update, difference
 
 BASE = "0" * 64
@@ -112,19 +113,82 @@ def test_nan_and_infinity_are_refused(value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "deltas", [{"a": (2,)}, {"a": (3,), "b": ()}, {"a": (2,), "b": (), "c": (1,)}, {"a": (2,), "x": ()}]
+    ("deltas", "what"),
+    [
+        ({"a": (2,)}, "b is absent, the layout says a scalar"),
+        ({"a": (3, 1), "b": ()}, "a is 3x1, the layout says 2"),
+        ({"a": (2,), "b": (), "c": (1,)}, "c is 1, the layout says absent"),
+        ({"a": (2,), "x": ()}, "b is absent, the layout says a scalar"),
+    ],
 )
-def test_another_layout_is_refused(deltas: dict[str, tuple[int, ...]]) -> None:
+def test_another_layout_is_refused(deltas: dict[str, tuple[int, ...]], what: str) -> None:
     other = Update("x", BASE, 1, 1, {name: np.zeros(shape, np.float32) for name, shape in deltas.items()})
-    with pytest.raises(MismatchError, match="tensor"):
+    with raises_with_hint(MismatchError, f"^update of x: tensor {what}$", "same base model"):
         add([other], LAYOUT, cap=8, bits=4)
 
 
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        *(("blocks.dense1_1.norm2.weight", True), ("norm.running_var", True), ("stem.batchnorm.bias", True)),
+        *(("blocks.norm_block.conv.weight", False), ("norm_block.conv.weight", False), ("conv.norm", False)),
+        ("scale", False),
+    ],
+)
+def test_a_tensor_is_a_norms_by_the_name_of_its_module(name: str, norm: bool) -> None:
+    assert is_norm(name) is norm
+
+
 def test_a_site_counts_once_and_within_the_cap() -> None:
-    with pytest.raises(MismatchError, match="two updates of x"):
+    with raises_with_hint(MismatchError, "two updates of x", "once to a round"):
         add([update("x", [0, 0], 0), update("x", [0, 0], 0)], LAYOUT, cap=8, bits=4)
-    with pytest.raises(CapacityError, match="weight 9"):
-        add([update("x", [0, 0], 0, examples=9)], LAYOUT, cap=8, bits=4)
+    for weight in (0, 9):
+        with raises_with_hint(CapacityError, f"update of x: weight {weight} .* 1 to 8$", "--weight-cap"):
+            add([update("x", [0, 0], 0, examples=weight)], LAYOUT, cap=8, bits=4)
+    for weight in (1, 8):
+        assert add([update("x", [0, 0], 0, examples=weight)], LAYOUT, cap=8, bits=4)[0] == weight
+
+
+def test_the_largest_value_is_in_its_range() -> None:
+    """Seven quanta of an eighth, in both directions; what is beyond is cut to them where that is asked for."""
+    limit, beyond = update("x", [7 / 8, -7 / 8], 0, examples=8), update("x", [7 / 8, 8 / 8], 0, examples=8)
+    assert [piece.dtype for piece in Encoder(limit, LAYOUT, cap=8, bits=4).pieces()] == [np.int64] * 3
+    assert add([limit], LAYOUT, cap=8, bits=4).tolist() == [8, 7, -7, 0]
+    with pytest.raises(CapacityError, match=r"tensor a changed by 1\.14 times"):
+        list(Encoder(beyond, LAYOUT, cap=8, bits=4).pieces())
+    assert add([beyond], LAYOUT, cap=8, bits=4, clip=True).tolist() == [8, 7, 7, 0]
+    encoder = Encoder(beyond, LAYOUT, cap=8, bits=4, clip=True)
+    assert list(encoder.pieces())
+    assert encoder.clipped == 1
+
+
+def test_sums_fit_32_bits() -> None:
+    largest = np.iinfo(np.int32).max
+    assert as_sum(np.array([largest, -largest])).tolist() == [largest, -largest]
+    assert as_sum(np.array([], np.int64)).shape == (0,)
+    for beyond in (largest + 1, -largest - 1):
+        with raises_with_hint(CapacityError, "does not fit 32 bits", "fewer sites than were added"):
+            as_sum(np.array([0, beyond]))
+
+
+def test_a_sum_of_another_layout_is_not_applied() -> None:
+    base = {"a": np.zeros(2, np.float32), "b": np.array(0, np.float32)}
+
+    def apply(base: dict[str, np.ndarray], *total: int) -> None:
+        apply_mean(base, Aggregate(BASE, BASE, (), np.array(total, np.int32)), LAYOUT, cap=8, bits=4)
+
+    apply(base, 1, 0, 0, 0)
+    for total in ((1, 0, 0), (1, 0, 0, 0, 0), (0, 0, 0, 0)):
+        with raises_with_hint(MismatchError, "does not have the plan's layout", "that it was added under"):
+            apply(base, *total)
+    with pytest.raises(MismatchError, match=r"^base: tensor b is absent"):
+        apply({"a": base["a"]}, 1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("names", ["ba", "aa"])
+def test_a_layout_has_each_tensor_once_and_in_order(names: str) -> None:
+    with raises_with_hint(FormatError, "not in name order, or one stands twice", "open the round anew"):
+        Layout(tuple(TensorRange(name, (1,), 0) for name in names))
 
 
 def test_a_site_s_own_model_is_base_plus_difference() -> None:
@@ -132,5 +196,6 @@ def test_a_site_s_own_model_is_base_plus_difference() -> None:
     own = apply_update(base, update("x", [0.5, -2], 1))
     np.testing.assert_array_equal(own["a"], [1.5, 0])
     assert own["b"] == 4
-    with pytest.raises(MismatchError):
-        apply_update({"a": base["a"]}, update("x", [0, 0], 0))
+    for other in ({"a": base["a"]}, {**base, "b": base["a"]}):
+        with pytest.raises(MismatchError, match="update of x"):
+            apply_update(other, update("x", [0, 0], 0))

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from hints import raises_with_hint
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from sklearn.metrics import (
 
 from ucadi.errors import FormatError, MismatchError
 from ucadi.labels import LABELS
-from ucadi.scoring.metrics import auc, clopper_pearson, delong_test, evaluate, wilson
+from ucadi.scoring.metrics import auc, clopper_pearson, delong_test, evaluate, macro_auc, wilson
 
 
 def brute_force(labels: NDArray[np.int_], scores: list[NDArray[np.float64]]) -> tuple[list[float], NDArray[np.float64]]:
@@ -332,39 +333,86 @@ def test_report_is_json() -> None:
     assert json.loads(text)["covid"]["sensitivity"]["value"] == 0.5
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_mean_of_the_areas_by_ranks_is_the_reports(seed: int) -> None:
+    labels, p = predictions(seed, 60)
+    p = np.rint(p * 8) / 8  # with ties
+    p[:, 0] += 1 - p.sum(axis=1)
+    p = np.abs(p) / np.abs(p).sum(axis=1, keepdims=True)
+    assert macro_auc(labels, p) == pytest.approx(evaluate(labels, p).macro_auc)
+    labels[labels == 3] = 2  # of a diagnosis that nobody has there is no area
+    assert macro_auc(labels, p) == pytest.approx(evaluate(labels, p).macro_auc)
+    assert macro_auc([1, 1], p[:2]) is None
+
+
+def test_what_is_not_said_is_a_half_and_wilsons() -> None:
+    labels, p = predictions(1)
+    assert evaluate(labels, p) == evaluate(labels, p, threshold=0.5, intervals="wilson")
+    assert evaluate(labels, p).threshold == 0.5
+
+
+def test_rates_at_the_ends_touch_them_exactly() -> None:
+    for total in range(1, 60):
+        none, all_ = wilson(0, total), wilson(total, total)
+        assert (none.low, none.value, all_.value, all_.high) == (0, 0, 1, 1)
+        assert 0 < (none.high or 0) < 1
+        assert 0 < (all_.low or 0) < 1
+
+
 # Refusals
 
 
 def test_auc_refusals() -> None:
-    with pytest.raises(MismatchError, match="all 2 cases are positive") as caught:
-        auc([1, 1], [0.1, 0.2])
-    assert caught.value.hint
-    with pytest.raises(MismatchError, match="all 2 cases are negative"):
-        auc([0, 0], [0.1, 0.2])
+    both_kinds, again, one_each = "cases of both kinds", "predict again", "one label for every"
+    for labels, scores, error, message, hint in (
+        ([1, 1], [0.1, 0.2], MismatchError, "all 2 cases are positive", both_kinds),
+        ([0, 0], [0.1, 0.2], MismatchError, "all 2 cases are negative", both_kinds),
+        (
+            [0, 1, 1],
+            [0.1, math.nan, math.inf],
+            FormatError,
+            r"case 1 has a score that is not finite \(and 1 more\)$",
+            again,
+        ),
+        ([0, 1, 1], [0.1, math.nan, 0.2], FormatError, "case 1 has a score that is not finite$", again),
+        ([0, 1, 1], [0.1, 0.2], MismatchError, r"^\(3,\) labels for \(2,\) cases", one_each),
+        ([0, 1, 2], [0.1, 0.2, 0.3], MismatchError, "case 2 has a label that is neither 0 nor 1$", again),
+        ([3, 5, 2], [0.1, 0.2, 0.3], MismatchError, r"case 0 .* \(and 2 more\)$", again),
+    ):
+        with raises_with_hint(error, message, hint):
+            auc(labels, scores)
     with pytest.raises(FormatError, match="no cases"):
         auc([], [])
-    with pytest.raises(FormatError, match=r"case 1 has a score that is not finite \(and 1 more\)"):
-        auc([0, 1, 1], [0.1, math.nan, math.inf])
-    with pytest.raises(MismatchError, match="labels for"):
-        auc([0, 1, 1], [0.1, 0.2])
-    with pytest.raises(MismatchError, match="case 2 has a label that is neither 0 nor 1"):
-        auc([0, 1, 2], [0.1, 0.2, 0.3])
-    with pytest.raises(MismatchError, match="scores are"):
+    with pytest.raises(MismatchError, match=r"scores are \(2, 1\)"):
         auc([0, 1], [[0.1], [0.2]])
     with pytest.raises(MismatchError, match="two positive and two negative"):
         delong_test([0, 1, 1], [0.1, 0.2, 0.3], [0.1, 0.2, 0.3])
+    with pytest.raises(MismatchError, match="labels for"):
+        delong_test([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3])
 
 
 def test_report_refusals() -> None:
     labels, p = predictions(0, 5)
-    with pytest.raises(MismatchError, match=r"probabilities are \(5, 3\)"):
+    with pytest.raises(MismatchError, match=r"probabilities are \(5, 3\), not \(cases, 4\)"):
         evaluate(labels, p[:, :3])
-    with pytest.raises(MismatchError, match="labels for"):
+    with pytest.raises(MismatchError, match=r"probabilities are \(4,\)"):
+        evaluate(labels[:1], p[0])
+    with raises_with_hint(MismatchError, "labels for", "one label for every"):
         evaluate(labels[:4], p)
     with pytest.raises(FormatError, match="no cases"):
         evaluate([], np.zeros((0, 4)))
-    with pytest.raises(MismatchError, match="case 0 has a label that is no diagnosis"):
+    with raises_with_hint(MismatchError, "case 0 has a label that is no diagnosis$", "predict again"):
         evaluate([4, *labels[1:]], p)
     for wrong in (2 * p, p * math.nan, p - [0.6, -0.6, 0, 0]):
-        with pytest.raises(FormatError, match="case 0 has probabilities"):
+        with raises_with_hint(
+            FormatError, "case 0 has probabilities that are negative, not finite or do not sum to 1", "predict again"
+        ):
             evaluate(labels, wrong)
+
+
+def test_probabilities_sum_to_one_within_a_thousandth() -> None:
+    for total in (0.9991, 1.0009):
+        assert evaluate([0, 1], total * np.eye(4)[[0, 1]]).cases == 2
+    for total in (0.9989, 1.0011):
+        with pytest.raises(FormatError, match="case 1 has probabilities"):
+            evaluate([0, 1], np.diag([1, total, 1, 1])[[0, 1]])

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,8 +36,12 @@ def receive(store: Store, name: str = NAME, data: bytes = DATA) -> Incoming:
     return incoming
 
 
-def refused(code: Code) -> pytest.RaisesExc[RefusalError]:
-    return pytest.RaisesExc(RefusalError, check=lambda error: error.code == code)
+def refused(code: Code, text: str | None = None) -> pytest.RaisesExc[RefusalError]:
+    return pytest.RaisesExc(RefusalError, match=text, check=lambda error: error.code == code)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 GOOD_NAMES = {
@@ -89,9 +96,9 @@ def test_names_of_the_layout_have_an_owner(name: str, owner: str | None) -> None
 def test_other_names_are_refused_everywhere(name: str, store: Store) -> None:
     assert not protocol.is_name(name)
     assert store.find(name) is None
-    with refused(Code.MISSING):
+    with refused(Code.MISSING, "^there is no "):
         store.open(name)
-    with refused(Code.MALFORMED):
+    with refused(Code.MALFORMED, "not a name of the exchange directory's layout"):
         store.receive(name, 1, sha256(b"x"))
     assert list(store.root.iterdir()) == []
 
@@ -175,11 +182,22 @@ def test_damage_in_what_was_kept_is_found(store: Store) -> None:
 def test_wrong_bytes_never_appear(store: Store) -> None:
     incoming = receive(store)
     incoming.append(DATA[::-1])
-    with refused(Code.DIGEST):
+    with refused(Code.DIGEST, f"^{NAME}: the bytes that arrived have another SHA-256 than announced"):
         incoming.publish()
     incoming = receive(store)
-    with refused(Code.MALFORMED):
-        incoming.append(DATA + b"!")
+    incoming.append(DATA[:-1])
+    with refused(Code.MALFORMED, f"^{NAME}: more bytes than announced"):
+        incoming.append(DATA[-1:] + b"!")
+    assert store.names() == []
+
+
+def test_fewer_bytes_than_announced_never_appear(store: Store) -> None:
+    incoming = store.receive(NAME, len(DATA) + 1, sha256(DATA))
+    assert incoming is not None
+    incoming.append(DATA)
+    with refused(Code.DIGEST):
+        incoming.publish()
+    assert list((store.root / INCOMING).iterdir()) == []
     assert store.names() == []
 
 
@@ -188,7 +206,7 @@ def test_the_same_file_twice_is_no_work_and_another_is_refused(store: Store) -> 
     incoming.append(DATA)
     incoming.publish()
     assert store.receive(NAME, len(DATA), sha256(DATA)) is None
-    with refused(Code.EXISTS):
+    with refused(Code.EXISTS, f"^{NAME} is here already, with other content"):
         store.receive(NAME, 3, sha256(b"abc"))
 
 
@@ -218,8 +236,10 @@ def test_of_many_at_once_exactly_one_gets_the_name(store: Store) -> None:
 
 def test_two_senders_of_one_file_do_not_mix(store: Store) -> None:
     first = receive(store)
-    with refused(Code.BUSY):
+    before = open_files()
+    with refused(Code.BUSY, "somebody else is sending this file"):
         receive(Store(store.root))
+    assert open_files() == before
     first.suspend()
     receive(store).suspend()
 
@@ -259,3 +279,178 @@ def test_what_nobody_continues_is_removed_in_time(store: Store) -> None:
     os.utime(part, (0, 0))
     store.sweep()
     assert not part.exists()
+
+
+def test_an_unfinished_file_has_a_week(store: Store) -> None:
+    receive(store).suspend()
+    (part,) = (store.root / INCOMING).iterdir()
+    day = 24 * 3600
+    for options, age, kept in (((), 6.9 * day, True), ((500,), 400, True), ((500,), 600, False)):
+        os.utime(part, (time.time() - age,) * 2)
+        store.sweep(*options)
+        assert part.exists() is kept
+    assert not part.parent.exists()
+    receive(store).suspend()
+    os.utime(part, (time.time() - 7.1 * day,) * 2)
+    (part.parent / "notes").write_text("no part")
+    store.sweep()
+    assert [path.name for path in part.parent.iterdir()] == ["notes"]
+
+
+def test_what_is_no_file_is_missing_and_nothing_stays_open(store: Store) -> None:
+    (store.root / NAME).mkdir(parents=True)
+    os.mkfifo(store.root / "federation.json")
+    (store.root / "models").write_text("a file where a folder should be")
+    (store.root / "federation-0002.json").symlink_to("federation-0003.json")
+    (store.root / "federation-0003.json").write_text("{}")
+    before = open_files()
+    for name in (NAME, "federation.json", "models/a.weights", "federation-0002.json", "rounds/0009/plan.json"):
+        with refused(Code.MISSING, f"^there is no {name}$"):
+            store.open(name)
+        assert store.find(name) is None
+    assert store.find("federation-0003.json") == Entry("federation-0003.json", 2, sha256(b"{}"))
+    assert open_files() == before
+    assert store.names() == ["federation-0003.json"]
+    assert store.names("federation-0002.json") == store.names("federation-0009.json") == store.names("models") == []
+
+
+def test_a_digest_that_is_known_is_not_computed_again(store: Store) -> None:
+    path = store.root / "federation.json"
+    path.write_bytes(DATA)
+    with path.open("rb") as file:
+        store.remember("federation.json", file.fileno(), "f" * 64)
+    assert store.find("federation.json") == Entry("federation.json", len(DATA), "f" * 64)
+    os.utime(path, (1, 1))
+    assert store.find("federation.json") == Entry("federation.json", len(DATA), sha256(DATA))
+    published = receive(store)
+    published.append(DATA)
+    published.publish()
+    with (store.root / NAME).open("r+b") as file:
+        file.write(b"!")
+    assert store.find(NAME) == Entry(NAME, len(DATA), sha256(b"!" + DATA[1:]))
+
+
+def test_a_prefix_is_whole_steps(store: Store) -> None:
+    for name in ("rounds/0002/plan.json", "rounds/0001/plan.json", NAME, "federation.json"):
+        (store.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / name).write_text("x")
+    first = ["rounds/0001/plan.json", NAME]
+    assert store.names() == ["federation.json", *first, "rounds/0002/plan.json"]
+    assert store.names("rounds/0001") == first
+    assert store.names("rounds/0001/uploads") == [NAME]
+    assert store.names("rounds/00") == []
+
+
+def test_a_file_of_many_blocks_has_its_digest(store: Store) -> None:
+    data = os.urandom((1 << 20) * 2 + 12345)
+    (store.root / "federation.json").write_bytes(data)
+    assert store.find("federation.json") == Entry("federation.json", len(data), sha256(data))
+
+
+def test_room_is_needed_for_what_is_still_to_come(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk with 1000 bytes left."""
+    first = store.receive(NAME, 1500, sha256(DATA))
+    assert first is not None
+    first.append(DATA[:500])
+    first.suspend()
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=10, f_frsize=100))
+    before = open_files()
+    again = store.receive(NAME, 1500, sha256(DATA))
+    assert again is not None
+    assert again.received == 500
+    again.discard()
+    with refused(Code.DISK_FULL, "^no room for 1,001 bytes$"):
+        store.receive(NAME, 1001, sha256(DATA))
+    assert open_files() == before
+    assert list((store.root / INCOMING).iterdir()) == []
+
+
+def test_a_disk_that_fills_up_keeps_nothing(store: Store) -> None:
+    """Beyond the size of files that this process may write."""
+    incoming = receive(store)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        incoming.append(DATA[:9000])
+        with refused(Code.DISK_FULL, f"^{NAME}: File too large"):
+            incoming.append(DATA[9000:])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((store.root / INCOMING).iterdir()) == []
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        incoming.append(b"x")
+    incoming.suspend()
+    incoming.discard()
+
+
+def test_more_than_there_may_be_is_begun_anew(store: Store) -> None:
+    receive(store).suspend()
+    (part,) = (store.root / INCOMING).iterdir()
+    for size, received in ((len(DATA), len(DATA)), (len(DATA) + 1, 0)):
+        part.write_bytes((DATA + b"!")[:size])
+        incoming = receive(store)
+        assert incoming.received == received
+        incoming.append(DATA[received:])
+        incoming.suspend()
+        assert part.read_bytes() == DATA
+
+
+def test_a_link_in_the_place_of_a_part_is_not_followed(store: Store, tmp_path: Path) -> None:
+    receive(store).suspend()
+    (part,) = (store.root / INCOMING).iterdir()
+    part.unlink()
+    (tmp_path / "outside").write_text("precious")
+    part.symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="symbolic links"):
+        receive(store)
+    assert (tmp_path / "outside").read_text() == "precious"
+
+
+def test_the_same_file_from_another_process_is_as_good(store: Store) -> None:
+    incoming = receive(store)
+    incoming.append(DATA)
+    (store.root / NAME).parent.mkdir(parents=True)
+    (store.root / NAME).write_bytes(DATA)
+    before = open_files()
+    incoming.publish()
+    assert open_files() == before - 1
+    assert store.find(NAME) == Entry(NAME, len(DATA), sha256(DATA))
+    assert list((store.root / INCOMING).iterdir()) == []
+
+
+def test_another_file_from_another_process_stays(store: Store) -> None:
+    incoming = receive(store)
+    incoming.append(DATA)
+    (store.root / NAME).parent.mkdir(parents=True)
+    (store.root / NAME).write_bytes(b"other")
+    with refused(Code.EXISTS, f"^{NAME} is here already, with other content"):
+        incoming.publish()
+    assert store.find(NAME) == Entry(NAME, 5, sha256(b"other"))
+    assert list((store.root / INCOMING).iterdir()) == []
+
+
+def test_a_published_file_may_be_read_by_all_and_written_by_its_owner(store: Store) -> None:
+    incoming = receive(store)
+    incoming.append(memoryview(DATA))
+    incoming.publish()
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (store.root / NAME).stat().st_mode & 0o777 == 0o644 & ~mask
+
+
+def test_a_large_file_goes_to_the_disk_while_it_comes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 16 MiB, and never the same bytes twice."""
+    asked: list[tuple[int, int, int]] = []
+    advise = os.posix_fadvise
+
+    def spy(handle: int, *arguments: int) -> None:
+        asked.append(arguments)  # type: ignore[arg-type]
+        advise(handle, *arguments)
+
+    monkeypatch.setattr(os, "posix_fadvise", spy)
+    incoming = receive(store, data=bytes(40 << 20))
+    for _ in range(10):
+        incoming.append(bytes(4 << 20))
+    incoming.suspend()
+    block, advice = 16 << 20, os.POSIX_FADV_DONTNEED
+    assert asked == [(0, block, advice), (block, block, advice)]

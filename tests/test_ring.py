@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hints import raises_with_hint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,6 +43,19 @@ def test_product_is_the_schoolbook_product(seed: int, magnitude: int) -> None:
         np.testing.assert_array_equal(product[p], schoolbook(a[p], s))
 
 
+def test_limbs_are_centred_and_make_the_number() -> None:
+    """Products are exact because no limb is larger than this."""
+    a = np.random.default_rng(4).integers(0, MODULUS, (3, DEGREE), dtype=np.uint64)
+    total, width = np.zeros_like(a), 0
+    for (shift, limb), bits in zip(ring._limbs(a), ring.LIMB_BITS, strict=True):
+        assert shift == width
+        assert np.abs(limb).max() <= 1 << (bits - 1)
+        total += limb.astype(np.int64).view(np.uint64) << np.uint64(shift)
+        width += bits
+    assert width == 64
+    np.testing.assert_array_equal(total, a)
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_extreme_factors(sign: int) -> None:
     a = np.full((1, DEGREE), MODULUS - 1, dtype=np.uint64)
@@ -63,8 +77,21 @@ def test_x_to_the_degree_is_minus_one() -> None:
 def test_a_factor_too_large_to_be_exact_is_refused() -> None:
     rng = np.random.default_rng(0)
     a = rng.integers(0, MODULUS, (1, DEGREE), dtype=np.uint64)
-    with pytest.raises(CapacityError, match="larger"):
+    with raises_with_hint(CapacityError, "larger than any sum of secrets", "a share or a seal is wrong"):
         ring.multiply(a, np.full(DEGREE, NOISE_BOUND * MAX_SUMMANDS + 1))
+
+
+def test_inexact_arithmetic_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor whose complex numbers are off by a billionth."""
+    rng = np.random.default_rng(0)
+    a, s = rng.integers(0, MODULUS, (1, DEGREE), dtype=np.uint64), rng.integers(-NOISE_BOUND, NOISE_BOUND, DEGREE)
+    monkeypatch.setattr(ring, "_TWIST", ring._TWIST * (1 + 1e-9))
+    with raises_with_hint(CapacityError, "not exact", "processor"):
+        ring.multiply(a, s)
+
+
+def test_the_product_of_no_polynomials_is_none() -> None:
+    assert ring.multiply(np.zeros((0, DEGREE), np.uint64), np.ones(DEGREE, np.int64)).shape == (0, DEGREE)
 
 
 def test_public_polynomials_are_reached_from_anywhere() -> None:
@@ -73,6 +100,12 @@ def test_public_polynomials_are_reached_from_anywhere() -> None:
     np.testing.assert_array_equal(randomness.public_polynomials(seed, 3, 2), together[3:])
     assert not np.array_equal(together[0], together[1])
     assert not np.array_equal(randomness.public_polynomials(bytes(32), 0, 1)[0], together[0])
+
+
+@pytest.mark.parametrize("length", [31, 33])
+def test_a_seed_of_another_length_is_refused(length: int) -> None:
+    with pytest.raises(ValueError, match=f"a seed has 32 bytes, not {length}"):
+        randomness.secret_polynomial(bytes(length))
 
 
 @pytest.mark.parametrize("draw", ["secret", "error"])

@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from federation import Federation, make_federation
+from hints import raises_with_hint
 from scipy import stats
 
 from ucadi.commands.aggregate import aggregate
 from ucadi.commands.apply import apply
 from ucadi.errors import CapacityError, FormatError, MismatchError, UsageError
-from ucadi.fed.robust import krum, median, norm, trimmed_mean
-from ucadi.fed.update import Update
+from ucadi.fed.fixedpoint import Layout, TensorRange
+from ucadi.fed.robust import RULES, combine, encode, krum, median, norm, trimmed_mean
+from ucadi.fed.update import PIECE, Update
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 
@@ -36,6 +38,62 @@ def test_krum_takes_one_of_the_crowd_by_hand() -> None:
     assert krum([*crowd, update("liar", 50, 50)], wrong=1).site == "a"  # all four are alike: the first by name
 
 
+def test_krum_is_blanchards_definition() -> None:
+    """Beside a score by the paper's words, for all numbers of wrong updates that so many admit."""
+    rng = np.random.default_rng(7)
+    chosen = set()
+    for count in range(5, 12):
+        for wrong in range(1, (count - 3) // 2 + 1):
+            deltas = [
+                {"v": rng.normal(size=(2, 3)).astype(np.float32), "w": rng.normal(size=4).astype(np.float32)}
+                for _ in range(count)
+            ]
+            updates = [Update(f"s{i:02}", "0" * 64, 1, 1, delta) for i, delta in enumerate(deltas)]
+            flat = [np.concatenate([delta["v"].ravel(), delta["w"]]).astype(np.float64) for delta in deltas]
+            scores = []
+            for i, one in enumerate(flat):
+                others = sorted(((one - other) ** 2).sum() for j, other in enumerate(flat) if j != i)
+                scores.append(sum(others[: count - wrong - 2]))
+            expected = f"s{int(np.argmin(scores)):02}"
+            assert krum(rng.permutation(updates).tolist(), wrong).site == expected
+            chosen.add(expected)
+    assert len(chosen) > 5
+
+
+def test_large_values_do_not_overflow() -> None:
+    """Squares of these are no float32."""
+    assert norm(update("a", 3e25, 4e25)) == pytest.approx(5e25)
+
+
+def test_the_median_of_one_is_itself() -> None:
+    found = median([update("a", 1, 10)])["w"]
+    assert (found.dtype, found.tolist()) == (np.float32, [1, 10])
+
+
+@pytest.mark.parametrize("rule", ["median", "krum"])
+def test_longer_updates_are_not_cut_to_the_shortest(rule: str) -> None:
+    deltas = [np.zeros(PIECE * (1 + i // 2), np.float32) for i in range(5)]
+    updates = [Update(f"s{i}", "0" * 64, 1, 1, {"w": delta}) for i, delta in enumerate(deltas)]
+    with pytest.raises(ValueError, match="argument"):
+        combine(updates, rule, 1)
+
+
+def test_rules_are_chosen_by_name() -> None:
+    updates = [update(f"s{i}", i) for i in (0, 1, 2, 4, 18)]
+    found = {rule: combine(updates, rule, 1)["w"].tolist() for rule in RULES[1:]}
+    assert found == {"median": [2], "trimmed-mean": [np.float32(7 / 3)], "krum": [1]}
+    with raises_with_hint(UsageError, "'mode'", "median, trimmed-mean, krum$"):
+        combine(updates, "mode", 1)
+
+
+def test_a_result_is_encoded_as_one_update_of_the_full_weight() -> None:
+    layout = Layout((TensorRange("w", (2,), 0),))
+    deltas = {"w": np.array([0.5, 2], np.float32)}
+    with pytest.raises(CapacityError, match="update of the result: tensor w"):
+        encode(deltas, "0" * 64, layout, cap=6, bits=4, clip=False)
+    assert encode(deltas, "0" * 64, layout, cap=6, bits=4, clip=True).tolist() == [6, 4, 7]
+
+
 def test_they_are_scipys_in_any_order() -> None:
     rng = np.random.default_rng(3)
     values = rng.normal(size=(9, 300_000)).astype(np.float32)
@@ -47,13 +105,18 @@ def test_they_are_scipys_in_any_order() -> None:
     np.testing.assert_array_equal(median(updates)["w"].ravel(), np.median(values, axis=0))
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
-def test_too_few_updates_for_so_many_wrong_ones_are_refused(count: int) -> None:
-    updates = [update(f"s{i}", i) for i in range(count)]
-    with pytest.raises(UsageError, match="Krum with 1 wrong"):
-        krum(updates, 1)
-    with pytest.raises(UsageError, match="left out at each end"):
-        trimmed_mean(updates, 2)
+def test_too_few_updates_for_so_many_wrong_ones_are_refused() -> None:
+    updates = [update(f"s{i}", i) for i in range(7)]
+    for wrong, needed in ((1, 5), (2, 7)):
+        assert krum(updates[:needed], wrong)
+        with raises_with_hint(UsageError, f"{wrong} wrong updates needs {needed}, here are {needed - 1}", "--wrong 1"):
+            krum(updates[: needed - 1], wrong)
+    assert trimmed_mean(updates[:3], 1)["w"].tolist() == [1]
+    for count, trim, most in ((1, 1, 1), (2, 1, 1), (4, 2, 1), (5, 3, 2), (5, 0, 2)):
+        with raises_with_hint(UsageError, f"{count} updates, {trim} left out", f"--wrong: 1 to {most} of {count}$"):
+            trimmed_mean(updates[:count], trim)
+    with pytest.raises(UsageError):
+        krum(updates, 0)
 
 
 @pytest.fixture

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from hints import raises_with_hint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,6 +47,30 @@ def test_the_sum_decrypts_exactly(count: int, planned: int, pieces: int, data: s
     np.testing.assert_array_equal(decrypt(total, count, summands, packing, secret), np.sum(messages, axis=0))
 
 
+@pytest.mark.parametrize("count", [16 * VALUES - 10, 40 * VALUES + 1])
+def test_messages_of_several_blocks_decrypt_exactly(count: int) -> None:
+    """The first count has zeros to check, and nothing else, in its last block."""
+    packing, seed = Packing(2), randomness.fresh_seed()
+    message = np.random.default_rng(count).integers(0, 1 << packing.value_bits, count, dtype=np.uint64)
+    ciphertext = encrypt(message, packing, seed, pieces=3)
+    assert ciphertext.shape == (polynomials(count), DEGREE)
+    np.testing.assert_array_equal(decrypt(ciphertext, count, 1, packing, randomness.secret_polynomial(seed)), message)
+
+
+@pytest.mark.parametrize("summands", [1, 4, 1000])
+@pytest.mark.parametrize("end", ["lowest", "highest"])
+def test_noise_is_rounded_away_in_all_its_room(summands: int, end: str) -> None:
+    """A ciphertext under the secret zero, whose noise is as large as it may be in every coefficient."""
+    packing = Packing(summands)
+    room = 1 << (packing.noise_bits - 1)
+    noise = np.int64(-room if end == "lowest" else room - 1).view(np.uint64)
+    message = np.zeros((1, DEGREE), dtype=np.uint64)
+    message[0, :7] = np.arange(7)
+    ciphertext = (message << np.uint64(packing.noise_bits)) + noise
+    found = decrypt(ciphertext, DEGREE, 1, packing, np.zeros(DEGREE, dtype=np.int64))
+    np.testing.assert_array_equal(found, message[0])
+
+
 @pytest.mark.parametrize("summands", [3, 64, 1000])
 def test_known_sums_at_the_extremes(summands: int) -> None:
     """Every site sends the largest value in one slot, nothing in the next: the slots must not touch."""
@@ -71,6 +98,16 @@ def test_slots_hold_their_sums_and_errors_stay_apart() -> None:
         assert packing.failure_bound(730_000) < -128
 
 
+@pytest.mark.parametrize(
+    ("summands", "values", "coefficients", "exponent"),
+    # 2^(2d-2) / (32 K) for d = 7, 8, 8, 9 bits of noise
+    [(1, 1, DEGREE, 128), (2, VALUES, 2 * DEGREE, 256), (4, 2 * VALUES, 3 * DEGREE, 128), (16, 1, DEGREE, 128)],
+)
+def test_the_bound_on_failures_by_hand(summands: int, values: int, coefficients: int, exponent: int) -> None:
+    bound = Packing(summands).failure_bound(values)
+    assert bound == pytest.approx(math.log2(2 * coefficients * math.exp(-exponent)))
+
+
 @pytest.mark.parametrize(("summands", "bits"), [(4, 24), (16, 23), (64, 21), (256, 18), (1000, 16)])
 def test_value_bits_known_for_some_federations(summands: int, bits: int) -> None:
     assert Packing(summands).value_bits == bits
@@ -78,7 +115,7 @@ def test_value_bits_known_for_some_federations(summands: int, bits: int) -> None
 
 @pytest.mark.parametrize("summands", [0, MAX_SUMMANDS + 1])
 def test_more_summands_than_the_parameters_admit(summands: int) -> None:
-    with pytest.raises(CapacityError):
+    with raises_with_hint(CapacityError, f"^{summands} sites in one sum", "let regions aggregate first"):
         Packing(summands)
 
 
@@ -108,16 +145,32 @@ def test_a_wrong_secret_is_noticed_before_anything_is_given_out(count: int) -> N
     wrong = randomness.secret_polynomial(seed).copy()
     wrong[7] += 1
     for secret in (wrong, randomness.secret_polynomial(randomness.fresh_seed()), np.zeros(DEGREE, dtype=np.int64)):
-        with pytest.raises(SignatureError, match="check"):
+        with raises_with_hint(SignatureError, "fails its check", "not the sum of the uploads"):
             next(scheme.decrypt(ciphertext, count, 3, packing, PUBLIC, secret))
+
+
+@pytest.mark.parametrize("count", [5, VALUES - CHECK_VALUES // 2])
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_one_changed_zero_is_noticed(count: int, place: str) -> None:
+    """Of the zeros in the last polynomial, the first or the last one becomes 1."""
+    packing, seed = Packing(3), randomness.fresh_seed()
+    ciphertext = encrypt(np.ones(count, dtype=np.uint64), packing, seed)
+    slot = max(0, count - (len(ciphertext) - 1) * VALUES) if place == "first" else VALUES - 1
+    bit = packing.noise_bits + (packing.slot_bits if slot >= DEGREE else 0)
+    ciphertext[-1, slot % DEGREE] += np.uint64(1 << bit)
+    with pytest.raises(SignatureError, match="check"):
+        next(scheme.decrypt(ciphertext, count, 3, packing, PUBLIC, randomness.secret_polynomial(seed)))
 
 
 def test_a_secret_larger_than_secrets_are_is_refused() -> None:
     packing = Packing(3)
     ciphertext = encrypt(np.zeros(5, dtype=np.uint64), packing, bytes(32))
-    secret = np.full(DEGREE, 97, dtype=np.int64)
-    with pytest.raises(SignatureError, match="larger"):
-        next(scheme.decrypt(ciphertext, 5, 3, packing, PUBLIC, secret))
+    largest = np.full(DEGREE, 96, dtype=np.int64)
+    for secret in (largest + 1, -largest - 1):
+        with raises_with_hint(SignatureError, "larger than secrets are", "a share or a seal"):
+            next(scheme.decrypt(ciphertext, 5, 3, packing, PUBLIC, secret))
+    with pytest.raises(SignatureError, match="check"):  # it could be a sum of three secrets, but is not this one's
+        next(scheme.decrypt(ciphertext, 5, 3, packing, PUBLIC, largest))
 
 
 def test_more_values_than_announced_are_refused() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from exchanges import Rounds
 from federation import SHAPES, Federation, make_federation, random_arrays
+from hints import raises_with_hint
 
 from ucadi.commands.aggregate import aggregate
 from ucadi.commands.apply import apply
@@ -18,7 +20,7 @@ from ucadi.commands.round_open import round_open
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.fed.averaging import Aggregate, apply_mean
 from ucadi.fed.fixedpoint import Layout, TensorRange
-from ucadi.fed.optimisers import Memory, ServerOptimiser
+from ucadi.fed.optimisers import Memory, Remembered, ServerOptimiser
 from ucadi.formats import plan as plan_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats import update as update_format
@@ -61,6 +63,9 @@ def two_rounds(server: ServerOptimiser) -> list[tuple[float, float]]:
         (ServerOptimiser("fedavgm", learning_rate=0.5), 1.25, 1.35),
         # beta_1 = beta_2 = 0.5, tau = 1, so v_0 = 1: m_1 = 0.25, v_1 = 0.5 + 0.125 = 0.625; m_2 = 0.125 - 0.125 = 0
         (ServerOptimiser("fedadam", 1.0, 0.5, 0.5, 1.0), 1 + 0.25 / (0.625**0.5 + 1), 1 + 0.25 / (0.625**0.5 + 1)),
+        # tau = 0.5: v_0 = 0.25, and so is the square of 0.5; m_1 = 0.25, v_1 = 0.25 by both; m_2 = 0
+        (ServerOptimiser("fedadam", 1.0, 0.5, 0.5, 0.5), 1.25, 1.25),
+        (ServerOptimiser("fedyogi", 1.0, 0.5, 0.5, 0.5), 1.25, 1.25),
         # sign(1 - 0.25) = 1: v_1 = 1 - 0.5 * 0.25 = 0.875
         (ServerOptimiser("fedyogi", 1.0, 0.5, 0.5, 1.0), 1 + 0.25 / (0.875**0.5 + 1), 1 + 0.25 / (0.875**0.5 + 1)),
     ],
@@ -83,20 +88,74 @@ def test_yogi_lets_a_variance_fall_slower_than_adam() -> None:
     assert adam.move(small, before)[1]["variance"] < 0.995 < yogi.move(small, before)[1]["variance"] < 1
 
 
+def test_the_first_variance_is_the_square_of_the_adaptivity() -> None:
+    server = ServerOptimiser("fedadam", adaptivity=0.5)
+    assert (server.first("variance"), server.first("momentum")) == (0.25, 0)
+
+
+def remembered(memory: Memory, *pieces: np.ndarray) -> tuple[list[float], Memory]:
+    """What FedYogi makes of a mean that comes in pieces, and what it remembers."""
+    work = Remembered(ServerOptimiser("fedyogi"), memory)
+    size = sum(map(len, pieces))
+    return np.concatenate(list(work.changes("a", (size,), pieces))).tolist(), work.memory
+
+
+def test_a_tensor_in_pieces_is_the_tensor() -> None:
+    mean = np.random.default_rng(0).normal(size=10)
+    whole, kept = remembered(Memory(), mean)
+    in_pieces, kept_too = remembered(Memory(), mean[:4], mean[4:7], mean[7:])
+    assert in_pieces == whole
+    assert remembered(kept_too, mean[:2], mean[2:])[0] == remembered(kept, mean)[0] != whole
+    assert {name: array.tolist() for name, array in kept_too.arrays.items()} == {
+        name: array.tolist() for name, array in kept.arrays.items()
+    }
+
+
+def test_the_memory_of_another_method_is_forgotten() -> None:
+    mean = np.ones(3)
+    first, kept = remembered(Memory(), mean)
+    assert remembered(Memory("fedadam", kept.arrays), mean)[0] == first
+
+
+@pytest.mark.parametrize("kept", [{}, {"momentum/a": (1,)}, {"momentum/a": (1,), "variance/a": (2,)}])
+def test_a_memory_of_another_network_is_refused(kept: dict[str, tuple[int, ...]]) -> None:
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in {"momentum/b": (1,), **kept}.items()}
+    memory = Memory("fedadam", arrays)
+    missing = "variance" if kept else "momentum"
+    with raises_with_hint(MismatchError, f"no {missing} of a", "of the same federation"):
+        list(Remembered(ServerOptimiser("fedadam"), memory).changes("a", (1,), [np.zeros(1)]))
+
+
 @pytest.mark.parametrize(
-    "constants",
+    ("constants", "message", "hint"),
     [
-        {"method": "sgd"},
-        {"method": "fedavg", "learning_rate": 0.5},
-        {"method": "fedadam", "learning_rate": 0.0},
-        {"method": "fedadam", "momentum": 1.0},
-        {"method": "fedadam", "decay": -0.1},
-        {"method": "fedadam", "adaptivity": 0.0},
+        ({"method": "sgd"}, "no server optimiser 'sgd'", "fedavg, fedavgm, fedadam, fedyogi"),
+        ({"method": "fedavg", "learning_rate": 0.5}, "fedavg", "fedavgm with a momentum of 0"),
+        *(
+            ({"method": "fedadam", name: value}, f"{name} is {value}", f"it must be {wanted}$")
+            for name, values, wanted in (
+                ("learning_rate", (0.0, -1.0, math.inf), "above zero"),
+                ("momentum", (-0.1, 1.0, 1.5), "from 0 to below 1"),
+                ("decay", (-0.1, 1.0, 1.5), "from 0 to below 1"),
+                ("adaptivity", (0.0, -1.0, math.inf), "above zero"),
+            )
+            for value in values
+        ),
     ],
 )
-def test_impossible_constants(constants: dict[str, object]) -> None:
-    with pytest.raises(UsageError):
+def test_impossible_constants(constants: dict[str, object], message: str, hint: str) -> None:
+    with raises_with_hint(UsageError, message, hint):
         ServerOptimiser(**constants)  # type: ignore[arg-type]
+
+
+def test_constants_at_their_limits() -> None:
+    made = ServerOptimiser("fedadam", learning_rate=1e-9, momentum=0.0, decay=0.0, adaptivity=1e-9)
+    assert (made.rate, made.momentum, made.decay, made.adaptivity) == (1e-9, 0, 0, 1e-9)
+    assert {method: ServerOptimiser(method).rate for method in METHODS} == {
+        "fedavgm": 1,
+        "fedadam": 0.01,
+        "fedyogi": 0.01,
+    }
 
 
 # In rounds
@@ -181,8 +240,8 @@ def test_the_audit_computes_the_optimiser_too(tmp_path: Path) -> None:
 def test_recipe_files_that_are_wrong(tmp_path: Path) -> None:
     for text, message in (
         ("learning_rte = 0.1", "no 'learning_rte'"),
-        ("learning_rate = '0.1'", "learning_rate is missing or no number"),
-        ("balanced = 1", "balanced is missing or not bool"),
+        ("learning_rate = '0.1'", "learning_rate is the text '0.1'"),
+        ("balanced = 1", "balanced is 1"),
         ("local_norms = 'yes'", "true or false"),
         ("[server]\nmethod = 'sgd'", "no server optimiser 'sgd'"),
         ("[server]\nbeta = 0.9", "no 'beta'"),

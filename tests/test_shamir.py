@@ -34,6 +34,22 @@ def test_the_largest_sum_fits(sign: int) -> None:
     np.testing.assert_array_equal(shamir.combine({0: shares[0], 2: shares[2]}, 2), largest)
 
 
+def test_every_number_from_minus_to_plus_half_the_prime_comes_back() -> None:
+    extremes = np.concatenate([np.arange(2048) - PRIME // 2, PRIME // 2 - np.arange(2048)])
+    shares = shamir.split(extremes, 3, 2)
+    assert shares.dtype == shamir.add(shares[np.newaxis, 0]).dtype == np.dtype("<u2")
+    found = shamir.combine({0: shares[0], 1: shares[1]}, 2)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, extremes)
+
+
+@pytest.mark.parametrize(("holders", "threshold"), [(3, 0), (3, 4), (PRIME, 1)])
+def test_thresholds_that_share_nothing_are_refused(holders: int, threshold: int) -> None:
+    """A holder at the place of the prime would be at 0, and its share the secret."""
+    with pytest.raises(ValueError, match=f"no {threshold} of {holders} holders"):
+        shamir.split(np.zeros(DEGREE, dtype=np.int64), holders, threshold)
+
+
 def test_fewer_than_the_threshold_fit_every_secret() -> None:
     """Given t - 1 shares, each other secret has exactly one polynomial through them: they exclude nothing."""
     shares = shamir.split(np.full(DEGREE, 7), 5, 3)
@@ -55,6 +71,12 @@ def test_shares_are_uniform_whatever_the_secret() -> None:
         values = shares[:, holder].astype(np.float64).ravel() / PRIME
         assert abs(values.mean() - 0.5) < 6 / np.sqrt(12 * values.size)
         assert abs(values.var() - 1 / 12) < 6 / np.sqrt(180 * values.size)
+
+
+def test_random_coefficients_are_all_numbers_modulo_the_prime_and_no_other() -> None:
+    """Of two million draws that any number is missing has a probability of e^-32."""
+    drawn = shamir._uniform(512)
+    assert (drawn.dtype, drawn.min(), drawn.max()) == (np.int64, 0, PRIME - 1)
 
 
 def test_a_wrong_share_is_noticed() -> None:

@@ -102,7 +102,7 @@ def regular_grid(along: Vector) -> Grid:
     typical = float(np.median(distances))
     length = float(along[-1] - along[0])
     steps = np.rint(distances / typical).astype(int)
-    spacing = length / max(1, int(steps.sum()))
+    spacing = length / int(steps.sum())  # some distance is the median or more, and so a step
     offsets = np.concatenate([[0], np.cumsum(steps)]) * spacing
     irregular = bool((steps < 1).any() or np.abs(along - along[0] - offsets).max() > SNAP * spacing)
     if irregular:
@@ -112,12 +112,12 @@ def regular_grid(along: Vector) -> Grid:
         raise RefusedError(Reason.GAP, f"{steps.max() - 1} in one place")
     if missing > MAX_MISSING * (len(along) + missing):
         raise RefusedError(Reason.GAP, f"{missing} of {len(along) + missing}")
-    count = max(2, round(length / typical) + 1) if irregular else int(steps.sum()) + 1
+    count = round(length / typical) + 1 if irregular else int(steps.sum()) + 1
     return Grid(float(along[0]), length / (count - 1), count, missing, irregular)
 
 
 def fill(grid: Grid, along: Vector, planes: Sequence[HounsfieldArray]) -> HounsfieldArray:
-    """Slices at `along` (ascending) on the grid, int16 (slice, row, column).
+    """Slices at `along` (ascending) on their `regular_grid`, int16 (slice, row, column).
 
     A slice on a grid point is copied; between slices, HU are interpolated linearly from the true positions.
     """
@@ -128,7 +128,7 @@ def fill(grid: Grid, along: Vector, planes: Sequence[HounsfieldArray]) -> Hounsf
         if abs(along[nearest] - place) <= SNAP * grid.spacing_mm:
             hu[index] = planes[nearest]
             continue
-        above = int(np.clip(np.searchsorted(along, place), 1, len(along) - 1))
+        above = int(np.searchsorted(along, place))
         share = (place - along[above - 1]) / (along[above] - along[above - 1])
         hu[index] = np.rint((1 - share) * planes[above - 1] + share * planes[above])
     return hu

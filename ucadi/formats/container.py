@@ -119,7 +119,7 @@ def _inner(outer: dict[str, Any] | list[Any]) -> Iterable[Any]:
 
 def tensor_digest(tensor: npt.NDArray[Any]) -> str:
     """SHA-256 of a tensor's bytes in hex."""
-    return hashlib.sha256(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(tensor).data).hexdigest()
 
 
 def write(
@@ -152,7 +152,7 @@ def _write_tensor(file: BinaryIO, tensor: npt.NDArray[Any] | Stream) -> str:
     blocks, dtype = (tensor.blocks, tensor.dtype) if isinstance(tensor, Stream) else ([tensor], _dtype_name(tensor))
     digest = hashlib.sha256()
     for block in blocks:
-        data = np.ascontiguousarray(block, dtype=DTYPES[dtype]).reshape(-1).view(np.uint8).data
+        data = np.ascontiguousarray(block, dtype=DTYPES[dtype]).data
         file.write(data)
         digest.update(data)
     return digest.hexdigest()

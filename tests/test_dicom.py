@@ -551,7 +551,7 @@ from pathlib import Path
 from ucadi.ct.scan import read_scan
 from ucadi.errors import SeriesError
 try:
-    read_scan(Path(sys.argv[1]))
+    read_scan(Path(sys.argv[1]), min_slices=3)
 except SeriesError as error:
     print(error.message, error.hint)
 """

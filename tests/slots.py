@@ -123,6 +123,7 @@ class World:
         cards = [f / f"{site}.card" for site in hub.sites]
         uploads = [f / f"{site}.enc" for site in hub.sites]
         return {
+            "demo": {**made, "patients": "8"},
             "phantom": {**made, "patients": "1", "matrix": "64", "slices": "8", "workers": "1"},
             "preprocess": {"source": f / "cases", "labels": f / "labels.csv", "salt": f / "salt", **made},
             "merge": {"datasets": f / "test.h5", **made},

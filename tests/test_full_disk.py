@@ -133,7 +133,7 @@ def test_places_that_cannot_be_written_to(tmp_path: Path, place: str) -> None:
 
 def test_a_folder_in_the_output_s_place_is_kept(tmp_path: Path) -> None:
     (tmp_path / "output").mkdir()
-    with pytest.raises(OutputError, match="Is a directory"):
+    with pytest.raises(OutputError, match="is a folder: not replaced by a file"):
         write_file(tmp_path / "output", b"x", force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["output"]
 
@@ -148,7 +148,7 @@ def test_standard_output_that_is_full_is_an_error_without_a_traceback(tmp_path: 
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run([*UCADI, "inspect", tmp_path / "w"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert ended.returncode == 7
-    assert "standard output: No space left on device" in ended.stderr
+    assert "standard output: not written: No space left on device" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert "Exception ignored" not in ended.stderr
 

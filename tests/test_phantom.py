@@ -323,5 +323,8 @@ def test_existing_output_is_kept_without_force(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         phantom(tmp_path / "a", patients=1, **SMALL)
     assert (tmp_path / "a" / "precious").exists()
+    with pytest.raises(OutputError, match="also holds precious"):
+        phantom(tmp_path / "a", patients=1, force=True, **SMALL)
+    (tmp_path / "a" / "precious").unlink()
     phantom(tmp_path / "a", patients=1, force=True, **SMALL)
-    assert not (tmp_path / "a" / "precious").exists()
+    phantom(tmp_path / "a", patients=1, force=True, seed=1, **SMALL)

@@ -163,8 +163,8 @@ def test_a_learning_rate_of_zero_changes_only_the_norms_statistics(made: Federat
         (2, "the plan sets the schedule", ["site-a.h5", "--site", "site-a", "--seed", "3", "PLAN"]),
         (2, "not all in the schedule", ["site-a.h5", "--site", "site-a", "--first-epoch", "100"]),
         (3, "No such file", ["absent.h5", "--site", "site-a"]),
-        (3, "not HDF5", ["site-a.key", "--site", "site-a"]),
-        (3, "not a ucadi-weights file", ["site-a.h5", "--site", "site-a", "--base", "some.update"]),
+        (3, "is a secret key, not a dataset", ["site-a.key", "--site", "site-a"]),
+        (3, "is an update, not weights", ["site-a.h5", "--site", "site-a", "--base", "some.update"]),
     ],
 )
 def test_bad_input_to_training(made: Federation, tmp_path: Path, code: int, message: str, arguments: list[str]) -> None:

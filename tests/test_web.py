@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -510,25 +511,23 @@ print(json.dumps([(m, r.path) for r in page.application().routes if isinstance(r
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
 def test_the_examples_with_curl_do_what_they_say(page: Page, tmp_path: Path) -> None:
     text = (ROOT / "docs/serve.md").read_text().partition("## With curl")[2].partition("## ")[0]
-    blocks = [part for part in text.split("\n\n") if part.startswith("    ")]
-    one_file, folder = (block.replace("http://127.0.0.1:8300", page.url).splitlines() for block in blocks)
+    told = [block.replace("http://127.0.0.1:8300", page.url) for block in re.findall(r"```sh\n(.*?)```", text, re.S)]
+    send, fetch, folder = told
     zipped(chest(tmp_path / "series"), tmp_path / "scan.zip")
 
-    def run(*lines: str, **variables: str) -> str:
-        command = ["bash", "-ec", "\n".join(line.partition("  # ")[0] for line in lines)]
-        environment = os.environ | variables
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    def run(script: str) -> str:
+        command = ["bash", "-ec", script]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
 
-    send, show, result, heatmap, delete = one_file
-    job = json.loads(run(send))["id"]
-    page.wait(job)
-    assert json.loads(run(show, JOB=job))["state"] == "done"
-    assert "probabilities" in json.loads(run(result, JOB=job))
-    run(heatmap, JOB=job)
+    result = run(send.replace("cat job.json", "") + fetch.partition("curl -sS -X DELETE")[0])
+    assert "probabilities" in result
     assert (tmp_path / "heatmap.nii.gz").read_bytes()[:2] == b"\x1f\x8b"
-    assert run(delete, JOB=job) == ""
+    job = json.loads((tmp_path / "job.json").read_text())["id"]
+    assert page.ask("GET", f"/api/jobs/{job}").json["state"] == "done"
+    run(send.partition("curl")[0] + f"JOB={job}\n" + fetch.splitlines()[-1])
     assert page.ask("GET", f"/api/jobs/{job}").status == 404
-    assert json.loads(run(*folder))["state"] in ("queued", "running")
+    started = run(send.partition("curl")[0] + folder).strip().splitlines()[-1]
+    assert json.loads(started[started.rindex("{") :])["state"] in ("queued", "running")
 
 
 @pytest.mark.usefixtures("done")
@@ -555,7 +554,7 @@ def test_the_viewer_is_the_one_that_was_published() -> None:
 def test_the_wheel_has_the_page(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source)
     shutil.copytree(ROOT / "ucadi", source / "ucadi", ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(source)]

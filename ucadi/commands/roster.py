@@ -157,7 +157,15 @@ def _write(
             f"{keys.name} would be coordinator and member: who signs the roster must not open the sums",
             hint=f"leave out {keys.name}.card, or sign with a key of another name, made for the coordinator",
         )
-    roster_format.write(path, changed, keys, force=force)
+    try:
+        roster_format.write(path, changed, keys, force=force)
+    except UsageError as error:
+        if not left_out:
+            raise
+        raise UsageError(
+            f"without {left_out[0].name}, the card of {keys.name}, who signs: {error.message}",
+            hint=f"is {keys.name} the coordinator? A site's key signs no roster; {error.hint}",
+        ) from None
     return _result(path, changed, left_out)
 
 

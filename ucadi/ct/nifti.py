@@ -8,6 +8,7 @@ Source: the NIfTI-1 standard, https://nifti.nimh.nih.gov/nifti-1
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
-from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel import imageglobals
 
 from ucadi.ct.refusals import Reason, RefusedError
 from ucadi.ct.volume import AIR_HU, Affine, Volume, canonical, clip_hu, resize
 from ucadi.files import file_digest
+
+imageglobals.logger.setLevel(logging.CRITICAL)  # what nibabel mends in a header is no news for a terminal
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -32,6 +35,9 @@ MAX_MM = 1e6
 MIN_VOXEL_MM3 = 1e-6
 """A micrometre to each side is no CT's voxel."""
 
+MAX_RATIO = 1100
+"""More than deflate can shrink anything (1032)."""
+
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # left, posterior to right, anterior and back
 
 
@@ -41,8 +47,7 @@ def read(path: Path, *, size: int | None = None) -> tuple[Volume, str]:
     `size` resizes the slices to (size, size). Raises RefusedError for what is no CT in Hounsfield units.
     """
     try:
-        with LoggingOutputSuppressor():  # what nibabel mends in a header is no news for a terminal
-            loaded = nibabel.load(path)
+        loaded = nibabel.load(path)
         if not isinstance(loaded, nibabel.Nifti1Image):
             raise RefusedError(Reason.UNREADABLE, type(loaded).__name__)
         image: Any = loaded
@@ -51,6 +56,7 @@ def read(path: Path, *, size: int | None = None) -> tuple[Volume, str]:
             shape = shape[:-1]
         if len(shape) != 3 or not 0 < math.prod(shape) <= MAX_VOXELS:
             raise RefusedError(Reason.UNSUPPORTED_PIXELS, f"shape {image.shape}")
+        _check_claim(path, image)
         if not (image.header["qform_code"] or image.header["sform_code"]):
             raise RefusedError(Reason.NO_GEOMETRY)
         stored = np.asarray(image.dataobj.get_unscaled()).reshape(shape)
@@ -80,13 +86,25 @@ def read_mask(path: Path) -> tuple[npt.NDArray[np.bool_], Affine]:
     """Where a mask in NIfTI is not zero, bool (slice, row, column), and its affine. RefusedError for anything else."""
     try:
         image: Any = nibabel.load(path)
+        if math.prod(image.shape) > MAX_VOXELS:
+            raise RefusedError(Reason.UNSUPPORTED_PIXELS, f"a mask of {image.shape}")
+        _check_claim(path, image)
         values = np.asarray(image.dataobj)
         affine = from_nifti(image.affine)
+    except RefusedError:
+        raise
     except Exception as error:  # as above
         raise RefusedError(Reason.UNREADABLE, type(error).__name__) from error
     if values.ndim != 3 or values.dtype.kind not in "buif" or values.size > MAX_VOXELS:
         raise RefusedError(Reason.UNSUPPORTED_PIXELS, f"a mask of {values.dtype} {values.shape}")
     return values.transpose(2, 1, 0) != 0, affine
+
+
+def _check_claim(path: Path, image: Any) -> None:
+    """Raises RefusedError for a file that could not hold its voxels however well it is compressed, before memory is
+    allocated for them."""
+    if math.prod(image.shape) * image.get_data_dtype().itemsize > MAX_RATIO * path.stat().st_size:
+        raise RefusedError(Reason.UNREADABLE, f"claims {image.shape} in {path.stat().st_size} bytes")
 
 
 def write(path: Path, array: npt.NDArray[np.generic], affine: Affine) -> None:

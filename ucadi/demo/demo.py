@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from ucadi.commands import MAX_SEED
 from ucadi.commands.evaluate import evaluate
 from ucadi.commands.gradcam import MONTAGE, gradcam
 from ucadi.commands.phantom import phantom
@@ -55,7 +56,7 @@ def demo(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")] = Path("ucadi-demo"),
     patients: Annotated[int, typer.Option(help="How many synthetic patients.", min=8, max=400)] = 16,
-    seed: Annotated[int, typer.Option(help="Another seed gives other patients.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed gives other patients.", min=0, max=MAX_SEED)] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the output folder if it exists.")] = False,
 ) -> DemoResult:
     """Show the whole way on synthetic CTs, in under a minute: DICOM, dataset, predictions, evaluation, heatmap.

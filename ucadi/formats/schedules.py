@@ -55,7 +55,9 @@ def read_recipe(path: Path) -> RecipeFile:
     try:
         for kind, given in ((Schedule, document), (ServerOptimiser, server)):
             _check_written(kind, given, path.name)
-        chosen = _typed(Schedule, Fields(document, path.name), path.name, "a recipe is described in docs/training.md")
+        chosen = _typed(
+            Schedule, Fields(document, path.name), path.name, "a recipe may say what the options of ucadi train say"
+        )
         return RecipeFile(chosen, parse_server(Fields(server, f"{path.name}: server")), local_norms)
     except UsageError as error:
         raise FormatError(f"{path.name}: {error.message}", hint=error.hint) from None

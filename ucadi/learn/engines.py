@@ -12,12 +12,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node, symbolic_trace
+from torch.fx import GraphModule, Node, Tracer
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ucadi.learn.bfloat16 import same_in_any_memory
 from ucadi.learn.classifier import Classifier
 from ucadi.learn.export import to_onnx
+from ucadi.learn.pooling import MaxPool
 from ucadi.parts import Feature
 from ucadi.progress import note
 
@@ -73,9 +74,17 @@ def folded(model: Classifier) -> Engine:
     return run
 
 
+class Layers(Tracer):
+    """Follows a network from layer to layer; ours, which ask where a tensor is, are layers as torch's are."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, MaxPool) or super().is_leaf_module(m, module_qualified_name)
+
+
 def without_following_norms(model: Classifier) -> GraphModule:
     """A copy of the network in eval mode, in which convolutions do what the batch norms right after them did."""
-    traced = symbolic_trace(copy.deepcopy(model).eval())
+    network = copy.deepcopy(model).eval()
+    traced = GraphModule(network, Layers().trace(network))
     modules = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
         norm, before = modules.get(str(node.target)), node.args[0] if node.args else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import resource
@@ -454,3 +455,78 @@ def test_a_large_file_goes_to_the_disk_while_it_comes(store: Store, monkeypatch:
     incoming.suspend()
     block, advice = 16 << 20, os.POSIX_FADV_DONTNEED
     assert asked == [(0, block, advice), (block, block, advice)]
+
+
+def test_a_part_that_vanishes_does_not_end_the_sweep(store: Store) -> None:
+    """A link to nothing is as a part that somebody publishes meanwhile."""
+    for site in ("site-a", "site-b"):
+        receive(store, name=f"rounds/0001/uploads/{site}.enc").suspend()
+    first, last = sorted((store.root / INCOMING).iterdir())
+    for gone, old in ((first, last), (last, first)):
+        gone.unlink(missing_ok=True)
+        gone.symlink_to("nothing")
+        old.unlink(missing_ok=True)
+        old.write_bytes(b"")
+        os.utime(old, (0, 0))
+        store.sweep()
+        assert not old.exists()
+
+
+def test_a_link_in_the_place_of_what_arrived_is_not_published(store: Store, tmp_path: Path) -> None:
+    incoming = receive(store)
+    incoming.append(DATA)
+    (part,) = (store.root / INCOMING).iterdir()
+    part.unlink()
+    (tmp_path / "outside").write_bytes(b"secret")
+    part.symlink_to(tmp_path / "outside")
+    incoming.publish()
+    assert store.names() == []
+    assert store.find(NAME) is None
+    assert (tmp_path / "outside").stat().st_nlink == 1
+
+
+def test_what_cannot_be_published_is_closed(store: Store) -> None:
+    (store.root / "rounds").write_text("a file where a folder should be")
+    before = open_files()
+    for wrong, error in (("folder", NotADirectoryError), ("part", FileNotFoundError)):
+        incoming = receive(store)
+        incoming.append(DATA)
+        if wrong == "part":
+            (store.root / "rounds").unlink()
+            next((store.root / INCOMING).iterdir()).unlink()
+        with pytest.raises(error):
+            incoming.publish()
+        assert list((store.root / INCOMING).iterdir()) == []
+        assert open_files() == before
+
+
+def test_what_was_published_is_not_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    incoming = receive(store)
+    incoming.append(DATA)
+    incoming.publish()
+    read: list[int] = []
+    monkeypatch.setattr(os, "pread", lambda *arguments: read.append(arguments[0]))
+    assert store.find(NAME) == Entry(NAME, len(DATA), sha256(DATA))
+    assert read == []
+
+
+def test_a_part_that_goes_before_it_is_locked_is_begun_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever held it publishes it between our open and our lock."""
+    receive(store).suspend()
+    (part,) = (store.root / INCOMING).iterdir()
+    lock, taken = fcntl.flock, []
+
+    def slow_lock(handle: int, operation: int) -> None:
+        if len(taken) < 2:
+            part.unlink()
+        if len(taken) == 1:
+            part.write_bytes(b"of another")
+        taken.append(handle)
+        lock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", slow_lock)
+    before = open_files()
+    incoming = receive(store)
+    assert len(taken) == 3
+    assert incoming.received == len(b"of another")
+    assert open_files() == before + 1

@@ -174,8 +174,10 @@ def test_slices_are_counted_by_their_places(tmp_path: Path) -> None:
     near = [*series(3), *moved(series(3), SAME_PLACE_MM / 2)]
     assert judged(tmp_path / "d", near) == (Reason.TOO_FEW_SLICES, "3 of 4")
     assert judged(tmp_path / "e", series(4) * 3) == (None, "")
-    at_zero = [moved(series(1), by - 100)[0] for by in (0, 0, SAME_PLACE_MM)]
-    assert judged(tmp_path / "f", at_zero, min_slices=3) == (Reason.TOO_FEW_SLICES, "2 of 3")
+    apart = series(3)
+    for dataset, place in zip(apart, (0, 0, SAME_PLACE_MM), strict=True):
+        dataset.ImagePositionPatient[2] = place
+    assert judged(tmp_path / "f", apart, min_slices=3) == (Reason.TOO_FEW_SLICES, "2 of 3")
 
 
 def test_geometry_is_judged_by_the_headers(tmp_path: Path) -> None:

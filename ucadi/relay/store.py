@@ -112,8 +112,8 @@ class Store:
     def sweep(self, age: float = ABANDONED_SECONDS) -> None:
         """Removes unfinished files that nobody has continued for `age` seconds, and `.incoming` if it is empty."""
         folder = self.root / INCOMING
-        with suppress(FileNotFoundError):
-            for part in folder.glob("*.part"):
+        for part in folder.glob("*.part"):
+            with suppress(FileNotFoundError):  # it may just have been published
                 if part.stat().st_mtime < time.time() - age:
                     part.unlink()
         with suppress(OSError):

@@ -29,6 +29,15 @@ HOSTS = ("relay.example.org", "ct.example.org")
 
 APART = ("unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child")
 
+
+def available() -> bool:
+    """Whether this machine lets us have such namespaces; containers often do not."""
+    try:
+        return subprocess.run([*APART, "ip", "link", "set", "lo", "up"], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
 Kind = Literal["run", "goes on", "not run", "set-up", "file", "output"]
 
 _PART = re.compile(

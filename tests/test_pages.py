@@ -79,6 +79,7 @@ def options_of(command: Any) -> set[str]:
     return {"--help"} | {option for p in command.params for option in [*p.opts, *p.secondary_opts]}
 
 
+@pytest.mark.skipif(not shellblocks.available(), reason="needs namespaces of its own (unshare) and ip")
 @pytest.mark.parametrize(
     "page",
     [
@@ -117,6 +118,7 @@ def test_every_shell_block_can_be_recognised() -> None:
         assert len(comments) == len(re.findall(r"<!-- (set-up|goes on|not run|file)\b", text)), page.name
 
 
+@pytest.mark.skipif(not shellblocks.available(), reason="needs namespaces of its own (unshare) and ip")
 @pytest.mark.parametrize(
     "page",
     [

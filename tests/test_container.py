@@ -193,9 +193,32 @@ def test_what_is_at_its_limits_is_read(tmp_path: Path) -> None:
     assert held.tensors["d"].tolist() == list(range(8))
 
 
-@pytest.mark.parametrize("padding", [b"", b" " * 8, b" " * 3, b"\n" * 8])
-def test_a_header_is_padded_in_one_way(tmp_path: Path, padding: bytes) -> None:
-    text = canonical_json({"__metadata__": GOOD_METADATA}).encode()
+def test_a_header_that_is_cut_is_called_so(tmp_path: Path) -> None:
+    container.write(tmp_path / "file", {}, METADATA)
+    data = (tmp_path / "file").read_bytes()
+    for length in (len(data) - 1, len(data) - 8):
+        (tmp_path / "file").write_bytes(data[:length])
+        with raises_with_hint(FormatError, "^file: truncated$", re.escape(GET_AGAIN)):
+            container.read(tmp_path / "file", "ucadi-test")
+
+
+def test_what_is_no_container_is_told_from_what_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("1234567")
+    (tmp_path / "folder").mkdir()
+    for name, message, hint in (
+        ("text", "text is text, not an update", "made by ucadi train"),
+        ("folder", "folder is a folder, not an update", "name the file in it"),
+        ("absent", "No such file", "an update is wanted here"),
+    ):
+        with raises_with_hint(FormatError, message, hint):
+            container.read(tmp_path / name, "ucadi-update")
+
+
+@pytest.mark.parametrize("padding", [b"", b" " * 8, b" " * 3, b"\n" * 8, b"\n"])
+@pytest.mark.parametrize("spare", range(8))
+def test_a_header_is_padded_in_one_way(tmp_path: Path, padding: bytes, spare: int) -> None:
+    metadata = {"ucadi": canonical_json({"format": "x" * (1 + spare), "version": 1})}
+    text = canonical_json({"__metadata__": metadata}).encode()
     text += b" " * (-len(text) % 8)
     for padded in (text + padding, text[:-1] + padding):
         path = tmp_path / "file"
@@ -231,6 +254,13 @@ def test_json_lies_within_itself_so_often() -> None:
         assert parse_canonical_json(canonical_json(value), "x") == value
         with raises_with_hint(FormatError, f"^x: JSON of more than {container.MAX_DEPTH} levels", re.escape(GET_AGAIN)):
             parse_canonical_json(canonical_json([value]), "x")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-le"])
+def test_json_in_another_encoding_is_not_canonical(encoding: str) -> None:
+    """Python's json reads it."""
+    with raises_with_hint(FormatError, "^x: JSON, but not in canonical form", "edited"):
+        parse_canonical_json('{"a":1}'.encode(encoding), "x")
 
 
 def test_what_is_written_to_a_file_is_what_it_was_told(tmp_path: Path) -> None:

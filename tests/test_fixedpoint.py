@@ -104,7 +104,7 @@ def test_clipping_is_only_on_demand_and_counted() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_nan_and_infinity_are_refused(value: float) -> None:
-    with pytest.raises(FormatError, match="tensor b"):
+    with raises_with_hint(FormatError, "tensor b holds NaN or infinity", "training diverged"):
         add([update("x", [0, 0], value)], LAYOUT, cap=8, bits=4)
     with pytest.raises(FormatError, match="tensor a"):
         layout_of({"a": np.array([value], np.float32)}, headroom=1)

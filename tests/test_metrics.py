@@ -410,6 +410,22 @@ def test_report_refusals() -> None:
             evaluate(labels, wrong)
 
 
+@pytest.mark.parametrize("wrong", [[math.nan, 0, 0, 1], [-0.5, 0.5, 0.5, 0.5], [1, 1, 0, 0]])
+def test_the_case_at_fault_is_named_alone(wrong: list[float]) -> None:
+    labels, p = predictions(0, 5)
+    p[3] = wrong
+    with pytest.raises(FormatError, match=r"^case 3 has probabilities .* sum to 1$"):
+        evaluate(labels, p)
+
+
+def test_one_case_of_a_kind_makes_an_area() -> None:
+    report = evaluate([1, 0, 2], np.eye(4)[[1, 0, 0]])
+    assert report.covid.auc is not None
+    assert report.covid.auc.value == 1
+    assert report.diagnoses["bacterial"].auc is None
+    assert all(isinstance(count, int) for row in report.confusion for count in row)
+
+
 def test_probabilities_sum_to_one_within_a_thousandth() -> None:
     for total in (0.9991, 1.0009):
         assert evaluate([0, 1], total * np.eye(4)[[0, 1]]).cases == 2

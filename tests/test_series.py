@@ -82,7 +82,7 @@ def test_what_cannot_be_used_is_parted_by_the_reason_alone(tmp_path: Path) -> No
     scouts = [series(1, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], AcquisitionNumber=n)[0] for n in (1, 2)]
     found = listed(tmp_path / "a", scouts, series(2, Modality="MR"))
     assert {(s.reason, len(s.instances)) for s in found.series} == {(Reason.LOCALIZER, 2), (Reason.NOT_CT, 2)}
-    assert all((s.detail, s.line) == ("", None) for s in found.series)
+    assert [(s.ordinal, s.detail, s.line) for s in found.series] == [(1, "", None), (2, "", None)]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ mkdir -p ways/relay
 cp -r start ways/relay/exchange
 ucadi relay serve ways/relay/exchange --key sites/relay.key --bind 'tcp://127.0.0.1:0' 2>log-relay.txt >&2 &
 relay=$!
-until address=$(sed -n 's/^listening address=\([^ ]*\).*/\1/p' log-relay.txt) && [ -n "$address" ]; do
+until address=$(sed -n 's/.* listening address=\([^ ]*\).*/\1/p' log-relay.txt) && [ -n "$address" ]; do
   kill -0 "$relay" || { cat log-relay.txt >&2; exit 1; }
   sleep 0.1
 done

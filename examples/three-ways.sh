@@ -86,7 +86,7 @@ run() {
   if [ -n "$connected" ]; then
     ucadi relay serve "$way/exchange" --key relay.key --bind 'tcp://127.0.0.1:0' 2>"$way/log-relay.txt" >/dev/null &
     relay=$!
-    until address=$(sed -n 's/^listening address=\([^ ]*\).*/\1/p' "$way/log-relay.txt" 2>/dev/null) && [ -n "$address" ]; do
+    until address=$(sed -n 's/.* listening address=\([^ ]*\).*/\1/p' "$way/log-relay.txt" 2>/dev/null) && [ -n "$address" ]; do
       sleep 0.1
     done
   fi

@@ -437,13 +437,14 @@ def test_addresses() -> None:
 def test_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "secret"
     path.write_text("me:a:b\n")
+    path.chmod(0o644)
     with pytest.raises(FormatError, match="others can read it"):
         read_credentials(path)
     path.chmod(0o600)
     assert read_credentials(path) == Credentials("me", "a:b")
     path.write_text("Bearer abc.def\n")
     assert read_credentials(path) == Credentials(token="abc.def")
-    for wrong in ("me", ":x", "me:", "a:b\nc:d"):
+    for wrong in ("me", ":x", "me:", "a:b\nc:d", '{"user": "me", "password": "a"}', "[a:b]"):
         path.write_text(wrong)
         with pytest.raises(FormatError):
             read_credentials(path)

@@ -93,7 +93,7 @@ def read_credentials(path: Path | None) -> Credentials:
     if kind.lower() == "bearer" and token and "\n" not in text:
         return Credentials(token=token.strip())
     user, colon, password = text.partition(":")
-    if not (user and colon and password) or "\n" in text:
+    if not (user and colon and password) or "\n" in text or text[0] in "{[":  # JSON or INI, not a user's name
         raise FormatError(f"{path.name}: not one line of USER:PASSWORD or of Bearer TOKEN")
     return Credentials(user, password)
 

@@ -440,18 +440,23 @@ def blobs(kind: str, case: int, index: int, _: np.random.Generator | None) -> np
 
 
 @pytest.mark.parametrize(
-    ("method", "consistency"),
+    ("method", "epochs", "learning_rate", "consistency", "identity"),
     [
-        ("cyclegan", 2.0),
-        pytest.param("acl-gan", 0.2, marks=pytest.mark.slow),
-        pytest.param("council-gan", 0.5, marks=pytest.mark.slow),
+        ("cyclegan", 8, 2e-3, 2.0, 1.0),
+        # twice as fast it ends elsewhere on every processor: rounding decides
+        pytest.param("acl-gan", 24, 5e-4, 1.0, 3.0, marks=pytest.mark.slow),
+        pytest.param("council-gan", 8, 2e-3, 0.5, 2.0, marks=pytest.mark.slow),
     ],
 )
-def test_hearts_lose_their_contrast_and_nothing_else_changes(method: str, consistency: float) -> None:
+def test_hearts_lose_their_contrast_and_nothing_else_changes(
+    method: str, epochs: int, learning_rate: float, consistency: float, identity: float
+) -> None:
     model = build(TranslatorArchitecture(8, 1, 1, 32, method=method), seed=0)
-    recipe = TranslationRecipe(learning_rate=2e-3, batch_size=4, total_epochs=8, consistency=consistency, identity=1)
+    recipe = TranslationRecipe(
+        learning_rate=learning_rate, batch_size=4, total_epochs=epochs, consistency=consistency, identity=identity
+    )
     records = train_translator(model, blobs, {kind: [20, 20] for kind in KINDS}, recipe)
-    assert [record.epoch for record in records] == list(range(8))
+    assert [record.epoch for record in records] == list(range(epochs))
     before = np.stack([blobs(CONTRAST, 9, index, None) for index in range(8)])
     (after,) = changes(model.generators[NONCONTRAST], [before])  # type: ignore[arg-type]
     heart, rest = before > 0.4, before < -0.5

@@ -30,8 +30,8 @@ import numpy as np
 
 from ucadi.commands.phantom import phantom
 from ucadi.commands.preprocess import preprocess
-from ucadi.ct.parallel import Job, read_one
-from ucadi.ct.scan import Scan, read_scan
+from ucadi.ct.reading.parallel import Job, read_one
+from ucadi.ct.reading.scan import Scan, read_scan
 
 RUNS = 5
 SIZE = 128

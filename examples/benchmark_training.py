@@ -80,8 +80,8 @@ def monai_network() -> nn.Module:
 
 
 def ucadi_network() -> nn.Module:
-    from ucadi.learn.architecture import Architecture
-    from ucadi.learn.network import build
+    from ucadi.learn.networks.architecture import Architecture
+    from ucadi.learn.networks.registry import build
 
     return build(Architecture(), 0)
 
@@ -107,7 +107,7 @@ def ucadi_training(model: nn.Module, batch: int, half: bool, device: str) -> Ste
     """The steps that `ucadi train` takes."""
     from ucadi.learn.distributed import ALONE
     from ucadi.learn.recipe import Recipe, steps
-    from ucadi.learn.trainer import Trainer
+    from ucadi.learn.step import Trainer
 
     recipe = Recipe(batch_size=batch, precision="bfloat16" if half else "float32", learning_rate=0.001)
     trainer = Trainer(model, recipe, batch, None, ALONE)
@@ -214,7 +214,7 @@ def seconds_to_load() -> dict[str, float]:
     """Seconds from the file to one slab, plain and augmented."""
     from ucadi.fed.plan import Schedule
     from ucadi.formats import dataset as dataset_format
-    from ucadi.rounds.training import Cases
+    from ucadi.workflows.training import Cases
 
     found = {}
     with dataset(8) as path, dataset_format.open(path) as data:

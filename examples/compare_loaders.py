@@ -29,10 +29,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from traps import TRAPS, Trap, verdict  # noqa: E402 - where the tests are
 
-from ucadi.ct.nifti import from_nifti  # noqa: E402
-from ucadi.ct.parallel import Job, read_one  # noqa: E402
-from ucadi.ct.refusals import RefusedError  # noqa: E402
-from ucadi.ct.scan import Source  # noqa: E402
+from ucadi.ct.reading.nifti import from_nifti  # noqa: E402
+from ucadi.ct.reading.parallel import Job, read_one  # noqa: E402
+from ucadi.ct.reading.refusals import RefusedError  # noqa: E402
+from ucadi.ct.reading.scan import Source  # noqa: E402
 
 PAGE = ROOT / "docs" / "preprocess.md"
 BEGIN, END = "<!-- table: examples/compare_loaders.py --write -->\n", "<!-- end of table -->\n"

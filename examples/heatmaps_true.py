@@ -19,18 +19,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ucadi.ct import nifti, sampling
+from ucadi.ct import sampling
 from ucadi.ct.observation import body_mask, lung_mask
 from ucadi.ct.placing import onto_grid
+from ucadi.ct.reading import nifti
 from ucadi.ct.volume import Volume
 from ucadi.formats import dataset as dataset_format
 from ucadi.formats import weights as weights_format
 from ucadi.labels import Diagnosis
-from ucadi.learn.classifier import Classifier
-from ucadi.learn.gradcam import METHODS, gradcam, place
-from ucadi.learn.network import restore
-from ucadi.learn.occlusion import occlusion
-from ucadi.learn.randomisation import cascade
+from ucadi.learn.heatmaps.gradcam import METHODS, gradcam, place
+from ucadi.learn.heatmaps.occlusion import occlusion
+from ucadi.learn.heatmaps.randomisation import cascade
+from ucadi.learn.networks.classifier import Classifier
+from ucadi.learn.networks.registry import restore
 from ucadi.progress import track
 from ucadi.scoring.localisation import edge_map, energy, mean_interval, pointing, rank_correlation
 

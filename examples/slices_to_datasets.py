@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from ucadi.ct.dicom import PixelReader, read_headers
+from ucadi.ct.reading.dicom import PixelReader, read_headers
 from ucadi.ct.volume import Volume, clip_hu, resize_slice, resized_affine
 from ucadi.formats import dataset
 from ucadi.formats.dataset import Case

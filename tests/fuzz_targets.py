@@ -21,8 +21,8 @@ from series import body, save, series
 from surveys import Surveyor
 
 from ucadi.commands.inspect import inspect_file
-from ucadi.ct import archive, dicomdir, nifti
-from ucadi.ct.dicom import PixelReader, read_headers
+from ucadi.ct.reading import archive, dicomdir, nifti
+from ucadi.ct.reading.dicom import PixelReader, read_headers
 from ucadi.ct.translation import Window
 from ucadi.ct.volume import Volume
 from ucadi.fed.fixedpoint import Encoder
@@ -62,9 +62,8 @@ from ucadi.formats.translator import Translator
 from ucadi.formats.weights import Weights
 from ucadi.identity import SecretKeys
 from ucadi.labels import Diagnosis
-from ucadi.learn.architecture import Architecture
+from ucadi.learn.networks.architecture import Architecture
 from ucadi.learn.state import EpochRecord, TrainingState
-from ucadi.learn.translation import KINDS, Losses, TranslationRecord, TranslationState, TranslatorArchitecture
 from ucadi.rounds.closing import read_own_upload, read_total
 from ucadi.rounds.contribution import check_belongs
 from ucadi.rounds.delivery import let_in
@@ -74,6 +73,7 @@ from ucadi.rounds.round import Round
 from ucadi.rounds.threshold import check_answer, combine_answers
 from ucadi.scoring import histogram as scoring
 from ucadi.splitting import Split
+from ucadi.translation.recipe import KINDS, Losses, TranslationRecord, TranslationState, TranslatorArchitecture
 
 Read = Callable[[Path], object]
 

@@ -19,16 +19,16 @@ from ucadi.commands.keygen import keygen
 from ucadi.commands.roster import roster_create
 from ucadi.commands.round_open import round_open
 from ucadi.ct.volume import Volume
+from ucadi.federation.coordinator import CoordinateResult, coordinate
+from ucadi.federation.site import SiteRunResult, site_run
 from ucadi.formats import dataset
 from ucadi.formats.dataset import Case
 from ucadi.labels import Diagnosis
-from ucadi.loops.coordinate import CoordinateResult, coordinate
-from ucadi.loops.site import SiteRunResult, site_run
 
 SIZE, SLICES = 16, 18
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["torch", "ucadi.learn.training", "ucadi.loops.site", "ucadi.loops.coordinate"])
+PROCESSES.set_forkserver_preload(["torch", "ucadi.learn.loop", "ucadi.federation.site", "ucadi.federation.coordinator"])
 
 
 @dataclass(frozen=True)

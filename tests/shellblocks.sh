@@ -39,7 +39,7 @@ nifti() {
 import shutil, sys
 from pathlib import Path
 from ucadi.ct import nifti
-from ucadi.ct.scan import read_scan
+from ucadi.ct.reading.scan import read_scan
 
 folder = Path(sys.argv[1])
 volume = read_scan(folder).volume

@@ -13,7 +13,7 @@ from series import save
 from traps import even, flipped, prone, slope_per_slice, stack
 
 from ucadi.commands.phantom import phantom
-from ucadi.ct.scan import read_scan
+from ucadi.ct.reading.scan import read_scan
 from ucadi.ct.volume import Volume
 
 REAL = Path(os.environ.get("UCADI_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))

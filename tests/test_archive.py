@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from series import save, series
 
-from ucadi.ct import archive
-from ucadi.ct.archive import unpacked
-from ucadi.ct.refusals import Reason, RefusedError
-from ucadi.ct.scan import read_scan
+from ucadi.ct.reading import archive
+from ucadi.ct.reading.archive import unpacked
+from ucadi.ct.reading.refusals import Reason, RefusedError
+from ucadi.ct.reading.scan import read_scan
 
 
 def zip_of(folder: Path, path: Path) -> Path:

@@ -21,9 +21,9 @@ from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.fed.fixedpoint import is_norm
 from ucadi.formats import weights as weights_format
 from ucadi.formats.weights import Weights
-from ucadi.learn.architecture import Architecture
 from ucadi.learn.bfloat16 import keep_right
-from ucadi.learn.network import NETWORKS, build, restore, state_arrays
+from ucadi.learn.networks.architecture import Architecture
+from ucadi.learn.networks.registry import NETWORKS, build, restore, state_arrays
 
 BASELINES = ("resnet50", "resnet101", "xception")
 TINY = {"resnet50": (1, 1, 1, 1), "resnet101": (1, 1, 2, 1), "xception": (1,)}

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from ucadi.errors import UsageError
 from ucadi.learn import engines
-from ucadi.learn.architecture import Architecture
 from ucadi.learn.bfloat16 import FILLINGS, Float32Layer, _in_memory_of, keep_right, same_in_any_memory, wrong_gradients
-from ucadi.learn.cyclegan import CycleGANTrainer
-from ucadi.learn.network import build
+from ucadi.learn.loop import train
+from ucadi.learn.networks.architecture import Architecture
+from ucadi.learn.networks.registry import build
 from ucadi.learn.recipe import Recipe
-from ucadi.learn.training import train
-from ucadi.learn.translation import TranslationRecipe, TranslatorArchitecture
-from ucadi.learn.translation_networks import build as build_translator
 from ucadi.progress import show_with
+from ucadi.translation.cyclegan import CycleGANTrainer
+from ucadi.translation.networks import build as build_translator
+from ucadi.translation.recipe import TranslationRecipe, TranslatorArchitecture
 
 TINY = Architecture(width=4, slices=8, size=16)
 LABELS = [0, 1, 2, 3, 0, 1, 2, 3]

@@ -24,8 +24,8 @@ from ucadi.formats import weights as weights_format
 from ucadi.formats.exchange import Exchange, Kind
 from ucadi.formats.histogram import Histogram
 from ucadi.rounds.round import Round
-from ucadi.rounds.training import check_round
 from ucadi.scoring import metrics
+from ucadi.workflows.training import check_round
 
 MODEL = "5" * 64
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from ucadi.errors import FormatError
-from ucadi.learn.architecture import Architecture
-from ucadi.learn.densenet import DenseBlock, DenseNet3D, TransmitBlock
-from ucadi.learn.network import build, state_arrays
+from ucadi.learn.networks.architecture import Architecture
+from ucadi.learn.networks.densenet import DenseBlock, DenseNet3D, TransmitBlock
+from ucadi.learn.networks.registry import build, state_arrays
 
 TINY = Architecture(width=4, slices=8, size=16)
 

@@ -30,14 +30,14 @@ from pydicom.uid import (
 )
 from series import COLUMN_MM, ROW_MM, body, save, series, slice_dataset
 
-from ucadi.ct import instance as instance_module
-from ucadi.ct import jpeg12
-from ucadi.ct.dicom import PixelReader, Pixels, read_headers
-from ucadi.ct.instance import Instance
-from ucadi.ct.refusals import Reason, RefusedError
-from ucadi.ct.scan import Scan, read_scan
-from ucadi.ct.series import is_sharp
-from ucadi.ct.stack import regular_grid
+from ucadi.ct.reading import instance as instance_module
+from ucadi.ct.reading import jpeg12
+from ucadi.ct.reading.dicom import PixelReader, Pixels, read_headers
+from ucadi.ct.reading.instance import Instance
+from ucadi.ct.reading.refusals import Reason, RefusedError
+from ucadi.ct.reading.scan import Scan, read_scan
+from ucadi.ct.reading.series import is_sharp
+from ucadi.ct.reading.stack import regular_grid
 
 REAL = Path(os.environ.get("UCADI_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason="no real CT data; UCADI_TEST_DATA names its folder")
@@ -548,7 +548,7 @@ def test_without_a_decoder_the_hint_says_which_to_install(tmp_path: Path) -> Non
     code = """
 import sys
 from pathlib import Path
-from ucadi.ct.scan import read_scan
+from ucadi.ct.reading.scan import read_scan
 from ucadi.errors import SeriesError
 try:
     read_scan(Path(sys.argv[1]), min_slices=3)

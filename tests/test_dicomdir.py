@@ -16,10 +16,10 @@ from pydicom.uid import generate_uid
 from series import save, series
 
 from ucadi.commands.preprocess import preprocess
-from ucadi.ct import dicomdir
-from ucadi.ct.refusals import Reason, RefusedError
-from ucadi.ct.scan import read_scan
-from ucadi.ct.series import list_series
+from ucadi.ct.reading import dicomdir
+from ucadi.ct.reading.refusals import Reason, RefusedError
+from ucadi.ct.reading.scan import read_scan
+from ucadi.ct.reading.series import list_series
 
 
 @pytest.fixture

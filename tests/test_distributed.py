@@ -16,11 +16,11 @@ from ucadi.commands.init import init
 from ucadi.commands.train import train as train_command
 from ucadi.errors import UsageError
 from ucadi.formats import update as update_format
-from ucadi.learn.architecture import Architecture
 from ucadi.learn.distributed import Group, own_device
-from ucadi.learn.network import build, state_arrays
+from ucadi.learn.loop import train
+from ucadi.learn.networks.architecture import Architecture
+from ucadi.learn.networks.registry import build, state_arrays
 from ucadi.learn.recipe import Recipe
-from ucadi.learn.training import train
 
 UCADI = (sys.executable, "-c", "from ucadi.cli import main; main()")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python")
@@ -83,10 +83,10 @@ def test_blocks_computed_twice_give_the_same_bits(name: str) -> None:
 PEAK = """
 import resource, sys
 import numpy as np
-from ucadi.learn.architecture import Architecture
-from ucadi.learn.network import build
+from ucadi.learn.networks.architecture import Architecture
+from ucadi.learn.networks.registry import build
 from ucadi.learn.recipe import Recipe
-from ucadi.learn.training import train
+from ucadi.learn.loop import train
 
 model = build(Architecture(width=16, size=64), 0)
 model.saves_memory = sys.argv[1] == "save"
@@ -106,7 +106,7 @@ def test_blocks_computed_twice_take_less_memory() -> None:
 
 SHORT = """
 import resource, sys
-import ucadi.cli, ucadi.learn.training
+import ucadi.cli, ucadi.learn.loop
 status = dict(line.split(":") for line in open("/proc/self/status"))
 limit = 1024 * int(status["VmSize"].split()[0]) + (500 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ucadi.learn.dropblock import DropBlock3D
+from ucadi.learn.networks.dropblock import DropBlock3D
 
 
 def dropblock(rate: float, seed: int = 0, block_size: int = 5) -> DropBlock3D:

@@ -19,9 +19,9 @@ from ucadi.errors import CapacityError, OutputError, UsageError
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import weights as weights_format
 from ucadi.learn import engines
-from ucadi.learn.classifier import Classifier
 from ucadi.learn.export import check_onnx, check_torchscript, to_onnx, to_torchscript
-from ucadi.learn.network import restore
+from ucadi.learn.networks.classifier import Classifier
+from ucadi.learn.networks.registry import restore
 
 NETWORKS = {"densenet3d": "1,2", "resnet50": "1,1,1,1", "xception": "1"}
 

@@ -23,8 +23,8 @@ from ucadi.fed.fixedpoint import is_norm
 from ucadi.fed.update import learned_norm
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
-from ucadi.learn.architecture import Architecture
-from ucadi.learn.network import build
+from ucadi.learn.networks.architecture import Architecture
+from ucadi.learn.networks.registry import build
 
 SITES = ("site-a", "site-b")
 

@@ -19,10 +19,11 @@ from series import save, series
 from ucadi.commands.init import init
 from ucadi.commands.merge import merge
 from ucadi.commands.split import split
-from ucadi.ct.parallel import Job, read_one
+from ucadi.ct.reading.parallel import Job, read_one
 from ucadi.errors import OutputError
+from ucadi.files import new_file, new_folder, write_file
 from ucadi.formats import dataset, salt
-from ucadi.formats.output import Unfailing, new_file, new_folder, write_file
+from ucadi.formats.unfailing import Unfailing
 from ucadi.labels import Diagnosis
 from ucadi.learn.state import EpochRecord
 from ucadi.learn.tensorboard import Board

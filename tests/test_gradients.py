@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ucadi.learn.architecture import Architecture
-from ucadi.learn.network import build
+from ucadi.learn.networks.architecture import Architecture
+from ucadi.learn.networks.registry import build
 
 NETWORKS = {
     "densenet3d": Architecture(width=2, blocks=(1, 1), slices=4, size=6),

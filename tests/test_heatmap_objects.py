@@ -25,7 +25,7 @@ from ucadi.commands.preprocess import preprocess
 from ucadi.ct.heatmap_objects import PARAMETRIC_MAP, SEGMENTATION, UNKNOWN_DATE, write
 from ucadi.ct.overlay import Style, overlay
 from ucadi.ct.placing import onto_slice
-from ucadi.ct.scan import read_scan, source_series
+from ucadi.ct.reading.scan import read_scan, source_series
 from ucadi.ct.statement import Statement
 from ucadi.errors import MismatchError, SeriesError, UsageError
 from ucadi.scoring.plots import NOTICE, overlay_colours

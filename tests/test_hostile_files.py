@@ -25,7 +25,7 @@ import ucadi.cli
 from ucadi.commands.audit import audit
 from ucadi.commands.partial_decrypt import partial_decrypt
 from ucadi.commands.verify import verify
-from ucadi.ct import nifti
+from ucadi.ct.reading import nifti
 from ucadi.errors import FormatError, UcadiError
 from ucadi.formats import caselist, container, dataset, hdf5, operating_point, schedules
 from ucadi.formats import keys as key_format
@@ -33,7 +33,7 @@ from ucadi.formats.container import tensor_digest
 from ucadi.formats.exchange import Exchange, Kind
 from ucadi.formats.signed import sign
 from ucadi.labels import Diagnosis
-from ucadi.learn.network import restore
+from ucadi.learn.networks.registry import restore
 
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from ucadi.errors import FormatError, MismatchError
-from ucadi.learn.architecture import Architecture
 from ucadi.learn.inference import predict
-from ucadi.learn.network import build, state_arrays
+from ucadi.learn.networks.architecture import Architecture
+from ucadi.learn.networks.registry import build, state_arrays
 
 TINY = Architecture(width=4, slices=8, size=16)
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ucadi.formats.container import file_digest
-from ucadi.learn.architecture import DEFAULTS, NORMS, Architecture
-from ucadi.learn.layout import initial_arrays, layout
-from ucadi.learn.network import NETWORKS
+from ucadi.learn.networks.architecture import DEFAULTS, NORMS, Architecture
+from ucadi.learn.networks.layout import initial_arrays, layout
+from ucadi.learn.networks.registry import NETWORKS
 
 
 @st.composite

@@ -20,6 +20,8 @@ from ucadi.commands.split import split
 from ucadi.commands.verify import verify
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.fed.fixedpoint import is_norm
+from ucadi.federation.coordinator import CoordinateResult, coordinate
+from ucadi.federation.site import site_run
 from ucadi.formats import handover as handover_format
 from ucadi.formats import keys as key_format
 from ucadi.formats import statement as statement_format
@@ -28,8 +30,6 @@ from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
 from ucadi.formats.exchange import Exchange, Kind
 from ucadi.formats.statement import Statement
-from ucadi.loops.coordinate import CoordinateResult, coordinate
-from ucadi.loops.site import site_run
 from ucadi.rounds.closing import read_round
 from ucadi.rounds.handing import check_handover, open_handover
 

@@ -16,8 +16,8 @@ from looping import PROCESSES, Hub, make_hub, run_quietly
 from relays import Proxy, RelayProcess
 
 from ucadi.commands.keygen import keygen
-from ucadi.loops.coordinate import coordinate
-from ucadi.loops.site import site_run
+from ucadi.federation.coordinator import coordinate
+from ucadi.federation.site import site_run
 
 SECONDS = 100
 """Longest that a federation of two rounds may take, killed as it is."""

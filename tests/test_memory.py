@@ -50,7 +50,7 @@ def run(federation: Federation, command: str, inputs: list[Path], output: str, k
 STUDY = """
 import resource, sys
 from pathlib import Path
-from ucadi.ct.parallel import Job, Scan, read_one
+from ucadi.ct.reading.parallel import Job, Scan, read_one
 
 resource.setrlimit(resource.RLIMIT_DATA, (1_000_000_000, 1_000_000_000))
 scan = read_one(Job(Path(sys.argv[1]), 128, 40))

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ucadi.ct.dicom import PixelReader, read_headers
 from ucadi.ct.observation import (
     body_mask,
     central_tissue_hu,
@@ -19,8 +18,9 @@ from ucadi.ct.observation import (
     midline_mm,
     observe,
 )
+from ucadi.ct.reading.dicom import PixelReader, read_headers
+from ucadi.ct.reading.scan import read_scan
 from ucadi.ct.regions import regions
-from ucadi.ct.scan import read_scan
 from ucadi.ct.volume import Volume, clip_hu, resize_slice
 
 REAL = Path(os.environ.get("UCADI_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))

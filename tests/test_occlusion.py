@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ucadi.errors import FormatError, MismatchError
-from ucadi.learn.architecture import Architecture
-from ucadi.learn.classifier import Classifier
-from ucadi.learn.gradcam import activation_maps
-from ucadi.learn.network import build
-from ucadi.learn.occlusion import occlusion
-from ucadi.learn.randomisation import cascade
+from ucadi.learn.heatmaps.gradcam import activation_maps
+from ucadi.learn.heatmaps.occlusion import occlusion
+from ucadi.learn.heatmaps.randomisation import cascade
+from ucadi.learn.networks.architecture import Architecture
+from ucadi.learn.networks.classifier import Classifier
+from ucadi.learn.networks.registry import build
 
 TINY = Architecture(width=4, slices=8, size=24)
 PLACE = np.s_[3:5, 10:14, 4:9]

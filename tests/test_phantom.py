@@ -16,7 +16,7 @@ from ucadi.ct.phantom.anatomy import DESCENDING_AORTA
 from ucadi.ct.phantom.cohort import CohortPlan, PatientPlan, apportion, scan_patient
 from ucadi.ct.phantom.patient import PhantomScan, scan
 from ucadi.ct.phantom.scanner import SCANNERS, reconstruction_kernel, white_noise_gain
-from ucadi.ct.scan import read_scan
+from ucadi.ct.reading.scan import read_scan
 from ucadi.errors import OutputError, UsageError
 from ucadi.labels import LABELS, Diagnosis
 

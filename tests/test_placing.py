@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from series import save
 from traps import TRAPS, Trap, flipped, stack
 
-from ucadi.ct.instance import Instance
 from ucadi.ct.placing import edges, image_affine, onto_grid, onto_slice
-from ucadi.ct.refusals import Reason, RefusedError
-from ucadi.ct.scan import read_scan, source_series
+from ucadi.ct.reading.instance import Instance
+from ucadi.ct.reading.refusals import Reason, RefusedError
+from ucadi.ct.reading.scan import read_scan, source_series
 from ucadi.errors import MismatchError
 
 USABLE = [trap for trap in TRAPS if trap.extent is not None and not trap.reason]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from ucadi.learn.pooling import MaxPool, OrderedMaxPool
+from ucadi.learn.networks.pooling import MaxPool, OrderedMaxPool
 
 
 @given(st.tuples(*[st.integers(1, 9)] * 3), st.booleans(), st.integers(0, 2**32))

@@ -24,15 +24,16 @@ from traps import enhanced
 from ucadi.commands.merge import merge
 from ucadi.commands.preprocess import PreprocessResult, preprocess
 from ucadi.commands.split import split
-from ucadi.ct import nifti, parallel
-from ucadi.ct.parallel import Job, read_scans
-from ucadi.ct.refusals import Reason, RefusedError
-from ucadi.ct.scan import Scan, read_scan
+from ucadi.ct.reading import nifti, parallel
+from ucadi.ct.reading.parallel import Job, read_scans
+from ucadi.ct.reading.refusals import Reason, RefusedError
+from ucadi.ct.reading.scan import Scan, read_scan
 from ucadi.ct.volume import Volume
 from ucadi.errors import FormatError, MismatchError, OutputError, SeriesError, UsageError
-from ucadi.formats import caselist, dataset, quality
+from ucadi.formats import caselist, dataset
 from ucadi.formats.salt import pseudonym, read_or_make
 from ucadi.labels import Diagnosis
+from ucadi.pages import quality
 
 REAL = Path(os.environ.get("UCADI_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason="no real CT data; UCADI_TEST_DATA names its folder")

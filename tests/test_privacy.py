@@ -20,12 +20,12 @@ from ucadi.commands.train import train as train_command
 from ucadi.errors import UsageError
 from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats import update as update_format
-from ucadi.learn.architecture import Architecture
-from ucadi.learn.network import build, state_arrays
+from ucadi.learn.loop import Hooks, train
+from ucadi.learn.networks.architecture import Architecture
+from ucadi.learn.networks.registry import build, state_arrays
 from ucadi.learn.privacy import epsilon, private_gradient
 from ucadi.learn.recipe import Recipe, steps
 from ucadi.learn.state import TrainingState
-from ucadi.learn.training import Hooks, train
 
 TINY = Architecture(width=4, slices=8, size=16, norm="group")
 RECIPE = Recipe(noise=1.0, clip_norm=0.5, batch_size=4, drop_rate=0.0, learning_rate=0.05, warmup_epochs=0)

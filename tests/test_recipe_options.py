@@ -26,8 +26,8 @@ from ucadi.formats import dataset
 from ucadi.formats import update as update_format
 from ucadi.labels import Diagnosis
 from ucadi.learn.recipe import Recipe, steps
-from ucadi.rounds.training import Cases
 from ucadi.scoring.metrics import macro_auc
+from ucadi.workflows.training import Cases
 
 # Balanced draws
 

@@ -18,8 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from ucadi.commands.init import init
 from ucadi.commands.train import train
 from ucadi.learn.state import EpochRecord
-from ucadi.rounds.reporting import describe
 from ucadi.scoring.curves import learning_curve_png
+from ucadi.workflows.reporting import describe
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pydicom
 import pytest
 from series import ROW_MM, save, series
 
-from ucadi.ct.refusals import Reason
-from ucadi.ct.series import SHARP_KERNEL_PREFIXES, Folder, Series, is_sharp, list_series, preference
-from ucadi.ct.stack import SAME_PLACE_MM
+from ucadi.ct.reading.refusals import Reason
+from ucadi.ct.reading.series import SHARP_KERNEL_PREFIXES, Folder, Series, is_sharp, list_series, preference
+from ucadi.ct.reading.stack import SAME_PLACE_MM
 
 
 def listed(folder: Path, *groups: list[pydicom.Dataset]) -> Folder:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from ucadi.ct.refusals import Reason, RefusedError
-from ucadi.ct.stack import Grid, affine, fill, regular_grid, shift, stack_line
+from ucadi.ct.reading.refusals import Reason, RefusedError
+from ucadi.ct.reading.stack import Grid, affine, fill, regular_grid, shift, stack_line
 from ucadi.ct.volume import AIR_HU
 
 ACROSS, DOWN = np.array([1.0, 0, 0]), np.array([0, 1.0, 0])

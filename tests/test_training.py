@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from ucadi.errors import CapacityError, FormatError, MismatchError, UsageError
-from ucadi.learn.architecture import Architecture
-from ucadi.learn.classifier import Classifier
 from ucadi.learn.inference import predict
-from ucadi.learn.network import build, load_arrays, state_arrays
+from ucadi.learn.loop import Hooks, train
+from ucadi.learn.networks.architecture import Architecture
+from ucadi.learn.networks.classifier import Classifier
+from ucadi.learn.networks.registry import build, load_arrays, state_arrays
 from ucadi.learn.recipe import Recipe, drop_rate, learning_rate, steps
 from ucadi.learn.state import TrainingState
-from ucadi.learn.training import Hooks, train
 
 TINY = Architecture(width=4, slices=8, size=16)
 LABELS = [0, 1] * 9 + [2]  # no bacterial case; 19 cases, so that a last batch would hold 3

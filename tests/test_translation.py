@@ -18,12 +18,14 @@ from torch.nn import functional
 from ucadi.ct.translation import Window, image, neighbours, translate, varied
 from ucadi.ct.volume import Volume
 from ucadi.errors import CapacityError, FormatError, MismatchError, UsageError
-from ucadi.learn.aclgan import ACLGANTrainer
-from ucadi.learn.councilgan import CouncilGANTrainer
-from ucadi.learn.cyclegan import CycleGANTrainer
-from ucadi.learn.imagepool import ImagePool
-from ucadi.learn.translating import TranslationHooks, train_translator
-from ucadi.learn.translation import (
+from ucadi.translation.aclgan import ACLGANTrainer
+from ucadi.translation.apply import changes
+from ucadi.translation.councilgan import CouncilGANTrainer
+from ucadi.translation.cyclegan import CycleGANTrainer
+from ucadi.translation.imagepool import ImagePool
+from ucadi.translation.loop import TranslationHooks, train_translator
+from ucadi.translation.networks import Critic, Generator, TranslationNetworks, build
+from ucadi.translation.recipe import (
     ACL_GAN,
     CONTRAST,
     COUNCIL_GAN,
@@ -38,8 +40,6 @@ from ucadi.learn.translation import (
     image_steps,
     learning_rate,
 )
-from ucadi.learn.translation_networks import Critic, Generator, TranslationNetworks, build
-from ucadi.learn.translator import changes
 
 AFFINE = np.diag([2.5, 3.0, 3.0, 1.0])[[2, 1, 0, 3]]
 TINY = TranslatorArchitecture(width=4, blocks=1, depth=3, size=32)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from traps import TRAPS, Trap, stack, verdict
 
-from ucadi.ct.parallel import Job, read_one
-from ucadi.ct.refusals import RefusedError
-from ucadi.ct.scan import Scan
+from ucadi.ct.reading.parallel import Job, read_one
+from ucadi.ct.reading.refusals import RefusedError
+from ucadi.ct.reading.scan import Scan
 
 UNREMARKABLE = {"little-lung", "lung-cut-off-feet", "lung-cut-off-head", "short-extent", "units-doubtful"}
 """What is observed in the field of the traps, which is no chest."""

@@ -53,8 +53,8 @@ from ucadi.commands.verify import verify
 from ucadi.commands.watch import watch
 from ucadi.console import JSON_OPTION, execute, run
 from ucadi.demo.demo import demo
-from ucadi.loops.coordinate import coordinate
-from ucadi.loops.site import site_run
+from ucadi.federation.coordinator import coordinate
+from ucadi.federation.site import site_run
 from ucadi.parts import OPTIONAL, how_to_install
 from ucadi.web.serve import serve
 

@@ -1,6 +1,8 @@
-"""Files that others may have put there, and disks that are full.
+"""Files that others may have put there, results that are whole or not there at all, and disks that are full.
 
-Only regular files are opened, without waiting for a pipe's other end; what is not opened is called by its name.
+Only regular files are opened, without waiting for a pipe's other end; what is not opened is called by its name. A
+result is written to a temporary neighbour, flushed to the disk and renamed; on any failure the neighbour is removed. An
+existing result is refused unless the caller forces it.
 """
 
 from __future__ import annotations
@@ -8,7 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,7 +83,7 @@ def writing(path: Path, room: str = "nothing was left behind; make room and run 
 
 
 def _is_about(failed: Path, path: Path) -> bool:
-    """Whether what failed is an output, its folder, or what has its name behind a dot: see `ucadi.formats.output`."""
+    """Whether what failed is an output, its folder, or a temporary neighbour, which has its name behind a dot."""
     hidden = path.parent.joinpath(f".{path.name}.")
     return failed in (path, path.parent) or str(failed).startswith(str(hidden))
 
@@ -87,3 +92,125 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes in hex: what `sha256sum` prints, and how artefacts name each other."""
     with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refuse_existing(path: Path, *, force: bool = False) -> None:
+    """Raises OutputError if nothing may be written to `path`: what takes long asks before it begins."""
+    with writing(path):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OutputError(f"{path} is {filetypes.describe(path)}: not written", hint="choose another --output")
+        if path.exists() and not force:
+            raise OutputError(f"{path}: exists already", hint="choose another --output, or --force to replace it")
+        if not path.parent.is_dir():
+            what = "not a folder" if path.parent.exists() else "no such folder"
+            raise OutputError(f"{path.parent}: {what}", hint=f"mkdir -p {path.parent}")
+        # asked of the system by doing it: permissions do not say what a read-only or pseudo file system takes
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        Path(name).unlink()
+
+
+def make_folder(path: Path, *, mode: int = 0o777) -> Path:
+    """Makes a folder, and those above it, unless it is there; returns it. OutputError if that cannot be."""
+    try:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError.of(path, error) from None
+    return path
+
+
+@contextmanager
+def new_file(path: Path, *, force: bool = False, mode: int = 0o644) -> Iterator[Path]:
+    """Yields a temporary path; what is written there becomes `path` when the block ends without an error."""
+    with writing(path):
+        refuse_existing(path, force=force)
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder: not replaced by a file", hint="choose another --output")
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        part = Path(name)
+        try:
+            yield part
+            part.chmod(mode)
+            flush(part)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        flush(path.parent)
+
+
+def write_file(path: Path, data: bytes, *, force: bool = False, mode: int = 0o644) -> None:
+    """Writes `data` to `path`, whole or not at all."""
+    with new_file(path, force=force, mode=mode) as part:
+        part.write_bytes(data)
+
+
+@contextmanager
+def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yields a temporary folder that becomes `path` when the block ends without an error.
+
+    `force` replaces an existing folder, but never one that holds files this call would not have made by
+    itself: the old folder is moved aside first and removed only after the new one stands.
+    """
+    with writing(path):
+        refuse_existing(path, force=force)
+        if path.is_file():
+            raise OutputError(f"{path} is a file: not replaced by a folder", hint="choose another --output")
+        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        aside = part.with_suffix(".old")
+        try:
+            yield part
+            part.chmod(0o755)
+            if path.exists():
+                _refuse_foreign(path, part)
+                path.replace(aside)
+            part.replace(path)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _refuse_foreign(old: Path, new: Path) -> None:
+    """Raises OutputError if the old folder holds what the new one has nothing like, numbers in names aside."""
+    made = {_unnumbered(entry.name) for entry in new.iterdir()}
+    foreign = sorted(entry.name for entry in old.iterdir() if _unnumbered(entry.name) not in made)
+    if foreign:
+        raise OutputError(
+            f"{old}: not replaced, as it also holds {', '.join(foreign[:3])}{' and more' if foreign[3:] else ''}",
+            hint="move that away first, or choose another --output",
+        )
+
+
+def _unnumbered(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
+
+
+def claim_file(path: Path, data: bytes) -> bool:
+    """Creates `path` with `data`, on the disk when this returns; False, and no change, if it exists already.
+
+    Of several processes that try at once, exactly one succeeds.
+    """
+    with writing(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        part = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            path.hardlink_to(part)
+        except FileExistsError:
+            return False
+        finally:
+            part.unlink(missing_ok=True)
+        flush(path.parent)
+        return True
+
+
+def flush(path: Path) -> None:
+    """Makes sure that a file or a folder's entries have reached the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

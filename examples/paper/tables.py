@@ -208,8 +208,8 @@ def published_size(network: str) -> tuple[int, int]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from ucadi.learn.architecture import Architecture
-    from ucadi.learn.network import NETWORKS
+    from ucadi.learn.networks.architecture import Architecture
+    from ucadi.learn.networks.registry import NETWORKS
 
     with torch.device("meta"):
         model = NETWORKS[network](Architecture.of(network)).eval()

@@ -15,11 +15,11 @@ from ucadi.errors import FormatError, UsageError
 from ucadi.fed import robust
 from ucadi.fed.averaging import Aggregate, Sum, add
 from ucadi.fed.update import Update
+from ucadi.files import refuse_existing
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container
 from ucadi.formats import keys as key_format
 from ucadi.formats import update as update_format
-from ucadi.formats.output import refuse_existing
 from ucadi.rounds.admission import admit, set_aside
 from ucadi.rounds.collection import check_quorum, write_sum
 from ucadi.rounds.round import Round

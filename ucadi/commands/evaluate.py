@@ -13,9 +13,9 @@ import typer
 
 from ucadi import __version__
 from ucadi.errors import FormatError, MismatchError, UsageError
+from ucadi.files import refuse_existing
 from ucadi.formats import casetable
 from ucadi.formats import predictions as predictions_format
-from ucadi.formats.output import refuse_existing
 from ucadi.formats.predictions import UNLABELLED, Predictions
 from ucadi.labels import LABELS
 from ucadi.parts import Feature, require
@@ -168,7 +168,7 @@ def evaluate(
             comparisons[name] = comparison.compare(labels, scores, thresholds)
     result = EvaluateResult(reports, details, comparisons)
     if report is not None:
-        from ucadi.formats import evaluation_report  # brings matplotlib
+        from ucadi.pages import evaluation as evaluation_report
         from ucadi.scoring import report as report_sections
 
         provenance = {

@@ -10,9 +10,9 @@ import typer
 
 from ucadi.commands import Force, Output
 from ucadi.errors import UsageError
+from ucadi.files import refuse_existing, write_file
 from ucadi.formats import container
 from ucadi.formats import weights as weights_format
-from ucadi.formats.output import refuse_existing, write_file
 from ucadi.parts import Feature, require
 
 FORMATS = ("onnx", "torchscript")
@@ -53,7 +53,7 @@ def export(
         raise UsageError(f"no format {format or output.suffix!r}", hint=f"--format {' or '.join(FORMATS)}")
     require(Feature.NETWORKS, where={Feature.ONNX: kind == "onnx"})
     from ucadi.learn import export as exporting
-    from ucadi.learn.network import restore
+    from ucadi.learn.networks.registry import restore
 
     refuse_existing(output, force=force)
     weights = weights_format.read(model)

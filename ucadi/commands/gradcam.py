@@ -16,14 +16,14 @@ from ucadi import __version__, filetypes
 from ucadi.commands import MAX_SEED, Force
 from ucadi.ct.statement import Statement
 from ucadi.errors import FormatError, MismatchError, UsageError
+from ucadi.files import new_folder, refuse_existing
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
-from ucadi.formats.output import new_folder, refuse_existing
 from ucadi.labels import LABELS, Diagnosis
 from ucadi.parts import Feature, require
 
 if TYPE_CHECKING:
-    from ucadi.ct.instance import Instance
+    from ucadi.ct.reading.instance import Instance
     from ucadi.ct.regions import Region
     from ucadi.formats.dataset import Dataset
 
@@ -93,15 +93,16 @@ def gradcam(
     Research only, not for clinical use.
     """
     require(Feature.NETWORKS, Feature.DATASETS, Feature.SCANS, Feature.PLOTS, where={Feature.HEATMAP_OBJECTS: dicom})
-    from ucadi.ct import nifti, sampling
+    from ucadi.ct import sampling
     from ucadi.ct.observation import midline_mm
+    from ucadi.ct.reading import nifti
+    from ucadi.ct.reading.scan import source_series
     from ucadi.ct.regions import regions
-    from ucadi.ct.scan import source_series
     from ucadi.formats import dataset as dataset_format
-    from ucadi.learn import gradcam as explanation
     from ucadi.learn import inference
-    from ucadi.learn.network import check_input, restore
-    from ucadi.learn.occlusion import occlusion
+    from ucadi.learn.heatmaps import gradcam as explanation
+    from ucadi.learn.heatmaps.occlusion import occlusion
+    from ucadi.learn.networks.registry import check_input, restore
     from ucadi.scoring.plots import montage_png
 
     if dicom is not None and not dicom.exists():

@@ -12,12 +12,12 @@ import typer
 
 from ucadi.commands import Force, Output, without
 from ucadi.errors import FormatError, MismatchError, UsageError
+from ucadi.files import refuse_existing
 from ucadi.formats import container
 from ucadi.formats import histogram as histogram_format
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import update as update_format
 from ucadi.formats.histogram import Histogram
-from ucadi.formats.output import refuse_existing
 from ucadi.formats.predictions import UNLABELLED
 from ucadi.labels import Diagnosis
 from ucadi.rounds.counting import opened_histogram

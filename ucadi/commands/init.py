@@ -54,8 +54,8 @@ def init(
     The same seed gives the same bytes on every machine, with or without torch. A smaller --width, --size or fewer
     --blocks suit small machines.
     """
-    from ucadi.learn.architecture import Architecture
-    from ucadi.learn.layout import initial_arrays, layout
+    from ucadi.learn.networks.architecture import Architecture
+    from ucadi.learn.networks.layout import initial_arrays, layout
 
     network = Architecture.of(architecture, width=width, blocks=_parsed(blocks), size=size, norm=norm)
     weights = Weights(initial_arrays(network, seed), network.description(), {"seed": seed})

@@ -12,8 +12,8 @@ import typer
 
 from ucadi.commands import Force, Output, without
 from ucadi.errors import MismatchError, UsageError
+from ucadi.files import refuse_existing
 from ucadi.formats import container
-from ucadi.formats.output import refuse_existing
 from ucadi.parts import Feature, require
 from ucadi.progress import track
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ucadi.errors import FormatError, OutputError, PacsError, UsageError
-from ucadi.formats.output import refuse_existing
+from ucadi.files import refuse_existing
 from ucadi.pacs.address import AE_TITLE, Node, Web, parse, read_credentials
 from ucadi.parts import Feature, require
 from ucadi.progress import track

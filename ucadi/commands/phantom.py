@@ -16,7 +16,7 @@ import typer
 
 from ucadi.commands import MAX_PROCESSES, MAX_SEED
 from ucadi.errors import UsageError
-from ucadi.formats.output import new_folder
+from ucadi.files import new_folder
 from ucadi.labels import LABELS
 from ucadi.parts import Feature, require
 from ucadi.progress import track

@@ -13,10 +13,10 @@ import typer
 
 from ucadi.commands import MAX_SEED, Device, Force, Part, SplitFile
 from ucadi.errors import UsageError
+from ucadi.files import make_folder
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import split as split_format
 from ucadi.formats import weights as weights_format
-from ucadi.formats.output import make_folder
 from ucadi.formats.predictions import UNLABELLED, Predictions
 from ucadi.parts import Feature, how_to_install, require
 from ucadi.progress import note, track
@@ -89,7 +89,7 @@ def _outputs(output: Path, dataset: Path, models: Sequence[Path]) -> tuple[Path,
 def _predict(data: Dataset, model: Path, seed: int, device: str, *, fast: bool) -> Predictions:
     from ucadi.learn import engines, inference
     from ucadi.learn.distributed import own_device
-    from ucadi.learn.network import check_input, restore
+    from ucadi.learn.networks.registry import check_input, restore
 
     weights = weights_format.read(model)
     network = restore(weights.architecture, weights.arrays).to(own_device(device))

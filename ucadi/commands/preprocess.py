@@ -19,13 +19,13 @@ from ucadi.parts import Feature, how_to_install, require
 from ucadi.progress import note, track
 
 if TYPE_CHECKING:
-    from ucadi.ct.parallel import Outcome
-    from ucadi.ct.refusals import RefusedError, SetAside
-    from ucadi.ct.scan import Scan, Source
+    from ucadi.ct.reading.parallel import Outcome
+    from ucadi.ct.reading.refusals import RefusedError, SetAside
+    from ucadi.ct.reading.scan import Scan, Source
     from ucadi.formats.caselist import Entry
     from ucadi.formats.dataset import Case, Dataset, Rejection
-    from ucadi.formats.quality import NotUsed, Record
     from ucadi.labels import Diagnosis
+    from ucadi.pages.quality import NotUsed, Record
 
 REVISION = 2
 """Of the way from scans to volumes. It rises when the same scan would give another volume, tag or flag."""
@@ -97,10 +97,11 @@ def preprocess(
     lacking = [*Feature.DECODERS.missing, *Feature.JPEG12.missing]
     if lacking:
         note(f"some compressed scans will be refused; to read them all: {how_to_install(lacking)}")
-    from ucadi.ct.parallel import Job, read_scans
-    from ucadi.formats import caselist, container, quality
+    from ucadi.ct.reading.parallel import Job, read_scans
+    from ucadi.formats import caselist, container
     from ucadi.formats import dataset as dataset_format
     from ucadi.formats import salt as salt_format
+    from ucadi.pages import quality
 
     if labels is None and not unlabelled:
         raise UsageError("no labels file", hint="--labels labels.csv, or --unlabelled for cases without")
@@ -168,7 +169,7 @@ class _Run:
 
     def cases(self, outcomes: Iterator[Outcome]) -> Iterator[Case]:
         """The usable scans as cases of a dataset; everything else is noted. Raises SeriesError if none is left."""
-        from ucadi.ct.refusals import RefusedError
+        from ucadi.ct.reading.refusals import RefusedError
         from ucadi.formats.dataset import Rejection
 
         used = set()
@@ -204,7 +205,7 @@ class _Run:
 
     def _case(self, case: str, patient: str, label: Diagnosis | None, scan: Scan | Source) -> Case:
         """The case of a scan, which is the earlier dataset's if that has read it already."""
-        from ucadi.ct.scan import Source
+        from ucadi.ct.reading.scan import Source
         from ucadi.formats.dataset import Case
 
         if isinstance(scan, Source):
@@ -226,7 +227,7 @@ def _check_reusable(earlier: Dataset, size: int) -> None:
 
 
 def _refused(entry: Entry, case: str, refusal: RefusedError) -> Record:
-    from ucadi.formats.quality import Record
+    from ucadi.pages.quality import Record
 
     label = "" if entry.label is None else entry.label.label
     not_used = tuple(map(_not_used, refusal.series))
@@ -236,8 +237,8 @@ def _refused(entry: Entry, case: str, refusal: RefusedError) -> Record:
 def _record(case: Case, scan: Scan | Source, picture: bool) -> Record:
     """A case in the report."""
     from ucadi.ct.montage import montage_jpeg
-    from ucadi.ct.scan import Scan
-    from ucadi.formats.quality import Record
+    from ucadi.ct.reading.scan import Scan
+    from ucadi.pages.quality import Record
 
     return Record(
         id=case.id,
@@ -255,14 +256,14 @@ def _record(case: Case, scan: Scan | Source, picture: bool) -> Record:
 
 
 def _not_used(series: SetAside) -> NotUsed:
-    from ucadi.formats.quality import NotUsed
+    from ucadi.pages.quality import NotUsed
 
     return NotUsed(series.ordinal, series.slices, series.reason.value, series.detail)
 
 
 def _linkage(case: str, name: str, outcome: Outcome, aside: Sequence[SetAside]) -> Iterator[tuple[object, ...]]:
     """Rows of the linkage table: the series that is used, if any, with its unreadable files, then the others."""
-    from ucadi.ct.scan import Scan, Source
+    from ucadi.ct.reading.scan import Scan, Source
 
     if isinstance(outcome, Scan | Source):
         broken = " ".join(outcome.unreadable) if isinstance(outcome, Scan) else ""

@@ -29,16 +29,16 @@ from ucadi.errors import MismatchError, UsageError
 from ucadi.fed.fixedpoint import layout_of
 from ucadi.fed.norms import without_norms
 from ucadi.fed.plan import Plan
+from ucadi.files import write_file
 from ucadi.formats import keys as key_format
 from ucadi.formats import plan as plan_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.exchange import Exchange, Kind
-from ucadi.formats.output import write_file
 from ucadi.rounds.closing import read_roster
 from ucadi.rounds.counting import WEIGHT_CAP, counting_layout
 from ucadi.rounds.round import Round
-from ucadi.rounds.training import recipe_of
+from ucadi.workflows.training import recipe_of
 
 
 @dataclass(frozen=True)

@@ -38,25 +38,25 @@ from ucadi.fed.norms import with_norms
 from ucadi.fed.optimisers import FEDAVG
 from ucadi.fed.plan import Schedule
 from ucadi.fed.update import Arrays, Privacy, Update, bounded, difference
+from ucadi.files import refuse_existing
 from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats import split as split_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
-from ucadi.formats.output import refuse_existing
 from ucadi.formats.schedules import RecipeFile
 from ucadi.formats.weights import Weights
 from ucadi.identity import check_name
 from ucadi.labels import LABELS
 from ucadi.parts import Feature, require
-from ucadi.rounds.reporting import Report
 from ucadi.rounds.round import Round
-from ucadi.rounds.training import Cases, check_round, identity, recipe_of
 from ucadi.scoring.metrics import macro_auc
+from ucadi.workflows.reporting import Report
+from ucadi.workflows.training import Cases, check_round, identity, recipe_of
 
 if TYPE_CHECKING:
     from ucadi.formats.dataset import Dataset
-    from ucadi.learn.training import Validation
+    from ucadi.learn.loop import Validation
 
 
 @dataclass(frozen=True)
@@ -158,9 +158,9 @@ def train(
     )
     from ucadi.formats import dataset as dataset_format
     from ucadi.learn.distributed import joined, own_device
-    from ucadi.learn.network import check_input, restore, state_arrays
-    from ucadi.learn.training import Hooks, best_epoch
-    from ucadi.learn.training import train as train_network
+    from ucadi.learn.loop import Hooks, best_epoch
+    from ucadi.learn.loop import train as train_network
+    from ucadi.learn.networks.registry import check_input, restore, state_arrays
 
     if part is not None:
         split_format.require_training(part)
@@ -305,7 +305,7 @@ def _validation_data(
 def _validation(
     cases: Cases, seen: list[Cases], schedule: Schedule, keep_best: bool, patience: int | None
 ) -> Validation | None:
-    from ucadi.learn.training import Validation
+    from ucadi.learn.loop import Validation
 
     if not seen:
         if keep_best or patience:

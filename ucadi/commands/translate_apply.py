@@ -16,9 +16,9 @@ from ucadi.errors import MismatchError, UsageError
 from ucadi.formats import split as split_format
 from ucadi.formats import translator as translator_format
 from ucadi.formats.container import file_digest
-from ucadi.learn.translation import KINDS, NONCONTRAST, TranslatorArchitecture
 from ucadi.parts import Feature, require
 from ucadi.progress import track
+from ucadi.translation.recipe import KINDS, NONCONTRAST, TranslatorArchitecture
 
 if TYPE_CHECKING:
     from ucadi.ct.translation import Changes
@@ -69,7 +69,7 @@ def translate_apply(
     require(Feature.NETWORKS, Feature.DATASETS)
     from ucadi.formats import dataset as dataset_format
     from ucadi.learn.distributed import own_device
-    from ucadi.learn.translator import changes, restore_generators
+    from ucadi.translation.apply import changes, restore_generators
 
     if to not in KINDS:
         raise UsageError(f"--to {to}: no such kind of CT", hint=f"one of {', '.join(KINDS)}")

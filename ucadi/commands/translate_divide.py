@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ucadi.errors import MismatchError, UsageError
+from ucadi.files import refuse_existing
 from ucadi.formats import casetable
-from ucadi.formats.output import refuse_existing
-from ucadi.learn.translation import CONTRAST, KINDS, NONCONTRAST
 from ucadi.parts import Feature, require
 from ucadi.progress import track
+from ucadi.translation.recipe import CONTRAST, KINDS, NONCONTRAST
 
 if TYPE_CHECKING:
     from ucadi.formats.dataset import Case, Dataset

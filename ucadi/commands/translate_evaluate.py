@@ -15,13 +15,13 @@ import typer
 
 from ucadi.commands import Part, SplitFile
 from ucadi.errors import FormatError, MismatchError
+from ucadi.files import refuse_existing, write_file
 from ucadi.formats import split as split_format
 from ucadi.formats import weights as weights_format
-from ucadi.formats.output import refuse_existing, write_file
-from ucadi.learn.translation import NONCONTRAST
 from ucadi.parts import Feature, require
 from ucadi.progress import track
 from ucadi.scoring.realism import correlation, histogram_distance, kernel_distance, share_moved, units
+from ucadi.translation.recipe import NONCONTRAST
 
 if TYPE_CHECKING:
     from ucadi.ct.volume import Volume
@@ -156,7 +156,7 @@ class _Features:
     """What the kernel distance is measured in: features of slices' central parts, or of cases by a classifier."""
 
     def __init__(self, classifier: Path | None) -> None:
-        from ucadi.learn.network import restore
+        from ucadi.learn.networks.registry import restore
 
         weights = None if classifier is None else weights_format.read(classifier)
         self._network = None if weights is None else restore(weights.architecture, weights.arrays)
@@ -167,7 +167,7 @@ class _Features:
         from ucadi.ct.enhancement import central
         from ucadi.ct.translation import Window
         from ucadi.learn.features import classifier_features, fixed_features
-        from ucadi.learn.network import check_input
+        from ucadi.learn.networks.registry import check_input
 
         indices = sampling.test_indices(len(volume.hu), 0, case)
         if self._network is not None:

@@ -28,10 +28,12 @@ from ucadi.commands import (
 )
 from ucadi.ct.translation import CONTRAST_WINDOW_HU, Window
 from ucadi.errors import FormatError, UsageError
+from ucadi.files import make_folder, refuse_existing, write_file
 from ucadi.formats import split as split_format
 from ucadi.formats.container import file_digest
-from ucadi.formats.output import make_folder, refuse_existing, write_file
-from ucadi.learn.translation import (
+from ucadi.parts import Feature, require
+from ucadi.progress import note
+from ucadi.translation.recipe import (
     CONTRAST,
     CYCLE_GAN,
     KINDS,
@@ -41,12 +43,10 @@ from ucadi.learn.translation import (
     TranslationRecord,
     TranslatorArchitecture,
 )
-from ucadi.parts import Feature, require
-from ucadi.progress import note
 
 if TYPE_CHECKING:
     from ucadi.formats.dataset import Dataset
-    from ucadi.learn.translation_networks import TranslationNetworks
+    from ucadi.translation.networks import TranslationNetworks
 
 SAMPLES = 4
 """Cases of each kind on a sheet of samples."""
@@ -129,9 +129,9 @@ def translate_train(
     from ucadi.formats import translator as translator_format
     from ucadi.formats.translator import Translator
     from ucadi.learn.distributed import own_device
-    from ucadi.learn.translating import TranslationHooks, train_translator
-    from ucadi.learn.translation_networks import build
-    from ucadi.learn.translator import generator_arrays
+    from ucadi.translation.apply import generator_arrays
+    from ucadi.translation.loop import TranslationHooks, train_translator
+    from ucadi.translation.networks import build
 
     for path in (output, checkpoint or output):
         refuse_existing(path, force=force or path == checkpoint)
@@ -226,9 +226,9 @@ def _show(folder: Path, every: int, epochs: int, images: _Images, model: Transla
     """A sheet of what the generators make of a few slices, the same ones in every epoch."""
     from ucadi.ct.translation import translate
     from ucadi.ct.volume import Volume
-    from ucadi.learn.translation_networks import Generator
-    from ucadi.learn.translator import changes
     from ucadi.scoring.sheets import translation_sheet_png
+    from ucadi.translation.apply import changes
+    from ucadi.translation.networks import Generator
 
     if done % every and done != epochs:
         return

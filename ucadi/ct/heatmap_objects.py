@@ -23,11 +23,11 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from ucadi.ct.dicom import PixelReader
-from ucadi.ct.elements import text
-from ucadi.ct.instance import Instance
 from ucadi.ct.overlay import Style, overlay
 from ucadi.ct.placing import edges, onto_slice
+from ucadi.ct.reading.dicom import PixelReader
+from ucadi.ct.reading.elements import text
+from ucadi.ct.reading.instance import Instance
 from ucadi.ct.statement import Statement
 from ucadi.ct.volume import Affine
 from ucadi.errors import SeriesError

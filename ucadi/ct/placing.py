@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ucadi.ct.instance import Instance
-from ucadi.ct.stack import affine as grid_affine
+from ucadi.ct.reading.instance import Instance
+from ucadi.ct.reading.stack import affine as grid_affine
 from ucadi.ct.volume import Affine
 
 

@@ -18,9 +18,9 @@ from ucadi.commands.gradcam import MONTAGE, gradcam
 from ucadi.commands.phantom import phantom
 from ucadi.commands.predict import predict
 from ucadi.commands.preprocess import preprocess
+from ucadi.files import new_folder, write_file
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import weights as weights_format
-from ucadi.formats.output import new_folder, write_file
 from ucadi.formats.predictions import Predictions
 from ucadi.labels import Diagnosis
 from ucadi.parts import Feature, require

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ucadi.commands.gradcam import GradcamResult
-from ucadi.formats.evaluation_report import page
 from ucadi.formats.predictions import Predictions
 from ucadi.formats.weights import Weights
 from ucadi.labels import Diagnosis
+from ucadi.pages.evaluation import page
 from ucadi.scoring.metrics import Report
 from ucadi.scoring.plots import confusion_png, roc_png
 from ucadi.scoring.report import Section, Table

@@ -11,11 +11,11 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from ucadi.federation.site import site_run
+from ucadi.files import make_folder
 from ucadi.flower.parcels import held, packed, unpacked
 from ucadi.formats import keys as key_format
 from ucadi.formats import roster as roster_format
-from ucadi.formats.output import make_folder
-from ucadi.loops.site import site_run
 
 app = ClientApp()
 

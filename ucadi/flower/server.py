@@ -15,9 +15,9 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from ucadi.errors import UcadiError
+from ucadi.federation.coordinator import coordinate
 from ucadi.flower.parcels import held, packed, unpacked
 from ucadi.formats import roster as roster_format
-from ucadi.loops.coordinate import coordinate
 
 IDLE = 10
 """Turns in which nothing comes, after which the run ends rather than wait for ever."""

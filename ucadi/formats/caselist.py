@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ucadi import filetypes
-from ucadi.ct.dicomdir import is_index
-from ucadi.ct.scan import SCAN_SUFFIXES
+from ucadi.ct.reading.dicomdir import is_index
+from ucadi.ct.reading.scan import SCAN_SUFFIXES
 from ucadi.errors import FormatError, MismatchError, SeriesError
 from ucadi.files import read_text
 from ucadi.labels import Diagnosis

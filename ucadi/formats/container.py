@@ -29,8 +29,7 @@ import numpy.typing as npt
 from ucadi import filetypes
 from ucadi.errors import FormatError
 from ucadi.files import file_digest as file_digest
-from ucadi.files import opened
-from ucadi.formats.output import new_file
+from ucadi.files import new_file, opened
 
 Metadata = dict[str, Any]
 

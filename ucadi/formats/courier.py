@@ -20,9 +20,9 @@ from typing import BinaryIO, Final
 
 from ucadi import files, filetypes
 from ucadi.errors import CapacityError, FormatError, OutputError
+from ucadi.files import new_file
 from ucadi.formats.container import GET_AGAIN, canonical_json, check_format, file_digest, parse_canonical_json
 from ucadi.formats.exchange import Place
-from ucadi.formats.output import new_file
 from ucadi.formats.signed import Fields
 from ucadi.progress import track
 

@@ -23,9 +23,9 @@ import numpy.typing as npt
 from ucadi import filetypes
 from ucadi.ct.volume import Volume
 from ucadi.errors import FormatError
-from ucadi.files import file_digest, opened
+from ucadi.files import file_digest, new_file, opened
 from ucadi.formats.hdf5 import Array, Attribute, Group, opened_file
-from ucadi.formats.output import Unfailing, new_file
+from ucadi.formats.unfailing import Unfailing
 from ucadi.labels import Diagnosis
 
 FORMAT = "ucadi-dataset"
@@ -75,7 +75,7 @@ class Case:
 class Rejection:
     """A series that was not used, or with `series` 0 a whole case. Series are numbered within their case.
 
-    reason: a word of `ucadi.ct.refusals.Reason`. slices: how many instances the series had.
+    reason: a word of `ucadi.ct.reading.refusals.Reason`. slices: how many instances the series had.
     """
 
     case: str

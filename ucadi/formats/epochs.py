@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from ucadi.formats.output import write_file
+from ucadi.files import write_file
 from ucadi.learn.state import EpochRecord
 
 COLUMNS = tuple(field.name for field in fields(EpochRecord))

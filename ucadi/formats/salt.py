@@ -9,8 +9,7 @@ from pathlib import Path
 
 from ucadi import filetypes
 from ucadi.errors import FormatError
-from ucadi.files import read_bytes
-from ucadi.formats.output import claim_file
+from ucadi.files import claim_file, read_bytes
 
 MIN_SALT_BYTES = 16
 MAX_SALT_BYTES = 1 << 20

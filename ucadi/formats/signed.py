@@ -12,7 +12,7 @@ from typing import Any
 
 from ucadi import filetypes
 from ucadi.errors import FormatError, SignatureError
-from ucadi.files import opened
+from ucadi.files import opened, write_file
 from ucadi.formats.container import (
     GET_AGAIN,
     MAX_HEADER,
@@ -22,7 +22,6 @@ from ucadi.formats.container import (
     parse_canonical_json,
     read,
 )
-from ucadi.formats.output import write_file
 from ucadi.identity import PublicKeys, SecretKeys
 
 _DOMAIN = b"ucadi/signed/v1\n"

@@ -12,7 +12,7 @@ from ucadi.formats import container
 from ucadi.formats.checkpoint import AFRESH, of_training, part
 from ucadi.formats.container import Metadata
 from ucadi.formats.signed import Fields
-from ucadi.learn.translation import KINDS, Losses, TranslationRecord, TranslationState
+from ucadi.translation.recipe import KINDS, Losses, TranslationRecord, TranslationState
 
 FORMAT = "ucadi-translation-checkpoint"
 

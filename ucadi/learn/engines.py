@@ -16,9 +16,9 @@ from torch.fx import GraphModule, Node, Tracer
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ucadi.learn.bfloat16 import same_in_any_memory
-from ucadi.learn.classifier import Classifier
 from ucadi.learn.export import to_onnx
-from ucadi.learn.pooling import MaxPool
+from ucadi.learn.networks.classifier import Classifier
+from ucadi.learn.networks.pooling import MaxPool
 from ucadi.parts import Feature
 from ucadi.progress import note
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ucadi.errors import CapacityError
-from ucadi.learn.classifier import Classifier
+from ucadi.learn.networks.classifier import Classifier
 
 INPUT, OUTPUT = "slabs", "probabilities"
 """Names in an ONNX file."""

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ucadi.learn.classifier import Classifier
 from ucadi.learn.inference import as_input
+from ucadi.learn.networks.classifier import Classifier
 
 SEED = 2021
 """Of the fixed network: features of different seeds are not comparable."""

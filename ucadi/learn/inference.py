@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from ucadi.errors import FormatError, MismatchError
-from ucadi.learn.classifier import Classifier
 from ucadi.learn.engines import Engine, exact
+from ucadi.learn.networks.classifier import Classifier
 
 
 def predict(

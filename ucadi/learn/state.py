@@ -36,7 +36,7 @@ class TrainingState:
 
     next_epoch: int
     arrays: Arrays
-    """The model (see `ucadi.learn.network.state_arrays`)."""
+    """The model (see `ucadi.learn.networks.registry.state_arrays`)."""
     momentum: Arrays = field(default_factory=dict)
     """The optimiser's velocity by parameter."""
     anchor: Arrays = field(default_factory=dict)

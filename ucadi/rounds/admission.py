@@ -13,8 +13,8 @@ from ucadi.errors import CapacityError, MismatchError, UcadiError
 from ucadi.fed.fixedpoint import Encoder
 from ucadi.fed.robust import norm
 from ucadi.fed.update import Update
+from ucadi.files import make_folder, new_file, write_file
 from ucadi.formats import update as update_format
-from ucadi.formats.output import make_folder, new_file, write_file
 from ucadi.rounds.contribution import check_belongs
 from ucadi.rounds.round import Round
 

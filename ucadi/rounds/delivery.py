@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ucadi.errors import FormatError, MismatchError, OutputError
+from ucadi.files import make_folder, new_file
 from ucadi.formats import partial as partial_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats.container import MAX_HEADER, file_digest
 from ucadi.formats.courier import Item, Parcel
 from ucadi.formats.exchange import BY_SITES, Exchange, Kind, Place
-from ucadi.formats.output import make_folder, new_file
 from ucadi.formats.roster import Roster
 from ucadi.progress import track
 from ucadi.rounds.closing import read_receipt, read_roster, read_round

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ucadi.errors import FormatError, MismatchError
+from ucadi.files import new_file
 from ucadi.formats import handover as handover_format
 from ucadi.formats.container import canonical_json, file_digest
 from ucadi.formats.exchange import Exchange, Kind
 from ucadi.formats.handover import Handover
-from ucadi.formats.output import new_file
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.signed import verify
 from ucadi.identity import SEAL_OVERHEAD, SecretKeys, decrypt_stream, encrypt_stream

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from ucadi.errors import MismatchError, SignatureError
+from ucadi.files import claim_file, make_folder, refuse_existing
 from ucadi.formats import partial as partial_format
 from ucadi.formats.ciphertext import CiphertextSum, verify_signature
 from ucadi.formats.container import canonical_json
-from ucadi.formats.output import claim_file, make_folder, refuse_existing
 from ucadi.formats.partial import Partial
 from ucadi.formats.signed import Fields, read_document
 from ucadi.identity import AUTHENTICATION_BYTES, SEAL_OVERHEAD, SecretKeys, decrypt_with, encrypt_with

@@ -20,17 +20,17 @@ from ucadi import __version__
 from ucadi.commands.gradcam import DICOM, HEATMAP, MONTAGE, GradcamResult, gradcam
 from ucadi.commands.predict import predict
 from ucadi.commands.preprocess import preprocess
-from ucadi.ct import nifti
-from ucadi.ct.refusals import Reason
+from ucadi.ct.reading import nifti
+from ucadi.ct.reading.refusals import Reason
 from ucadi.ct.volume import resized_affine
 from ucadi.errors import SeriesError
 from ucadi.formats import dataset as dataset_format
 from ucadi.formats import operating_point as operating_point_format
 from ucadi.formats import predictions as predictions_format
-from ucadi.formats import quality as quality_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.operating_point import OperatingPoint
 from ucadi.labels import LABELS, Diagnosis
+from ucadi.pages import quality as quality_format
 from ucadi.scoring.calibration import tempered
 from ucadi.web import report as report_page
 

@@ -17,10 +17,10 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element, write_file_meta_info
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from ucadi.ct import nifti
 from ucadi.ct.phantom.cohort import PatientPlan, Visit, scan_patient
 from ucadi.ct.phantom.patient import Patient, PhantomScan
 from ucadi.ct.phantom.scanner import INTERCEPT
+from ucadi.ct.reading import nifti
 
 FIRST_DAY = date(2020, 1, 7)
 TABLE_TOP_MM = -310.0

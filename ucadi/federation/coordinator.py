@@ -1,0 +1,214 @@
+"""ucadi coordinate: a coordinator's part in every round, which reads nothing that the sites compute."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from ucadi.commands import MAX_SECONDS, Headroom, KeyFile, LogFile
+from ucadi.errors import UsageError
+from ucadi.events import Events
+from ucadi.federation.awaiting import Awaited, Awaits, Teller
+from ucadi.federation.transport import Line, PollSeconds, RelayAddress, RelayCard, line_to
+from ucadi.formats import keys as key_format
+from ucadi.formats import plan as plan_format
+from ucadi.formats import statement as statement_format
+from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.receipt import Receipt
+from ucadi.formats.statement import Statement
+from ucadi.identity import SecretKeys
+from ucadi.rounds.closing import close, read_receipt, read_roster, read_round
+from ucadi.rounds.round import Round
+from ucadi.rounds.succession import agreed, next_plan, read_statements
+
+
+@dataclass(frozen=True)
+class CoordinateResult:
+    """How the rounds went: the digest of the last model, and of each round its status and who was not in it."""
+
+    federation: str
+    model: str | None
+    rounds: dict[int, str]
+    missing: dict[int, tuple[str, ...]]
+    waiting_for: str | None
+
+    def __str__(self) -> str:
+        lines = []
+        for number, status in self.rounds.items():
+            missing = self.missing[number]
+            lines.append(f"round {number}: {status}" + (f"; without {', '.join(missing)}" if missing else ""))
+        lines += [f"model: sha256 {self.model}"] if self.model else []
+        lines += [f"waiting for {self.waiting_for}"] if self.waiting_for else []
+        return "\n".join(lines)
+
+
+def coordinate(
+    exchange: Annotated[Path, typer.Argument(help="The exchange directory, in which a first round is open.")],
+    *,
+    key: KeyFile,
+    rounds: Annotated[
+        int | None, typer.Option(help="End when this round is over [default: at the schedule's end].", min=1, max=9999)
+    ] = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds after which a round is closed without the missing [default: wait for all].",
+            min=0,
+            max=MAX_SECONDS,
+        ),
+    ] = None,
+    sites: Annotated[
+        int | None,
+        typer.Option(help="Sites in a round, chosen by lot each time [default: all members].", min=2, max=10_000),
+    ] = None,
+    headroom: Headroom = 4,
+    relay: RelayAddress = None,
+    relay_card: RelayCard = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Do what can be done now, say what is awaited, and end.")
+    ] = False,
+    poll: PollSeconds = 1.0,
+    log: LogFile = None,
+    as_json: bool = False,
+) -> CoordinateResult:
+    """Lead a federation's rounds: close each, sign its receipt, open the next, as the first was opened.
+
+    A round is closed when all its sites have sent, or after --deadline; below the quorum it is void, which is said with
+    the missing sites' names. The next begins with the model that more than half of the contributing sites
+    state; the model itself is never seen here. A newer roster in the directory holds from the next round on. Killed at
+    any moment and run again, it goes on where it was.
+    """
+    keys = key_format.read_key(key)
+    folder = Exchange(exchange)
+    first = folder.opened_rounds()[0]
+    read_round(folder, first).roster.check_led_by(keys, key.name)
+    events = Events(as_json=as_json, log=log)
+    coordinator = Coordinator(folder, keys, rounds, deadline, sites, headroom, events)
+    with line_to(relay, relay_card, keys, folder, events) as line:
+        _run(coordinator, line, once=once, poll=poll)
+    return coordinator.result()
+
+
+def _run(coordinator: Coordinator, line: Line, *, once: bool, poll: float) -> None:
+    tell = Teller(coordinator.tell)
+    line.bring()
+    while True:
+        moved = coordinator.advance()
+        if moved:
+            line.bring()
+        elif once or coordinator.awaited is None:
+            return
+        else:
+            tell(coordinator.awaited)
+            time.sleep(poll)
+            line.bring()
+
+
+@dataclass
+class Coordinator:
+    """A coordinator's state, all of which follows from its exchange directory."""
+
+    exchange: Final[Exchange]
+    keys: Final[SecretKeys]
+    rounds: Final[int | None]
+    deadline: Final[float | None]
+    sites: Final[int | None]
+    headroom: Final[int]
+    tell: Final[Events]
+    awaited: Awaited | None = None
+    _late: set[str] = field(default_factory=set)
+    _sent: set[tuple[int, str]] = field(default_factory=set)
+
+    def advance(self) -> bool:
+        """Does the next thing that can be done; False if there is nothing to do, or all is done (`awaited` is None)."""
+        numbers = self.exchange.rounds()
+        if not numbers:
+            raise UsageError("no round is open yet", hint="ucadi round open --exchange DIR opens the first")
+        number = numbers[-1]
+        this = read_round(self.exchange, number)
+        found = read_receipt(self.exchange, number, this)
+        if found is None:
+            return self._close(number, this)
+        receipt = found[0]
+        self._tell_late(number, receipt)
+        following = None
+        if receipt.status == "closed":
+            following = agreed(read_statements(self.exchange, number, this), receipt, this)
+            if following is None:
+                self.awaited = Awaited(Awaits.STATEMENTS, number, self._silent(number, this, receipt))
+                return False
+        if number >= self._last(this):
+            self.awaited = None
+            return False
+        roster = read_roster(self.exchange, self.exchange.rosters()[-1])
+        plan = next_plan(this, following, roster, self.sites, self.headroom)
+        plan_format.write(self.exchange.make_place(Kind.PLAN, number + 1), plan, self.keys)
+        self.tell("opened", {"round": plan.round, "base": plan.base, "sites": plan.sites, "quorum": plan.quorum})
+        return True
+
+    def result(self) -> CoordinateResult:
+        """How the rounds went so far."""
+        status: dict[int, str] = {}
+        missing: dict[int, tuple[str, ...]] = {}
+        model, federation = None, ""
+        for number in self.exchange.rounds():
+            this = read_round(self.exchange, number)
+            found = read_receipt(self.exchange, number, this)
+            receipt = found[0] if found else None
+            status[number] = receipt.status if receipt else "open"
+            missing[number] = receipt.missing if receipt else ()
+            federation = this.plan.federation
+            if receipt and receipt.status == "closed":
+                following = agreed(read_statements(self.exchange, number, this), receipt, this)
+                model = following.model if following else None
+        return CoordinateResult(federation, model, status, missing, None if self.awaited is None else str(self.awaited))
+
+    def _last(self, this: Round) -> int:
+        schedule = this.plan.schedule
+        return self.rounds or -(-schedule.total_epochs // schedule.local_epochs)
+
+    def _close(self, number: int, this: Round) -> bool:
+        """Closes the round if all have sent or time is up; whether it did."""
+        here = {place.site for place in self.exchange.places(Kind.UPLOAD, number)}
+        self._tell_sent(number, here)
+        missing = [site for site in this.plan.sites if site not in here]
+        if missing and not self._is_overdue(number):
+            self.awaited = Awaited(Awaits.UPLOADS, number, tuple(missing))
+            return False
+        began = time.perf_counter()
+        receipt = close(self.exchange, number, this, self.keys)
+        seconds = round(time.perf_counter() - began, 3)
+        times = Statement(self.keys.name, this.plan_digest, seconds={"aggregation": seconds})
+        statement_format.write(self.exchange.make_place(Kind.TIMES, number), times, self.keys, force=True)
+        told = {"round": number, "sites": sorted(receipt.contributions), "missing": receipt.missing, "seconds": seconds}
+        self.tell(receipt.status, told)
+        for name, why in receipt.refused.items():
+            self.tell("refused", {"round": number, "file": name, "why": why})
+        return True
+
+    def _is_overdue(self, number: int) -> bool:
+        # by this machine's clock alone, from when the plan was written here; a clock that went back only waits longer
+        return self.deadline is not None and time.time() - self.exchange.plan(number).stat().st_mtime > self.deadline
+
+    def _silent(self, number: int, this: Round, receipt: Receipt) -> tuple[str, ...]:
+        """The contributing sites that have stated nothing yet."""
+        said = read_statements(self.exchange, number, this)
+        return tuple(site for site in sorted(receipt.contributions) if site not in said)
+
+    def _tell_sent(self, number: int, here: set[str]) -> None:
+        """Tells of each upload once; whether it is good is seen when the round is closed."""
+        for site in sorted(here):
+            if (number, site) not in self._sent:
+                self._sent.add((number, site))
+                self.tell("upload", {"round": number, "site": site})
+
+    def _tell_late(self, number: int, receipt: Receipt) -> None:
+        for place in self.exchange.places(Kind.UPLOAD, number):
+            refused = f"{place.site}.enc" in receipt.refused
+            if place.site in receipt.missing and not refused and place.name not in self._late:
+                self._late.add(place.name)
+                self.tell("late", {"round": number, "site": place.site, "why": "the round is over; it changes nothing"})

@@ -1,0 +1,317 @@
+"""A site as a member of its federation: the next thing to do, as its exchange directory and its folder have it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ucadi.commands.apply import apply
+from ucadi.commands.decrypt import decrypt
+from ucadi.commands.encrypt import encrypt
+from ucadi.commands.evaluate import evaluate
+from ucadi.commands.partial_decrypt import partial_decrypt
+from ucadi.commands.predict import predict
+from ucadi.commands.train import train
+from ucadi.errors import MismatchError
+from ucadi.events import Events
+from ucadi.fed.fixedpoint import magnitude_exponents
+from ucadi.federation.awaiting import Awaited, Awaits
+from ucadi.federation.private import Private
+from ucadi.files import new_file
+from ucadi.formats import statement as statement_format
+from ucadi.formats import weights as weights_format
+from ucadi.formats.container import file_digest
+from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.receipt import Receipt
+from ucadi.formats.roster import Roster
+from ucadi.formats.signed import is_signed
+from ucadi.formats.statement import Statement
+from ucadi.identity import SecretKeys
+from ucadi.rounds.closing import holders, read_receipt, read_round
+from ucadi.rounds.delivery import check_same_federation
+from ucadi.rounds.handing import has_to_hand_over, take_over, write_handover
+from ucadi.rounds.round import Round
+from ucadi.rounds.succession import read_statements
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a site does with its rounds."""
+
+    dataset: Path
+    split: Path | None
+    part: str | None
+    test: Path | None
+    clip: bool
+    publish_model: bool
+    publish_metrics: bool
+
+
+@dataclass
+class Site:
+    """A site's state, all of which follows from its exchange directory and its private folder."""
+
+    exchange: Final[Exchange]
+    trusted: Final[Roster]
+    keys: Final[SecretKeys]
+    key: Final[Path]
+    private: Final[Private]
+    options: Final[Options]
+    tell: Final[Events]
+    followed: int = 0
+    newest: Path | None = None
+    awaited: Awaited | None = None
+    over: bool = False
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    _ended: int = 0
+    _last: Round | None = None
+
+    def advance(self) -> bool:
+        """Does the next thing that can be done; False if there is nothing to do until others have done theirs."""
+        self.followed, self.awaited = 0, Awaited(Awaits.FIRST_ROUND)
+        numbers = self.exchange.rounds()
+        leads_to: str | None = None
+        before: tuple[Round, Receipt] | None = None
+        for number in numbers:
+            this = read_round(self.exchange, number)
+            check_same_federation(this.roster, self.trusted, self.exchange.roster(number).name)
+            if self.keys.name not in this.roster.names:
+                self.awaited = Awaited(Awaits.ROSTER, number)
+                continue
+            if leads_to is not None and leads_to != this.plan.base:
+                raise MismatchError(
+                    f"round {number} begins with {this.plan.base[:8]}…; what was before leads to {leads_to[:8]}…",
+                    hint="do not go on, and ask the coordinator",
+                )
+            found = read_receipt(self.exchange, number, this)
+            self._last = this
+            if self._hand_over(number, this, before):
+                return True
+            if found is None:
+                return number == numbers[-1] and self._contribute(number, this)
+            receipt = found[0]
+            before, self._ended = (this, receipt), number
+            if receipt.status == "void":
+                leads_to = this.plan.base
+                self.awaited = Awaited(Awaits.AFTER_VOID, number)
+                continue
+            leads_to, moved = self._follow(number, this, receipt)
+            if moved:
+                return True
+            if leads_to is not None:
+                self.followed, self.newest = self.followed + 1, self.private.model(leads_to)
+                self.private.point_latest(self.newest)
+                self.awaited = Awaited(Awaits.NEXT_ROUND, number)
+        return False
+
+    def has_ended(self, rounds: int | None) -> bool:
+        """Whether round `rounds`, or the schedule's last, is over and its model is here."""
+        if self._last is None or self.followed == 0:
+            return False
+        schedule = self._last.plan.schedule
+        last = rounds or -(-schedule.total_epochs // schedule.local_epochs)
+        waits = None if self.awaited is None else self.awaited.what
+        self.over = self._ended >= last and waits in (Awaits.NEXT_ROUND, Awaits.AFTER_VOID)
+        if self.over:
+            self.awaited = None
+        return self.over
+
+    # a round's parts
+
+    def _contribute(self, number: int, this: Round) -> bool:
+        """Trains and encrypts, unless that is done; whether anything was."""
+        if self.keys.name not in this.plan.sites:
+            self.awaited = Awaited(Awaits.CHOICE, number)
+            return False
+        if self._stands(Kind.UPLOAD, number, this) or self.exchange.has(Kind.AGGREGATE, number):
+            self.awaited = Awaited(Awaits.END, number)
+            return False
+        base = self._base(number, this)
+        if base is None:
+            self.awaited = Awaited(Awaits.MODEL, number)
+            return False
+        plan, roster = self._documents(number)
+        update = self.private.of_round(this, "update")
+        if not update.exists():
+            self.tell("training", {"round": number, "epochs": this.plan.schedule.local_epochs})
+            result = train(
+                self.options.dataset,
+                base=base,
+                plan=plan,
+                roster=roster,
+                site=self.keys.name,
+                output=update,
+                split=self.options.split,
+                part=self.options.part,
+                norms=self._norms(number, this),
+                checkpoint=self.private.of_round(this, "checkpoint"),
+            )
+            self.private.note_seconds(this, training=result.seconds)
+            self.tell("trained", {"round": number, "loss": result.loss[-1], "seconds": result.seconds})
+        began = time.perf_counter()
+        encrypted = encrypt(
+            update,
+            plan=plan,
+            roster=roster,
+            key=self.key,
+            output=self._place(Kind.UPLOAD, number),
+            clip=self.options.clip,
+            force=True,
+        )
+        self.private.note_seconds(this, encryption=time.perf_counter() - began)
+        self.tell("encrypted", {"round": number, "bytes": encrypted.bytes, "clipped": encrypted.clipped})
+        return True
+
+    def _follow(self, number: int, this: Round, receipt: Receipt) -> tuple[str | None, bool]:
+        """Goes from a closed round to the model that it leads to: its digest once it is here, and whether anything
+        was done."""
+        said = read_statements(self.exchange, number, this).get(self.keys.name)
+        if said and said.model and self.private.model(said.model).exists():
+            self.metrics = said.metrics or self.metrics
+            return said.model, False
+        base = self._base(number, this)
+        if base is None:
+            self.awaited = Awaited(Awaits.EARLIER_MODEL, number)
+            return None, False
+        total = self.exchange.aggregate(number)
+        if not self.exchange.has(Kind.AGGREGATE, number):
+            self.awaited = Awaited(Awaits.SUM, number)
+            return None, False
+        if file_digest(total) != receipt.aggregate:
+            raise MismatchError(
+                f"{total}: not the sum that the receipt names", hint="do not go on, ask the coordinator"
+            )
+        answers: list[Path] = []
+        if this.plan.mode == "threshold":
+            if self._answer(number, this, total):
+                return None, True
+            answered, _ = holders(self.exchange, number, this, self.keys)
+            if len(answered) < this.roster.policy.threshold:
+                missing = tuple(name for name in this.roster.names if name not in answered)
+                self.awaited = Awaited(Awaits.ANSWERS, number, missing)
+                return None, False
+            answers = [self.exchange.path(Kind.PARTIAL, number, site) for site in answered]
+        return self._open(number, this, base, answers), True
+
+    def _answer(self, number: int, this: Round, total: Path) -> bool:
+        """Answers for the sum as a holder, unless that is done; whether it was."""
+        if self._stands(Kind.PARTIAL, number, this):
+            return False
+        plan, roster = self._documents(number)
+        answer = self._place(Kind.PARTIAL, number)
+        partial_decrypt(total, plan=plan, roster=roster, key=self.key, output=answer, force=True)
+        self.tell("answered", {"round": number})
+        return True
+
+    def _open(self, number: int, this: Round, base: Path, answers: list[Path]) -> str:
+        began = time.perf_counter()
+        plan, roster = self._documents(number)
+        opened = (
+            self._place(Kind.OPENED, number) if self.options.publish_model else self.private.of_round(this, "aggregate")
+        )
+        if not opened.exists():
+            total = self.exchange.aggregate(number)
+            decrypt(
+                total,
+                plan=plan,
+                roster=roster,
+                key=self.key,
+                output=opened,
+                answer=answers,
+            )
+        made = self.private.of_round(this, "weights")
+        digest = apply(base, opened, output=made, plan=plan, roster=roster, force=True).digest
+        model = made.replace(self.private.model(digest))
+        self.private.note_seconds(this, decryption=time.perf_counter() - began)
+        self.metrics = self._evaluate(this, self._own_model(number, this, base, opened) or model)
+        self.tell("opened", {"round": number, "model": digest, **self.metrics})
+        statement = Statement(
+            self.keys.name,
+            this.plan_digest,
+            digest,
+            magnitude_exponents(this.plan.layout.shared(weights_format.read(model).arrays, model.name)),
+            self.private.seconds(this),
+            self.metrics if self.options.publish_metrics else {},
+        )
+        statement_format.write(self._place(Kind.METRICS, number), statement, self.keys, force=True)
+        return digest
+
+    def _evaluate(self, this: Round, model: Path) -> dict[str, float]:
+        """Figures of the model on the site's test set."""
+        if self.options.test is None:
+            return {}
+        predictions = self.private.of_round(this, "predictions")
+        predict(self.options.test, model=[model], output=predictions, force=True)
+        (reports,) = evaluate([predictions]).reports.values()
+        (report,) = reports.values()
+        figures = {
+            "auc": report.covid.auc.value if report.covid.auc else None,
+            "sensitivity": report.covid.sensitivity.value,
+            "specificity": report.covid.specificity.value,
+            "accuracy": report.accuracy.value,
+        }
+        return {name: value for name, value in figures.items() if value is not None}
+
+    # models
+
+    def _base(self, number: int, this: Round) -> Path | None:
+        """The weights that a round begins with, from wherever they can be had; None if they are not here yet."""
+        model = self.private.model(this.plan.base)
+        if model.exists():
+            return model
+        published = self.exchange.model(number)
+        if self.exchange.has(Kind.MODEL, number):
+            if file_digest(published) != this.plan.base:
+                raise MismatchError(f"{published}: not the weights that the plan names", hint="ask the coordinator")
+            with new_file(model) as part:
+                shutil.copyfile(published, part)
+            return model
+        giver = take_over(self.exchange, number, this, self.keys, model)
+        if giver is None:
+            return None
+        self.tell("taken over", {"round": number, "from": giver})
+        return model
+
+    def _norms(self, number: int, this: Round) -> Path | None:
+        """The newest own update before round `number`, where the round leaves norms to the sites."""
+        return None if this.plan.shares_norms else self.private.newest_update(number)
+
+    def _own_model(self, number: int, this: Round, base: Path, opened: Path) -> Path | None:
+        """The round's model with the site's own norms, where the round leaves them to the sites."""
+        norms = self._norms(number + 1, this)
+        if norms is None:
+            return None
+        plan, roster = self._documents(number)
+        own = self.private.of_round(this, "own.weights")
+        apply(base, opened, output=own, plan=plan, roster=roster, norms=norms, force=True)
+        return own
+
+    def _hand_over(self, number: int, this: Round, before: tuple[Round, Receipt] | None) -> bool:
+        """Seals the model for those who are new in this round's roster, if that is this site's to do."""
+        model = self.private.model(this.plan.base)
+        if before is None or not model.exists() or not has_to_hand_over(self.keys.name, this, *before):
+            return False
+        if self._stands(Kind.HANDOVER, number, this):
+            return False
+        write_handover(self._place(Kind.HANDOVER, number), model, this, self.keys, force=True)
+        self.tell("handed over", {"round": number})
+        return True
+
+    # places
+
+    def _place(self, kind: Kind, number: int) -> Path:
+        """Where this site writes its own file."""
+        return self.exchange.make_place(kind, number, self.keys.name)
+
+    def _stands(self, kind: Kind, number: int, this: Round) -> bool:
+        """Whether this site's own file is in its place, signed by it for this round; anything else may be replaced."""
+        here = self.exchange.has(kind, number, self.keys.name)
+        return here and is_signed(self._place(kind, number), self.keys.public, this.plan_digest)
+
+    def _documents(self, number: int) -> tuple[Path, Path]:
+        """The plan and the roster of a round."""
+        return self.exchange.plan(number), self.exchange.roster(number)

@@ -1,0 +1,59 @@
+"""A site's private folder: what its loop makes and must not travel, under names that follow from the round."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from ucadi.errors import OutputError
+from ucadi.files import make_folder, write_file
+from ucadi.rounds.round import Round
+
+
+class Private:
+    """Models by their digest; of each round its update, opened sum, predictions and durations by its plan's digest."""
+
+    def __init__(self, root: Path) -> None:
+        make_folder(root, mode=0o700)
+        self._root: Final = root
+
+    def model(self, digest: str) -> Path:
+        """Where the weights of that digest lie, once they are here."""
+        return self._root / f"{digest}.weights"
+
+    @property
+    def latest(self) -> Path:
+        """The name under which the newest model is always found."""
+        return self._root / "latest.weights"
+
+    def point_latest(self, model: Path) -> None:
+        """Makes `latest` lead to this model; whoever looks meanwhile finds the one before or this one."""
+        if self.latest.is_symlink() and self.latest.readlink() == Path(model.name):
+            return
+        part = self._root / f".{self.latest.name}.part"
+        try:
+            part.unlink(missing_ok=True)
+            part.symlink_to(model.name)
+            part.replace(self.latest)
+        except OSError as error:
+            raise OutputError.of(self.latest, error) from None
+
+    def of_round(self, this: Round, kind: str) -> Path:
+        """Where a file of a round lies, whether it is there or not."""
+        return self._root / f"round-{this.plan.round:04}-{this.plan_digest[:16]}.{kind}"
+
+    def newest_update(self, before: int) -> Path | None:
+        """The site's own update of the newest round before that number, if there is one."""
+        found = sorted(path for path in self._root.glob("round-*.update") if path.name < f"round-{before:04}")
+        return found[-1] if found else None
+
+    def seconds(self, this: Round) -> dict[str, float]:
+        """How long the parts of a round took, kept from one run of the loop to the next."""
+        noted = self.of_round(this, "seconds")
+        return json.loads(noted.read_text()) if noted.exists() else {}
+
+    def note_seconds(self, this: Round, **seconds: float) -> None:
+        """Adds to these, to the millisecond."""
+        noted = self.seconds(this) | {name: round(value, 3) for name, value in seconds.items()}
+        write_file(self.of_round(this, "seconds"), json.dumps(noted).encode(), force=True)

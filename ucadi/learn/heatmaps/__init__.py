@@ -1,0 +1,1 @@
+"""Where a network saw what it says: heatmaps, and tests of them."""

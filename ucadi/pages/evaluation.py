@@ -1,0 +1,68 @@
+"""The report of evaluate: a folder with one self-contained page, and the same figures as JSON and CSV."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ucadi.files import new_folder
+from ucadi.scoring.report import Section, Table
+
+HTML, CSV, JSON = "report.html", "report.csv", "report.json"
+
+STYLE = """
+body { font: 14px/1.45 system-ui, sans-serif; color: #222; max-width: 1200px; margin: 2em auto; padding: 0 1em }
+h2 { margin-top: 2em; border-bottom: 1px solid #ccc }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-size: 11px; font-variant-numeric: tabular-nums }
+th, td { padding: .3em .6em; border-bottom: 1px solid #ddd; text-align: left; overflow-wrap: break-word }
+img { max-width: 360px; width: 32%; vertical-align: top }
+img[alt^="confusion"] { width: 24% }
+img[alt^="heatmap"] { max-width: 720px; width: 100% }
+.notice { color: #a05a00 }
+@media print { @page { size: A4 landscape; margin: 12mm } body { margin: 0; max-width: none }
+  table { font-size: 7px } tr, img { break-inside: avoid } h2 { margin-top: 1em } h2, p { break-after: avoid }
+  section:has(img) { break-before: page } }
+"""
+
+
+def write(folder: Path, sections: Sequence[Section], document: Mapping[str, Any], *, force: bool = False) -> None:
+    """Writes the three files, whole or not at all. The CSV is the table of the first section."""
+    table = sections[0].table or Table((), ())
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([table.header, *table.rows])
+    with new_folder(folder, force=force) as part:
+        (part / HTML).write_bytes(page("Evaluation", sections).encode())
+        (part / CSV).write_bytes(text.getvalue().encode())
+        (part / JSON).write_bytes((json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def page(title: str, sections: Sequence[Section]) -> str:
+    """The sections as one self-contained page of HTML."""
+    body = "\n".join(map(_section, sections))
+    return (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>\n'
+        f'<h1>{escape(title)}</h1><p class="notice">Research only, not for clinical use.</p>\n{body}\n</html>\n'
+    )
+
+
+def _section(section: Section) -> str:
+    parts = [f"<section><h2>{escape(section.title)}</h2>"]
+    if section.text:
+        parts.append(f"<p>{escape(section.text)}</p>")
+    if section.table:
+        head = "".join(f"<th>{escape(name)}</th>" for name in section.table.header)
+        rows = "\n".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in section.table.rows
+        )
+        parts.append(f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>')
+    for shows, png in section.pictures:
+        parts.append(f'<img alt="{escape(shows)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">')
+    parts += [f'<p><a href="{escape(target)}">{escape(words)}</a></p>' for words, target in section.links]
+    return "\n".join([*parts, "</section>"])

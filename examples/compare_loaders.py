@@ -1,4 +1,4 @@
-"""Gives the traps of tests/traps.py to ucadi, SimpleITK and MONAI, and prints the table of docs/preprocess.md.
+"""Gives the traps of tests/helpers/traps.py to ucadi, SimpleITK and MONAI, and prints the table of docs/preprocess.md.
 
     python examples/compare_loaders.py [--write]
 
@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/helpers"))
 
 from traps import TRAPS, Trap, verdict  # noqa: E402 - where the tests are
 

@@ -8,10 +8,7 @@ extras=learn,test . examples/environment.sh
 
 has() { grep -qE "^flags.*\b($1)\b" /proc/cpuinfo; }
 
-tests=()
-for file in tests/test_*.py; do
-  if grep -q "ucadi\.learn" "$file"; then tests+=("$file"); fi
-done
+mapfile -t tests < <(grep -rlE --include='test_*.py' 'ucadi\.(learn|translation)' tests)
 
 while read -r isa above; do
   if has "$above"; then

@@ -95,7 +95,9 @@ def prepare(folder: Path, part: str) -> None:
         "source_paths": [f"ucadi/{part}"],
         "also_copy": COPIED,
         "pytest_add_cli_args": ["-m", "not slow", "-p", "no:cacheprovider"],
-        "pytest_add_cli_args_test_selection": [f"tests/test_{name}.py" for name in TESTS[part]],
+        "pytest_add_cli_args_test_selection": [
+            str(next(ROOT.glob(f"tests/**/test_{name}.py")).relative_to(ROOT)) for name in TESTS[part]
+        ],
         "timeout_multiplier": 15.0,
         "timeout_constant": 4.0,
     }

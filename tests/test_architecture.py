@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
-PACKAGE = Path(__file__).parent.parent / "ucadi"
+from places import ROOT
+
+PACKAGE = ROOT / "ucadi"
 
 HEAVY = {"torch", "h5py", "pydicom", "nibabel", "PIL", "scipy", "sklearn", "matplotlib", "starlette", "uvicorn"}
 

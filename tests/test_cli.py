@@ -5,19 +5,13 @@ from __future__ import annotations
 import json
 import resource
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commandline import ucadi
 from environments import linked
 from federation import make_federation
-
-ROOT = Path(__file__).parent.parent
-
-
-def ucadi(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from ucadi.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)  # type: ignore[call-overload, no-any-return]
+from places import ROOT
 
 
 def test_the_reference_page_is_that_of_the_code(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from federation import make_federation
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from looping import Hub, make_hub
+from places import CORPUS
 from typer.testing import CliRunner
 
 import ucadi.cli
@@ -35,7 +36,7 @@ from ucadi.formats.signed import sign
 from ucadi.labels import Diagnosis
 from ucadi.learn.networks.registry import restore
 
-CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
+CORPUS = sorted(CORPUS.iterdir())
 
 READERS: dict[str, Callable[[Path], object]] = {
     ".nii": nifti.read,

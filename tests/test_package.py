@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 import shellblocks
-from test_parts import check_that_commands_say_what_is_missing
+from missing import check_that_commands_say_what_is_missing
+from places import ROOT
 
 from ucadi import __version__
 
-ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")

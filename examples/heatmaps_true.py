@@ -27,7 +27,7 @@ from ucadi.ct.volume import Volume
 from ucadi.formats import dataset as dataset_format
 from ucadi.formats import weights as weights_format
 from ucadi.labels import Diagnosis
-from ucadi.learn.heatmaps.gradcam import METHODS, gradcam, place
+from ucadi.learn.heatmaps.gradcam import gradcam, place
 from ucadi.learn.heatmaps.occlusion import occlusion
 from ucadi.learn.heatmaps.randomisation import cascade
 from ucadi.learn.networks.classifier import Classifier
@@ -78,9 +78,8 @@ def examples(dataset: Path, masks: Path, linkage: Path) -> Iterator[Example]:
 def maps(model: Classifier, example: Example) -> Iterator[tuple[str, Map]]:
     """All heatmaps of a case by name, and those of who knows nothing of the network."""
     for layer in (None, FINER):
-        for method in METHODS:
-            values = gradcam(model, example.slabs, example.diagnosis, method, layer).values
-            yield method + (f", {layer}" if layer else ""), example.placed(values)
+        values = gradcam(model, example.slabs, example.diagnosis, layer=layer).values
+        yield "grad-cam" + (f", {layer}" if layer else ""), example.placed(values)
     yield "edges of the image", edge_map(example.volume.hu)
     lungs = lung_mask(example.volume, body_mask(example.volume)) | example.lesions
     yield "uniform in the lungs", lungs.astype(np.float32)
@@ -91,7 +90,7 @@ def occluded(model: Classifier, example: Example) -> Map:
     """By one sampling, as it asks the network hundreds of times."""
     once = example.indices[:1]
     fill = sampling.standardised(example.volume.hu, once, sampling.LUNG_HU)
-    heatmaps = occlusion(model, example.slabs[:1], example.diagnosis, fill)
+    heatmaps = occlusion(model, example.slabs[:1], example.diagnosis, fill=fill)
     return place(heatmaps.values, once, len(example.volume.hu))
 
 

@@ -209,10 +209,9 @@ def published_size(network: str) -> tuple[int, int]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from ucadi.learn.networks.architecture import Architecture
-    from ucadi.learn.networks.registry import NETWORKS
 
     with torch.device("meta"):
-        model = NETWORKS[network](Architecture.of(network)).eval()
+        model = build(Architecture.of(network), seed=0).eval()
         counter = FlopCounterMode(display=False)
         with counter:
             model(torch.empty(1, 1, 16, 128, 128))

@@ -14,7 +14,7 @@ from ucadi.commands.aggregate import aggregate
 from ucadi.commands.apply import apply
 from ucadi.errors import CapacityError, FormatError, MismatchError, UsageError
 from ucadi.fed.fixedpoint import Layout, TensorRange
-from ucadi.fed.robust import RULES, combine, encode, krum, median, norm, trimmed_mean
+from ucadi.fed.robust import RULES, encode, krum, median, norm, trimmed_mean
 from ucadi.fed.update import PIECE, Update
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
@@ -35,7 +35,7 @@ def test_norm_median_and_trimmed_mean_by_hand() -> None:
 
 def test_krum_takes_one_of_the_crowd_by_hand() -> None:
     crowd = [update("b", 1, 0), update("a", 0, 0), update("c", 0, 1), update("d", 1, 1)]
-    assert krum([*crowd, update("liar", 50, 50)], wrong=1).site == "a"  # all four are alike: the first by name
+    assert krum([*crowd, update("liar", 50, 50)], 1).site == "a"  # all four are alike: the first by name
 
 
 def test_krum_is_blanchards_definition() -> None:
@@ -75,15 +75,15 @@ def test_longer_updates_are_not_cut_to_the_shortest(rule: str) -> None:
     deltas = [np.zeros(PIECE * (1 + i // 2), np.float32) for i in range(5)]
     updates = [Update(f"s{i}", "0" * 64, 1, 1, {"w": delta}) for i, delta in enumerate(deltas)]
     with pytest.raises(ValueError, match="argument"):
-        combine(updates, rule, 1)
+        RULES.load(rule)(updates, 1)
 
 
 def test_rules_are_chosen_by_name() -> None:
     updates = [update(f"s{i}", i) for i in (0, 1, 2, 4, 18)]
-    found = {rule: combine(updates, rule, 1)["w"].tolist() for rule in RULES[1:]}
+    found = {rule: RULES.load(rule)(updates, 1)["w"].tolist() for rule in RULES.names()}
     assert found == {"median": [2], "trimmed-mean": [np.float32(7 / 3)], "krum": [1]}
     with raises_with_hint(UsageError, "'mode'", "median, trimmed-mean, krum$"):
-        combine(updates, "mode", 1)
+        RULES.load("mode")
 
 
 def test_a_result_is_encoded_as_one_update_of_the_full_weight() -> None:
@@ -109,11 +109,15 @@ def test_too_few_updates_for_so_many_wrong_ones_are_refused() -> None:
     updates = [update(f"s{i}", i) for i in range(7)]
     for wrong, needed in ((1, 5), (2, 7)):
         assert krum(updates[:needed], wrong)
-        with raises_with_hint(UsageError, f"{wrong} wrong updates needs {needed}, here are {needed - 1}", "--wrong 1"):
+        with raises_with_hint(
+            UsageError, f"{wrong} faulty updates needs {needed}, here are {needed - 1}", "--max-faulty 1"
+        ):
             krum(updates[: needed - 1], wrong)
     assert trimmed_mean(updates[:3], 1)["w"].tolist() == [1]
     for count, trim, most in ((1, 1, 1), (2, 1, 1), (4, 2, 1), (5, 3, 2), (5, 0, 2)):
-        with raises_with_hint(UsageError, f"{count} updates, {trim} left out", f"--wrong: 1 to {most} of {count}$"):
+        with raises_with_hint(
+            UsageError, f"{count} updates, {trim} left out", f"--max-faulty: 1 to {most} of {count}$"
+        ):
             trimmed_mean(updates[:count], trim)
     with pytest.raises(UsageError):
         krum(updates, 0)

@@ -23,7 +23,7 @@ from ucadi.formats import weights as weights_format
 from ucadi.formats.weights import Weights
 from ucadi.learn.bfloat16 import keep_right
 from ucadi.learn.networks.architecture import Architecture
-from ucadi.learn.networks.registry import NETWORKS, build, restore, state_arrays
+from ucadi.learn.networks.registry import build, restore, state_arrays
 
 BASELINES = ("resnet50", "resnet101", "xception")
 TINY = {"resnet50": (1, 1, 1, 1), "resnet101": (1, 1, 2, 1), "xception": (1,)}
@@ -49,7 +49,8 @@ def test_sizes_beside_the_papers(
         del inputs
 
     with torch.device("meta"):
-        model = NETWORKS[name](Architecture.of(name))
+        architecture = Architecture.of(name)
+        model = architecture.blueprint.load()(architecture)
         assert sum(p.numel() for p in model.parameters()) == parameters
         for module in model.modules():
             if isinstance(module, nn.Conv3d | nn.Linear):

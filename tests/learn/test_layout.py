@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ucadi.formats.container import file_digest
-from ucadi.learn.networks.architecture import DEFAULTS, NORMS, Architecture
+from ucadi.learn.networks.architecture import NORMS, Architecture
+from ucadi.learn.networks.blueprints import NETWORKS, Blueprint
 from ucadi.learn.networks.layout import initial_arrays, layout
-from ucadi.learn.networks.registry import NETWORKS
 
 
 @st.composite
 def architectures(draw: st.DrawFn) -> Architecture:
-    name = draw(st.sampled_from(sorted(DEFAULTS)))
-    stages = draw(st.integers(1, 4)) if name == "densenet3d" else len(DEFAULTS[name][1])
+    name = draw(st.sampled_from(NETWORKS.names()))
+    blueprint: Blueprint = NETWORKS.load(name)
+    stages = draw(st.integers(1, 4)) if blueprint.halved else len(blueprint.blocks)
     blocks = tuple(draw(st.lists(st.integers(1, 3), min_size=stages, max_size=stages)))
     width = draw(st.sampled_from([2, 3, 5, 8, 16]))
     classes = draw(st.integers(2, 6))
@@ -34,7 +35,7 @@ def architectures(draw: st.DrawFn) -> Architecture:
 @settings(max_examples=60, deadline=None)
 def test_the_tensors_are_those_of_the_network(architecture: Architecture) -> None:
     with torch.device("meta"):
-        network = NETWORKS[architecture.name](architecture)
+        network = architecture.blueprint.load()(architecture)
     expected = {name: t.shape for name, t in network.state_dict().items() if t.is_floating_point()}
     arrays = initial_arrays(architecture, 0)
     assert {name: array.shape for name, array in arrays.items()} == expected
@@ -42,12 +43,12 @@ def test_the_tensors_are_those_of_the_network(architecture: Architecture) -> Non
     assert sum(layer.parameters for layer in layout(architecture)) == sum(p.numel() for p in network.parameters())
 
 
-@pytest.mark.parametrize("name", sorted(DEFAULTS))
+@pytest.mark.parametrize("name", NETWORKS.names())
 def test_the_values_are_those_of_torch_s_own_initialisation(name: str) -> None:
     """To a unit in the last place of the bound: whether torch rounds once or twice depends on the processor."""
     architecture = Architecture.of(name, width=4, size=32)
     slope = 0.2 if name == "densenet3d" else 0.0
-    network, generator = NETWORKS[name](architecture), torch.Generator().manual_seed(2**32 + 5)
+    network, generator = architecture.blueprint.load()(architecture), torch.Generator().manual_seed(2**32 + 5)
     for module in network.modules():
         if isinstance(module, nn.Conv3d | nn.Linear):
             nn.init.kaiming_uniform_(module.weight, a=slope, generator=generator)

@@ -5,7 +5,7 @@ The options that many commands share are described here once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -77,6 +77,16 @@ CheckpointMinutes = Annotated[
 RecipeOption = Annotated[
     Path | None, typer.Option("--recipe", help="TOML file of hyper-parameters; options given beside it come first.")
 ]
+
+
+def refuse_unused(options: Mapping[str, object], why: str) -> None:
+    """Raises UsageError if any of the options was given: they would do nothing here, because of `why`.
+
+    An option was given if its value is neither None nor False nor empty.
+    """
+    given = [option for option, value in options.items() if value is not None and value is not False and value != ()]
+    if given:
+        raise UsageError(f"{', '.join(given)}: {why}", hint=f"leave out {', '.join(given)}")
 
 
 def without(output: Path, inputs: Sequence[Path]) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ucadi import filetypes
-from ucadi.commands import Force, Output, PlanFile, RosterFile, without
+from ucadi.commands import Force, Output, PlanFile, RosterFile, refuse_unused, without
 from ucadi.errors import FormatError, UsageError
 from ucadi.fed import robust
 from ucadi.fed.averaging import Aggregate, Sum, add
@@ -32,11 +32,11 @@ class AggregateResult:
     aggregate: Path
     sites: tuple[str, ...]
     encrypted: bool
-    rule: str = "mean"
+    rule: str = robust.MEAN
     refused: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        what = "sum" if self.rule == "mean" else self.rule
+        what = "sum" if self.rule == robust.MEAN else self.rule
         lines = [f"{self.aggregate}: {'encrypted ' if self.encrypted else ''}{what} of {', '.join(self.sites)}"]
         return "\n".join([*lines, *(f"  refused: {name}: {reason}" for name, reason in self.refused.items())])
 
@@ -52,14 +52,21 @@ def aggregate(
         bool, typer.Option(help="Plain updates: cut values to their range instead of refusing them.")
     ] = False,
     rule: Annotated[
-        str, typer.Option(help="Plain updates: mean, or median, trimmed-mean, krum, which bear some wrong updates.")
-    ] = "mean",
-    wrong: Annotated[
-        int, typer.Option(help="Wrong updates that trimmed-mean and krum are to bear.", min=1, max=10_000)
-    ] = 1,
+        str,
+        typer.Option(
+            help="Plain updates: mean, or median, trimmed-mean, krum, which tolerate faulty updates.",
+            autocompletion=lambda: (robust.MEAN, *robust.RULES.names()),
+        ),
+    ] = robust.MEAN,
+    max_faulty: Annotated[
+        int | None,
+        typer.Option(help="Faulty updates to tolerate (trimmed-mean, krum) [default: 1].", min=1, max=10_000),
+    ] = None,
     max_norm: Annotated[
         float | None,
-        typer.Option(help="Plain updates: refuse norms of more than so many times their median.", min=1, max=1e6),
+        typer.Option(
+            help="Plain updates: reject updates whose norm exceeds this multiple of the median.", min=1, max=1e6
+        ),
     ] = None,
     quarantine: Annotated[
         Path | None, typer.Option(help="Plain updates: copy refused ones into this folder, and go on without them.")
@@ -78,12 +85,15 @@ def aggregate(
     if _are_encrypted(inputs):
         if key is None:
             raise UsageError("a sum of ciphertexts is signed", hint="--key: the coordinator's key file")
-        if rule != "mean" or max_norm is not None or quarantine is not None:
-            raise UsageError("nobody can judge what is encrypted", hint="leave out --rule, --max-norm, --quarantine")
+        chosen = {"--rule": rule != robust.MEAN, "--max-faulty": max_faulty, "--max-norm": max_norm}
+        refuse_unused({**chosen, "--quarantine": quarantine, "--clip": clip}, "nobody can judge what is encrypted")
         keys = key_format.read_key(key)
         this.roster.check_led_by(keys, key.name)
         sites = write_sum(output, inputs, this, keys, force=force)
         return AggregateResult(output, sites, encrypted=True)
+    refuse_unused({"--key": key}, "an aggregate of plain updates is not signed")
+    if rule in (robust.MEAN, "median"):
+        refuse_unused({"--max-faulty": max_faulty}, f"{rule} takes no number of faulty updates")
     admitted = admit(inputs, this, max_norm, clip=clip)
     if admitted.refused:
         if quarantine is None:
@@ -92,7 +102,7 @@ def aggregate(
     plain = sorted(admitted.good.values(), key=lambda update: update.site)
     sites = tuple(update.site for update in plain)
     check_quorum(sites, this)
-    total = _total(plain, this, rule, wrong, clip)
+    total = _total(plain, this, rule, max_faulty or 1, clip)
     update_format.write_aggregate(output, Aggregate(this.plan.base, this.plan_digest, sites, total, rule), force=force)
     refused = {path.name: error.message for path, error in admitted.refused.items()}
     return AggregateResult(output, sites, encrypted=False, rule=rule, refused=refused)
@@ -123,8 +133,9 @@ def _format(path: Path) -> str | None:
         return None
 
 
-def _total(plain: list[Update], this: Round, rule: str, wrong: int, clip: bool) -> Sum:
+def _total(plain: list[Update], this: Round, rule: str, max_faulty: int, clip: bool) -> Sum:
     layout, cap, bits = this.plan.layout, this.plan.weight_cap, this.bits
-    if rule == "mean":
+    if rule == robust.MEAN:
         return add(plain, layout, cap=cap, bits=bits, clip=clip)
-    return robust.encode(robust.combine(plain, rule, wrong), this.plan.base, layout, cap=cap, bits=bits, clip=clip)
+    combined = robust.RULES.load(rule)(plain, max_faulty)
+    return robust.encode(combined, this.plan.base, layout, cap=cap, bits=bits, clip=clip)

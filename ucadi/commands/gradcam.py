@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from ucadi import __version__, filetypes
 from ucadi.commands import MAX_SEED, Force
 from ucadi.ct.statement import Statement
-from ucadi.errors import FormatError, MismatchError, UsageError
+from ucadi.errors import FormatError, MismatchError
 from ucadi.files import new_folder, refuse_existing
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
 from ucadi.labels import LABELS, Diagnosis
+from ucadi.learn.heatmaps.methods import GRAD_CAM, METHODS, Method
 from ucadi.parts import Feature, require
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ HEATMAP = "heatmap.nii.gz"
 CT = "ct.nii.gz"
 REGIONS = "regions.json"
 DICOM = "dicom"
-
-OCCLUSION = "occlusion"
-"""The method that asks the network, not its gradient."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +69,11 @@ def gradcam(
         str | None, typer.Option(help="The diagnosis to explain [default: the most probable].")
     ] = None,
     method: Annotated[
-        str, typer.Option(help="grad-cam, the paper's; or grad-cam++, hires-cam, layer-cam, occlusion.")
-    ] = "grad-cam",
+        str,
+        typer.Option(help="grad-cam, as in the paper, or occlusion.", autocompletion=METHODS.names),
+    ] = GRAD_CAM,
     layer: Annotated[
-        str | None, typer.Option(help="The network's layer to look at [default: the last that has places].")
+        str | None, typer.Option(help="The network's layer to look at [default: the last feature map].")
     ] = None,
     level: Annotated[
         float, typer.Option(help="Share of the maximum from which a region is listed.", min=0.01, max=1)
@@ -100,8 +99,7 @@ def gradcam(
     from ucadi.ct.regions import regions
     from ucadi.formats import dataset as dataset_format
     from ucadi.learn import inference
-    from ucadi.learn.heatmaps import gradcam as explanation
-    from ucadi.learn.heatmaps.occlusion import occlusion
+    from ucadi.learn.heatmaps.gradcam import place
     from ucadi.learn.networks.registry import check_input, restore
     from ucadi.scoring.plots import montage_png
 
@@ -109,8 +107,7 @@ def gradcam(
         raise FormatError(filetypes.no_folder(dicom, "a DICOM series"), hint="the case's own files are wanted")
     refuse_existing(output, force=force)
     chosen = None if diagnosis is None else Diagnosis.parse(diagnosis)
-    if method == OCCLUSION and layer is not None:
-        raise UsageError("--layer: occlusion looks at no layer", hint="leave out --layer, or choose another --method")
+    make: Method = METHODS.load(method)
     weights = weights_format.read(model)
     network = restore(weights.architecture, weights.arrays)
     with dataset_format.open(dataset) as data:
@@ -125,11 +122,9 @@ def gradcam(
         (probabilities,) = inference.predict(network, [slabs])
         mean = probabilities.mean(axis=0)
         seen = Diagnosis(int(mean.argmax())) if chosen is None else chosen
-        if method == OCCLUSION:
-            heatmaps = occlusion(network, slabs, seen, sampling.standardised(volume.hu, indices, sampling.LUNG_HU))
-        else:
-            heatmaps = explanation.gradcam(network, slabs, seen, method, layer)
-        heatmap = explanation.place(heatmaps.values, indices, len(volume.hu))
+        lung = sampling.standardised(volume.hu, indices, sampling.LUNG_HU)
+        heatmaps = make(network, slabs, seen, fill=lung, layer=layer)
+        heatmap = place(heatmaps.values, indices, len(volume.hu))
         by_label = {label: float(p) for label, p in zip(LABELS, mean, strict=True)}
         listed = regions(heatmap, volume.affine, level=level, middle_mm=midline_mm(volume))
         objects = 0

@@ -13,6 +13,7 @@ from ucadi.errors import UsageError
 from ucadi.formats import container
 from ucadi.formats import weights as weights_format
 from ucadi.formats.weights import Weights
+from ucadi.learn.networks.blueprints import NETWORKS
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,11 @@ def init(
     output: Output,
     seed: Annotated[int, typer.Option(help="Seed of the random weights.", min=0, max=MAX_SEED)] = 0,
     architecture: Annotated[
-        str, typer.Option(help="densenet3d, the paper's network; or resnet50, resnet101, xception.")
+        str,
+        typer.Option(
+            help="densenet3d, as in the paper, resnet50, resnet101, xception, or one that a package adds.",
+            autocompletion=NETWORKS.names,
+        ),
     ] = "densenet3d",
     width: Annotated[
         int | None,

@@ -52,27 +52,27 @@ def test_losses_by_loops() -> None:
                 losses[z : z + 4, y : y + 4, x : x + 4] += slab[0, 0][PLACE].sum() - covered[PLACE].sum()
                 covers[z : z + 4, y : y + 4, x : x + 4] += 1
     expected = losses / covers
-    heatmaps = occlusion(Sum(), slab, 2, np.array([0.25], np.float32))
+    heatmaps = occlusion(Sum(), slab, 2, fill=np.array([0.25], np.float32))
     assert heatmaps.maxima[0] == pytest.approx(expected.max(), rel=1e-4)
     np.testing.assert_allclose(heatmaps.values[0], expected / expected.max(), atol=1e-4)
     assert not heatmaps.values[0][:, :, 14:].any()
 
 
 def test_where_covering_helps_the_map_is_cold() -> None:
-    heatmaps = occlusion(Sum(), slabs(), 2, np.array([9.0, 0.0], np.float32))
+    heatmaps = occlusion(Sum(), slabs(), 2, fill=np.array([9.0, 0.0], np.float32))
     assert not heatmaps.values[0].any()
     assert heatmaps.values[1].max() == pytest.approx(1)
-    assert not occlusion(Sum(), slabs(), 1, np.zeros(2, np.float32)).values.any()
+    assert not occlusion(Sum(), slabs(), 1, fill=np.zeros(2, np.float32)).values.any()
 
 
 def test_what_does_not_fit_is_refused() -> None:
     model = build(TINY, 0)
     with pytest.raises(MismatchError, match="no diagnosis 4"):
-        occlusion(model, slabs(), 4, np.zeros(2, np.float32))
+        occlusion(model, slabs(), 4, fill=np.zeros(2, np.float32))
     with pytest.raises(MismatchError, match="fill"):
-        occlusion(model, slabs(), 1, np.zeros(3, np.float32))
+        occlusion(model, slabs(), 1, fill=np.zeros(3, np.float32))
     with pytest.raises(FormatError):
-        occlusion(model, slabs() * np.nan, 1, np.zeros(2, np.float32))
+        occlusion(model, slabs() * np.nan, 1, fill=np.zeros(2, np.float32))
 
 
 def test_cascade_loses_layers_from_the_last_to_the_first() -> None:

@@ -1,13 +1,12 @@
-"""Grad-CAM (Selvaraju et al. 2017; paper, Fig. 3c) and its kin: where in a slab the network saw a diagnosis.
+"""Grad-CAM (Selvaraju et al. 2017; paper, Fig. 3c): where in a slab the network saw a diagnosis.
 
-By default they look at the last feature map, after the last norm and activation: the deepest layer that still
-has places. From there to the logits there are only the mean over places and the linear layer, so that there
-Grad-CAM, HiResCAM and the class activation map of Zhou et al. (2016) are one and the same, up to a constant.
+By default it looks at the last feature map, after the last norm and activation: the deepest layer that still has
+places. From there to the logits there are only the mean over places and the linear layer, so that there Grad-CAM is
+the class activation map of Zhou et al. (2016), up to a constant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,37 +34,34 @@ def gradcam(
     model: Classifier,
     slabs: NDArray[np.float32],
     diagnosis: int,
-    method: str = "grad-cam",
+    *,
+    fill: NDArray[np.float32] | None = None,
     layer: str | None = None,
 ) -> Heatmaps:
-    """The heatmaps of a case's slabs (repeats, 1, 16, H, W) for one diagnosis, the index of a logit.
+    """The heatmaps of a case's slabs for one diagnosis, as a `Method`. Nothing is covered, so `fill` is not used.
 
-    `method` is one of METHODS; `layer` the name of a module with a map of features, None for the last map.
-    Raises UsageError for other names, MismatchError for slabs of another shape than the network's or a logit that it
-    does not have, FormatError for values that are not finite.
+    `layer` is the name of a module with a feature map, None for the last one.
     """
+    del fill
     classes = model.architecture.classes
     if not 0 <= diagnosis < classes:
         raise MismatchError(f"no diagnosis {diagnosis}: the network knows 0 to {classes - 1}")
     x = as_input(model, slabs, case=0).to(next(model.parameters()).device)  # (repeats, 1, 16, H, W)
     model.eval()
-    maps = activation_maps(model, x, diagnosis, method, layer).relu()  # (repeats, 1, 4, H/4, W/4)
+    maps = activation_maps(model, x, diagnosis, layer).relu()  # (repeats, 1, 4, H/4, W/4)
     maps = functional.interpolate(maps, size=x.shape[2:], mode="trilinear", align_corners=False)[:, 0]
     maxima = maps.amax(dim=(1, 2, 3))  # (repeats,)
     values = maps / maxima.clamp(min=torch.finfo(maps.dtype).tiny)[:, None, None, None]
     return Heatmaps(values.cpu().numpy(), maxima.cpu().numpy())
 
 
-def activation_maps(
-    model: Classifier, x: torch.Tensor, diagnosis: int, method: str = "grad-cam", layer: str | None = None
-) -> torch.Tensor:
+def activation_maps(model: Classifier, x: torch.Tensor, diagnosis: int, layer: str | None = None) -> torch.Tensor:
     """Maps before the ReLU: slabs (N, 1, 16, H, W) to (N, 1, d, h, w), the grid of the layer.
 
-    Gradients are those of the logit itself. Grad-CAM's are summed over places, not averaged: of the last layer the
-    mean over all places of a map, plus the bias, is then the logit, and the unit of a map is the logit's.
+    Equations 1 and 2 of Selvaraju et al. (ICCV 2017), with gradients of the logit itself, summed over places, not
+    averaged: of the last layer the mean over all places of a map, plus the bias, is then the logit, and the unit of a
+    map is the logit's.
     """
-    if method not in METHODS:
-        raise UsageError(f"no method {method!r}", hint="one of: " + ", ".join(METHODS))
     if layer is None:
         with torch.no_grad():
             features = model.features(x)  # (N, C, d, h, w)
@@ -75,43 +71,8 @@ def activation_maps(
             (gradient,) = torch.autograd.grad(logits[:, diagnosis].sum(), features)
     else:
         features, gradient = _at(model, x, diagnosis, layer)
-    return METHODS[method](features.detach(), gradient)
-
-
-def _grad_cam(features: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """Equations 1 and 2 of Selvaraju et al. (ICCV 2017)."""
-    return (gradient.sum(dim=_PLACES, keepdim=True) * features).sum(dim=1, keepdim=True)
-
-
-def _grad_cam_plus_plus(features: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """Equations 10 and 19 of Chattopadhay et al. (WACV 2018), of the logit's exponential, whose factor drops out."""
-    square, cube = gradient**2, gradient**3
-    denominator = 2 * square + features.sum(dim=_PLACES, keepdim=True) * cube
-    alpha = torch.where(denominator != 0, square / torch.where(denominator != 0, denominator, 1), 0)
-    return ((alpha * gradient.relu()).sum(dim=_PLACES, keepdim=True) * features).sum(dim=1, keepdim=True)
-
-
-def _hires_cam(features: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """Draelos and Carin (2020): each place by its own gradient. Scaled so that of the last layer it is Grad-CAM."""
-    places = features[0, 0].numel()
-    return places * (gradient * features).sum(dim=1, keepdim=True)
-
-
-def _layer_cam(features: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """Jiang et al. (IEEE TIP 2021): each place by its own gradient, where that speaks for the diagnosis."""
-    places = features[0, 0].numel()
-    return places * (gradient.relu() * features).sum(dim=1, keepdim=True)
-
-
-_PLACES = (2, 3, 4)
-
-METHODS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "grad-cam": _grad_cam,
-    "grad-cam++": _grad_cam_plus_plus,
-    "hires-cam": _hires_cam,
-    "layer-cam": _layer_cam,
-}
-"""From features and the logit's gradient, both (N, C, d, h, w), to maps (N, 1, d, h, w)."""
+    weights = gradient.sum(dim=(2, 3, 4), keepdim=True)  # (N, C, 1, 1, 1)
+    return (weights * features.detach()).sum(dim=1, keepdim=True)
 
 
 def _at(model: Classifier, x: torch.Tensor, diagnosis: int, layer: str) -> tuple[torch.Tensor, torch.Tensor]:

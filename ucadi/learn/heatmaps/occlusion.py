@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ucadi.errors import MismatchError
+from ucadi.errors import MismatchError, UsageError
 from ucadi.learn.heatmaps.gradcam import Heatmaps
 from ucadi.learn.inference import as_input
 from ucadi.learn.networks.classifier import Classifier
@@ -24,13 +24,21 @@ BATCH = 20
 """Covered slabs that go through the network together."""
 
 
-def occlusion(model: Classifier, slabs: NDArray[np.float32], diagnosis: int, fill: NDArray[np.float32]) -> Heatmaps:
-    """Heatmaps of a case's slabs (repeats, 1, 16, H, W) for one diagnosis, the index of a logit.
+def occlusion(
+    model: Classifier,
+    slabs: NDArray[np.float32],
+    diagnosis: int,
+    *,
+    fill: NDArray[np.float32],
+    layer: str | None = None,
+) -> Heatmaps:
+    """Heatmaps of a case's slabs for one diagnosis, as a `Method`. Looks at no layer: UsageError if one is named.
 
-    A box moves by its slices and by half its sides; every voxel gets the mean loss of the logit over the boxes that
-    cover it, and zero where the logit rather gains. `fill` (repeats,) is what a box is filled with, in the slabs' unit.
-    Raises as `gradcam` does.
+    A box filled with `fill` moves by its slices and by half its sides. Every voxel gets the mean loss of the logit over
+    the boxes that cover it, and zero where the logit rather gains.
     """
+    if layer is not None:
+        raise UsageError("--layer: occlusion looks at no layer", hint="leave out --layer, or choose another --method")
     classes = model.architecture.classes
     if not 0 <= diagnosis < classes:
         raise MismatchError(f"no diagnosis {diagnosis}: the network knows 0 to {classes - 1}")

@@ -7,14 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ucadi.errors import FormatError
-
-DEFAULTS: Mapping[str, tuple[int, tuple[int, ...]]] = {
-    "densenet3d": (32, (2, 2, 2)),
-    "resnet50": (64, (3, 4, 6, 3)),
-    "resnet101": (64, (3, 4, 23, 3)),
-    "xception": (32, (8,)),
-}
-"""Width and blocks of each network as published."""
+from ucadi.learn.networks.blueprints import NETWORKS, Blueprint
 
 NORMS = ("batch", "group")
 
@@ -40,16 +33,17 @@ class Architecture:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", tuple(self.blocks))  # JSON knows lists only
-        if self.name not in DEFAULTS:
+        if self.name not in NETWORKS:
             raise FormatError(
-                f"architecture: no network is called {self.name!r}", hint=f"there are {', '.join(DEFAULTS)}"
+                f"architecture: no network is called {self.name!r:.60}",
+                hint=f"there are {', '.join(NETWORKS.names())}; a package may add others",
             )
         if self.norm not in NORMS:
             raise FormatError(f"architecture: no norm is called {self.norm!r}", hint=f"there are {', '.join(NORMS)}")
-        stages = len(DEFAULTS[self.name][1])
-        if self.name != "densenet3d" and len(self.blocks) != stages:
+        stages = len(self.blueprint.blocks)
+        if not self.blueprint.halved and len(self.blocks) != stages:
             raise FormatError(f"architecture: blocks are {len(self.blocks)}, {self.name} has {stages} stages")
-        halvings = len(self.blocks) - 1 if self.name == "densenet3d" else 0  # the others pad their strides
+        halvings = len(self.blocks) - 1 if self.blueprint.halved else 0  # the others pad their strides
         for name, values, least, most in (
             ("width", (self.width,), 2, 1024),
             ("number of blocks", (len(self.blocks),), 1, 8),
@@ -65,14 +59,20 @@ class Architecture:
                         hint=f"it must be a whole number from {least} to {most}",
                     )
 
+    @property
+    def blueprint(self) -> Blueprint:
+        """Where the network comes from."""
+        found: Blueprint = NETWORKS.load(self.name)
+        return found
+
     @classmethod
     def of(
         cls, name: str, *, width: int | None = None, blocks: tuple[int, ...] | None = None, **others: Any
     ) -> Architecture:
         """The network of that name, as published where nothing else is asked for."""
-        published_width, published_blocks = DEFAULTS.get(name, (32, (2, 2, 2)))
-        width = published_width if width is None else width
-        return cls(name, width, published_blocks if blocks is None else blocks, **others)
+        published: Blueprint = NETWORKS.load(name)
+        width = published.width if width is None else width
+        return cls(name, width, published.blocks if blocks is None else blocks, **others)
 
     @classmethod
     def parse(cls, described: Mapping[str, Any]) -> Architecture:

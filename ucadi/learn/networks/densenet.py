@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ucadi.learn.networks.architecture import Architecture
+from ucadi.learn.networks.blueprints import LEAKY_SLOPE
 from ucadi.learn.networks.classifier import Classifier
 from ucadi.learn.networks.dropblock import DropBlock3D
-from ucadi.learn.networks.layout import LEAKY_SLOPE
 from ucadi.learn.networks.norms import norm
 
 

@@ -6,7 +6,7 @@ The networks themselves are in `densenet`, `resnet` and `xception`; a test holds
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from ucadi.learn.networks.architecture import Architecture
 from ucadi.learn.state import Arrays
-
-LEAKY_SLOPE = 0.2
-"""Negative slope of the DenseNet's activations; those of the others have none."""
+from ucadi.parts import Feature, require
 
 BOTTLENECK = 4
 """A ResNet block's output channels over those of its middle."""
@@ -42,7 +40,13 @@ class Layer:
 
 def layout(architecture: Architecture) -> list[Layer]:
     """The layers with tensors of their own, in the order in which their initial values are drawn."""
-    return list(_LAYOUTS[architecture.name](architecture))
+    layers = architecture.blueprint.load_layers()
+    if layers is not None:
+        return list(layers(architecture))
+    require(Feature.NETWORKS)
+    from ucadi.learn.networks.registry import layers_of
+
+    return layers_of(architecture)
 
 
 def initial_arrays(architecture: Architecture, seed: int) -> Arrays:
@@ -52,7 +56,7 @@ def initial_arrays(architecture: Architecture, seed: int) -> Arrays:
     output of a machine's `log` and `cos`. Biases and means are zero; scales and variances are one.
     """
     words = np.random.RandomState(seed & 0xFFFFFFFF)
-    slope = LEAKY_SLOPE if architecture.name == "densenet3d" else 0.0
+    slope = architecture.blueprint.slope
     arrays: dict[str, NDArray[np.float32]] = {}
     for layer in layout(architecture):
         zeros, ones = np.zeros(layer.shape[0], np.float32), np.ones(layer.shape[0], np.float32)
@@ -71,7 +75,7 @@ def _he_uniform(words: np.random.RandomState, shape: tuple[int, ...], slope: flo
     return (drawn * 2.0**-24 * (2 * bound) - bound).astype(np.float32)
 
 
-def _densenet(a: Architecture) -> Iterator[Layer]:
+def densenet(a: Architecture) -> Iterator[Layer]:
     yield from (Layer("conv", (a.width, 1, 3, 3, 3)), Layer("norm", (a.width,)))
     channels = a.width
     for stage, depth in enumerate(a.blocks):
@@ -89,7 +93,7 @@ def _densenet(a: Architecture) -> Iterator[Layer]:
     yield from (Layer("last_norm", (channels,)), Layer("classifier", (a.classes, channels)))
 
 
-def _resnet(a: Architecture) -> Iterator[Layer]:
+def resnet(a: Architecture) -> Iterator[Layer]:
     yield from _convolved("conv", "norm", (a.width, 1, 7, 7, 7))
     channels = a.width
     for stage, depth in enumerate(a.blocks):
@@ -105,7 +109,7 @@ def _resnet(a: Architecture) -> Iterator[Layer]:
     yield Layer("classifier", (a.classes, channels))
 
 
-def _xception(a: Architecture) -> Iterator[Layer]:
+def xception(a: Architecture) -> Iterator[Layer]:
     w, middle = a.width, 728 * a.width // 32
     yield from _convolved("conv1", "norm1", (w, 1, 3, 3, 3))
     yield from _convolved("conv2", "norm2", (2 * w, w, 3, 3, 3))
@@ -138,12 +142,3 @@ def _separable(name: str, channels: int, out: int) -> Iterator[Layer]:
 def _convolved(convolution: str, norm: str, shape: tuple[int, ...]) -> Iterator[Layer]:
     """A convolution, which needs no bias before its norm."""
     yield from (Layer(convolution, shape, bias=False), Layer(norm, shape[:1]))
-
-
-_LAYOUTS: Mapping[str, Callable[[Architecture], Iterator[Layer]]] = {
-    "densenet3d": _densenet,
-    "resnet50": _resnet,
-    "resnet101": _resnet,
-    "xception": _xception,
-}
-"""By `Architecture.name`."""

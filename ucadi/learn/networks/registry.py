@@ -10,37 +10,44 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ucadi.errors import FormatError, MismatchError
+from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.learn.networks.architecture import Architecture
 from ucadi.learn.networks.classifier import Classifier
-from ucadi.learn.networks.densenet import DenseNet3D
-from ucadi.learn.networks.layout import initial_arrays
-from ucadi.learn.networks.resnet import ResNet3D
-from ucadi.learn.networks.xception import Xception3D
+from ucadi.learn.networks.layout import Layer, initial_arrays
 from ucadi.learn.state import Arrays
-
-NETWORKS: Mapping[str, type[Classifier]] = {
-    "densenet3d": DenseNet3D,
-    "resnet50": ResNet3D,
-    "resnet101": ResNet3D,
-    "xception": Xception3D,
-}
-"""By `Architecture.name`."""
 
 
 def build(architecture: Architecture, seed: int) -> Classifier:
     """A new network with the initial weights of `layout.initial_arrays`."""
     with torch.random.fork_rng(devices=[]):  # the layers' own initialisation draws from the global generator
-        model = NETWORKS[architecture.name](architecture)
+        model = architecture.blueprint.load()(architecture)
     load_arrays(model, initial_arrays(architecture, seed))
     return model
+
+
+def layers_of(architecture: Architecture) -> list[Layer]:
+    """The layers of a network that has no layout of its own, in the order in which it makes them."""
+    with torch.device("meta"):
+        model = architecture.blueprint.load()(architecture)
+    layers = []
+    for name, module in model.named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        if not own:
+            continue
+        if "weight" not in own or own.keys() - {"weight", "bias"}:
+            raise UsageError(
+                f"network {architecture.name}: layer {name} has parameters {', '.join(own)}",
+                hint="its Blueprint must say which layers it has: see Blueprint.layers",
+            )
+        layers.append(Layer(name, tuple(own["weight"].shape), "bias" in own))
+    return layers
 
 
 def restore(described: Mapping[str, Any], arrays: Arrays) -> Classifier:
     """The network with its weights. FormatError for an unknown architecture, MismatchError for foreign tensors."""
     architecture = Architecture.parse(described)
     with torch.device("meta"):  # takes no memory: the file may claim a network that none has room for
-        check_arrays(NETWORKS[architecture.name](architecture), arrays)
+        check_arrays(architecture.blueprint.load()(architecture), arrays)
     model = build(architecture, seed=0)
     load_arrays(model, arrays)
     return model

@@ -211,7 +211,8 @@ def published_size(network: str) -> tuple[int, int]:
     from ucadi.learn.networks.architecture import Architecture
 
     with torch.device("meta"):
-        model = build(Architecture.of(network), seed=0).eval()
+        architecture = Architecture.of(network)
+        model = architecture.blueprint.load()(architecture).eval()
         counter = FlopCounterMode(display=False)
         with counter:
             model(torch.empty(1, 1, 16, 128, 128))

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import typer
 from typer.cli import get_docs_for_click
-from typer.main import get_command
 
-from ucadi.cli import app
+from ucadi.cli import command_line
 
 
 def page() -> str:
     """The reference of all commands, as Markdown."""
-    command = get_command(app)
+    command = command_line(whole=True)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="ucadi", title="The commands")
     exits = """
 ## Exit codes

@@ -13,10 +13,9 @@ from typing import Any
 
 import typer
 from typer.completion import get_completion_script
-from typer.main import get_command
 
 from ucadi import __version__
-from ucadi.cli import app
+from ucadi.cli import command_line
 
 COMPLETIONS = {"bash": "ucadi.bash", "zsh": "_ucadi", "fish": "ucadi.fish"}
 
@@ -67,7 +66,7 @@ def main(folder: Path) -> None:
     manual, completion = folder / "man" / "man1", folder / "completion"
     for place in (manual, completion):
         place.mkdir(parents=True, exist_ok=True)
-    for name, command, context in commands(get_command(app)):
+    for name, command, context in commands(command_line(whole=True)):
         (manual / f"{name.replace(' ', '-')}.1").write_text(page(name, command, context))
     for shell, file in COMPLETIONS.items():
         script = get_completion_script(prog_name="ucadi", complete_var="_UCADI_COMPLETE", shell=shell)

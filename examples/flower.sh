@@ -40,10 +40,10 @@ cp -r start ways/files/exchange
 pids=()
 for site in $sites; do
   ucadi site run ways/files/exchange --dataset "sites/$site.h5" --roster start/federation.json --key "sites/$site.key" \
-    --work "ways/files/$site" --poll 0.2 >>log-files.txt 2>&1 &
+    --work "ways/files/$site" --poll 0.2s >>log-files.txt 2>&1 &
   pids+=($!)
 done
-ucadi coordinate ways/files/exchange --key sites/coordinator.key --rounds "$rounds" --poll 0.2 >>log-files.txt 2>&1
+ucadi coordinate ways/files/exchange --key sites/coordinator.key --until-round "$rounds" --poll 0.2s >>log-files.txt 2>&1
 wait "${pids[@]}"
 
 # --- over the relay -------------------------------------------------------------------------------------
@@ -60,11 +60,11 @@ done
 pids=()
 for site in $sites; do
   ucadi site run "ways/relay/$site-exchange" --dataset "sites/$site.h5" --roster start/federation.json \
-    --key "sites/$site.key" --work "ways/relay/$site" --relay "$address" --relay-card sites/relay.card --poll 0.2 \
+    --key "sites/$site.key" --work "ways/relay/$site" --relay "$address" --relay-card sites/relay.card --poll 0.2s \
     >>log-relay-sites.txt 2>&1 &
   pids+=($!)
 done
-ucadi coordinate ways/relay/exchange --key sites/coordinator.key --rounds "$rounds" --poll 0.2 >>log-relay-sites.txt 2>&1
+ucadi coordinate ways/relay/exchange --key sites/coordinator.key --until-round "$rounds" --poll 0.2s >>log-relay-sites.txt 2>&1
 wait "${pids[@]}"
 kill "$relay"
 

@@ -84,7 +84,7 @@ train_alone() {
 take_part() {
   local site=$1
   ucadi site run "$run/exchange" --dataset "$site/train-$site.h5" --roster federation.json --key "$site/$site.key" \
-    --work "$run/$site" --poll 0.1
+    --work "$run/$site" --poll 0.1s
 }
 
 predict_all() {
@@ -114,7 +114,7 @@ for seed in $seeds; do
   cp federation.json "$run/exchange"
   coordinator round open --exchange "$run/exchange" --number 1 --base "$run/global-0.weights" --key coordinator.key \
     --local-epochs "$local_epochs" --seed "$seed" "${schedule[@]}"
-  { ucadi coordinate "$run/exchange" --key coordinator.key --rounds "$rounds" --poll 0.1 2>&1 >"$run/rounds.txt" |
+  { ucadi coordinate "$run/exchange" --key coordinator.key --until-round "$rounds" --poll 0.1s 2>&1 >"$run/rounds.txt" |
     tee -a log-coordinator.txt | grep --line-buffered -o "^closed round=[0-9]*" |
     while read -r line; do say "seed $seed: $line of $rounds"; done || kill -TERM $$; } &
   coordinating=$!

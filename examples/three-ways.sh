@@ -62,7 +62,7 @@ take_part() {
   local way=$1 site=$2
   shift 2
   ucadi site run "$way/$site" --dataset "$site/data.h5" --test "$site/data.h5" --roster start/federation.json \
-    --key "$site/$site.key" --work "$way/work-$site" --poll 0.2 "$@"
+    --key "$site/$site.key" --work "$way/work-$site" --poll 0.2s "$@"
 }
 
 online() { take_part "$1" "$2" --relay "$address" --relay-card relay.card; }
@@ -90,7 +90,7 @@ run() {
       sleep 0.1
     done
   fi
-  begin "$way/result.txt" ucadi coordinate "$way/exchange" --key coordinator.key --poll 0.2
+  begin "$way/result.txt" ucadi coordinate "$way/exchange" --key coordinator.key --poll 0.2s
   parties+=($!)
   for site in $connected; do
     begin "$way/log-$site.txt" online "$way" "$site"

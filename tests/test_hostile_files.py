@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from commandline import invoke
 from datasets import write_dataset
 from exchanges import Rounds
 from federation import make_federation
@@ -20,9 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from looping import Hub, make_hub
 from places import CORPUS
-from typer.testing import CliRunner
 
-import ucadi.cli
 from ucadi.commands.audit import audit
 from ucadi.commands.partial_decrypt import partial_decrypt
 from ucadi.commands.verify import verify
@@ -59,7 +58,7 @@ COMMANDS = {
 
 def run(*arguments: object) -> tuple[int, str]:
     """A command's exit code and what it prints; an exception that is no UcadiError is not caught."""
-    result = CliRunner().invoke(ucadi.cli.app, list(map(str, arguments)))
+    result = invoke(*arguments)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output

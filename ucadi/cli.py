@@ -1,7 +1,8 @@
-"""The command line: registers the commands.
+"""The command line: which commands there are, in which panel, and how they are found.
 
 A command is a plain function that returns a frozen dataclass. Here it gains `--json` and loses its
-exceptions: errors become `ucadi: error: ...`, a hint and an exit code (see `ucadi.console`).
+exceptions: errors become `ucadi: error: ...`, a hint and an exit code (see `ucadi.console`). Its module is imported
+only when it is run, or when its own help is asked for.
 """
 
 from __future__ import annotations
@@ -10,71 +11,267 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pkgutil import resolve_name
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 from ucadi import __version__
-from ucadi.commands.aggregate import aggregate
-from ucadi.commands.apply import apply
-from ucadi.commands.audit import audit
-from ucadi.commands.courier import courier_pack, courier_unpack
-from ucadi.commands.decrypt import decrypt
-from ucadi.commands.encrypt import encrypt
-from ucadi.commands.evaluate import evaluate
-from ucadi.commands.export import export
-from ucadi.commands.gradcam import gradcam
-from ucadi.commands.histogram import histogram
-from ucadi.commands.init import init
-from ucadi.commands.inspect import inspect_file
-from ucadi.commands.keygen import keygen
-from ucadi.commands.merge import merge
-from ucadi.commands.pacs import pacs_pull, pacs_push
-from ucadi.commands.partial_decrypt import partial_decrypt
-from ucadi.commands.phantom import phantom
-from ucadi.commands.predict import predict
-from ucadi.commands.preprocess import preprocess
-from ucadi.commands.pull import pull
-from ucadi.commands.push import push
-from ucadi.commands.relay_serve import relay_serve
-from ucadi.commands.roster import roster_add, roster_create, roster_remove, roster_rotate, roster_show
-from ucadi.commands.round_close import round_close
-from ucadi.commands.round_open import round_open
-from ucadi.commands.round_status import round_status
-from ucadi.commands.round_times import round_times
-from ucadi.commands.split import split
-from ucadi.commands.train import train
-from ucadi.commands.translate_apply import translate_apply
-from ucadi.commands.translate_divide import translate_divide
-from ucadi.commands.translate_evaluate import translate_evaluate
-from ucadi.commands.translate_train import translate_train
-from ucadi.commands.verify import verify
-from ucadi.commands.watch import watch
 from ucadi.console import JSON_OPTION, execute, run
-from ucadi.demo.demo import demo
-from ucadi.federation.coordinator import coordinate
-from ucadi.federation.site import site_run
 from ucadi.parts import OPTIONAL, how_to_install
-from ucadi.web.serve import serve
 
-app = typer.Typer(
-    name="ucadi",
-    help="Federated learning for chest CT: encrypted rounds as files, from DICOM to heatmap.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-)
+
+class Row(NamedTuple):
+    """A command: its name, where its function stands, and what it does, for a list."""
+
+    name: str
+    target: str
+    summary: str
+
+
+class Group(NamedTuple):
+    """Commands of two words: the first one, what they are about, and the commands."""
+
+    name: str
+    summary: str
+    rows: tuple[Row, ...]
+
+
+PANELS: Mapping[str, tuple[Row | Group, ...]] = {
+    "Data": (
+        Row("demo", "demo.demo:demo", "From synthetic CTs to a result and a heatmap, in a minute."),
+        Row("phantom", "commands.phantom:phantom", "Make synthetic chest CTs as DICOM."),
+        Group(
+            "pacs",
+            "Fetch series from an archive, send objects to it.",
+            (
+                Row("pull", "commands.pacs:pacs_pull", "Fetch series into a folder that preprocess reads."),
+                Row("push", "commands.pacs:pacs_push", "Send DICOM files to an archive."),
+            ),
+        ),
+        Row("preprocess", "commands.preprocess:preprocess", "Make a dataset from chest CTs (DICOM, NIfTI)."),
+        Row("merge", "commands.merge:merge", "Make one dataset of several."),
+        Row("split", "commands.split:split", "Divide patients into training, validation and test."),
+        Group(
+            "translate",
+            "Make contrast CTs non-contrast, and the reverse.",
+            (
+                Row("divide", "commands.translate_divide:translate_divide", "Separate scans with contrast medium."),
+                Row("train", "commands.translate_train:translate_train", "Train a translator on unpaired scans."),
+                Row("apply", "commands.translate_apply:translate_apply", "Translate a dataset."),
+                Row("evaluate", "commands.translate_evaluate:translate_evaluate", "Measure how real the result looks."),
+            ),
+        ),
+    ),
+    "Model": (
+        Row("init", "commands.init:init", "Make the random initial weights."),
+        Row("train", "commands.train:train", "Train on a dataset, in a round or alone."),
+        Row("predict", "commands.predict:predict", "Give each case its probabilities."),
+        Row("evaluate", "commands.evaluate:evaluate", "Sensitivity, specificity, AUC, with intervals."),
+        Row("gradcam", "commands.gradcam:gradcam", "Show where in a CT the network saw a diagnosis."),
+        Row("export", "commands.export:export", "Write a network as ONNX or TorchScript."),
+    ),
+    "Federation set-up": (
+        Row("keygen", "commands.keygen:keygen", "Make the keys of a site, a coordinator or a relay."),
+        Group(
+            "roster",
+            "Say who belongs to a federation.",
+            (
+                Row("create", "commands.roster:roster_create", "List the members and their public keys."),
+                Row("add", "commands.roster:roster_add", "Admit members to the next roster."),
+                Row("remove", "commands.roster:roster_remove", "Leave members out of the next roster."),
+                Row("rotate", "commands.roster:roster_rotate", "Replace members' keys in the next roster."),
+                Row("show", "commands.roster:roster_show", "Print a roster's members and fingerprints."),
+            ),
+        ),
+        Group(
+            "relay",
+            "Move a federation's files.",
+            (Row("serve", "commands.relay_serve:relay_serve", "Run a relay between coordinator and sites."),),
+        ),
+    ),
+    "Rounds by themselves": (
+        Group(
+            "site",
+            "Take part in the rounds.",
+            (Row("run", "federation.site:site_run", "Take part in round after round."),),
+        ),
+        Row("coordinate", "federation.coordinator:coordinate", "Open and close round after round."),
+        Group(
+            "round",
+            "Open, close and look at rounds.",
+            (
+                Row("open", "commands.round_open:round_open", "Open a round with a signed plan."),
+                Row("status", "commands.round_status:round_status", "Say who is in, missing or refused."),
+                Row("close", "commands.round_close:round_close", "Add the uploads and sign a receipt."),
+                Row("times", "commands.round_times:round_times", "Say what each round's time was spent on."),
+            ),
+        ),
+    ),
+    "A round by hand": (
+        Row("encrypt", "commands.encrypt:encrypt", "Encrypt a site's update."),
+        Row("aggregate", "commands.aggregate:aggregate", "Add the sites' updates, encrypted or plain."),
+        Row("partial-decrypt", "commands.partial_decrypt:partial_decrypt", "Help to open a sum (threshold mode)."),
+        Row("decrypt", "commands.decrypt:decrypt", "Open the sum."),
+        Row("apply", "commands.apply:apply", "Add the opened sum to the weights."),
+        Row("histogram", "commands.histogram:histogram", "Count cases by score, for a pooled ROC."),
+        Row("push", "commands.push:push", "Send files to the relay."),
+        Row("pull", "commands.pull:pull", "Fetch files from the relay."),
+        Row("wait", "commands.wait:wait", "Wait until files are at the relay."),
+        Group(
+            "courier",
+            "Carry rounds by hand.",
+            (
+                Row("pack", "commands.courier:courier_pack", "Pack what a site needs into one file."),
+                Row("unpack", "commands.courier:courier_unpack", "Put what was carried into an exchange directory."),
+            ),
+        ),
+    ),
+    "Trust": (
+        Row("inspect", "commands.inspect:inspect_file", "Say what a file is and who signed it."),
+        Row("verify", "commands.verify:verify", "Check files against a round's plan and roster."),
+        Row("audit", "commands.audit:audit", "Check all rounds from the first to the last."),
+    ),
+    "Serving": (Row("serve", "web.serve:serve", "Serve a page that diagnoses uploaded CTs."),),
+}
+"""In the order of `ucadi --help`. Targets are within this package."""
+
+OLD_NAMES = {"watch": "wait"}
+"""Commands by their earlier names, which work for one release more and are in no list."""
+
+OLD_OPTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "aggregate": {"--wrong": ("--max-faulty", "")},
+    "audit": {"--with": ("--models", "")},
+    "coordinate": {"--rounds": ("--until-round", "")},
+    "evaluate": {"--by": ("--unit", ""), "--point": ("--operating-point", "")},
+    "apply": {"--norms": ("--local-norms", "")},
+    "train": {"--norms": ("--local-norms", ""), "--checkpoint-minutes": ("--checkpoint-every", "m")},
+    "serve": {"--max-gigabytes": ("--max-size", "GB"), "--minutes": ("--max-time", "m")},
+    "pacs pull": {"--most-gb": ("--max-size", "GB")},
+    "relay serve": {"--max-gigabytes": ("--max-size", "GB")},
+    "round open": {"--count": ("--count-scores-of", "")},
+    "site run": {"--rounds": ("--until-round", "")},
+    "translate train": {"--checkpoint-minutes": ("--checkpoint-every", "m")},
+}
+"""Of each command the earlier spellings of options, likewise: the new one, and the unit that its number was in."""
 
 MAPPED_FILES = 4096
 """Files that may be open at a time, where the system lets a process have so many."""
+
+EXAMPLE = "Example:"
+"""Begins the last paragraph of a command's docstring, which the help shows at its end."""
 
 
 def main() -> NoReturn:
     """Entry point of the console script."""
     _allow_many_files()
-    sys.exit(run(app))
+    sys.exit(run(command_line()))
+
+
+def command_line(*, whole: bool = False) -> TyperGroup:
+    """All commands, each imported when it is needed, or if `whole` at once."""
+    root = typer.Typer(
+        name="ucadi",
+        help="Federated learning for chest CT: encrypted rounds as files, from DICOM to heatmap.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+    )
+    root.callback()(_root)
+    group: TyperGroup = get_command(root)  # type: ignore[assignment]
+    for panel, entries in PANELS.items():
+        group.commands.update(_commands(entries, panel, whole))
+    for old, name in OLD_NAMES.items() if not whole else ():
+        hidden = _Later(_row(name)._replace(name=old), None)
+        hidden.hidden = True
+        group.commands[old] = hidden
+    return group
+
+
+def _commands(entries: Iterable[Row | Group], panel: str | None, whole: bool) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for entry in entries:
+        if isinstance(entry, Group):
+            made[entry.name] = TyperGroup(
+                name=entry.name,
+                help=entry.summary,
+                commands=_commands(entry.rows, None, whole),
+                no_args_is_help=True,
+                rich_markup_mode="markdown",
+                rich_help_panel=panel,
+            )
+        else:
+            later = _Later(entry, panel)
+            made[entry.name] = later.load() if whole else later
+    return made
+
+
+class _Later(TyperCommand):
+    """A command that is imported when it is run, completed, or asked for its help."""
+
+    def __init__(self, row: Row, panel: str | None) -> None:
+        super().__init__(row.name, help=row.summary, rich_markup_mode="markdown", rich_help_panel=panel)
+        self._row = row
+
+    def load(self) -> TyperCommand:
+        """The command itself."""
+        function = resolve_name(f"ucadi.{self._row.target}")
+        text, _, example = (inspect.getdoc(function) or "").partition(EXAMPLE)
+        app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+        app.command(
+            self._row.name,
+            help=text.strip(),
+            short_help=self._row.summary,
+            epilog=f"{EXAMPLE} `{' '.join(example.split())}`" if example else None,
+            rich_help_panel=self.rich_help_panel,
+        )(as_command(function))
+        command: TyperCommand = get_command(app)  # type: ignore[assignment]
+        return command
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """That of the command itself."""
+        path = [] if parent is None else parent.command_path.split()[1:]
+        return self.load().make_context(info_name, respelled(" ".join([*path, self._row.name]), args), parent, **extra)
+
+
+def respelled(command: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command with the options' present names."""
+    old, found, unit = OLD_OPTIONS.get(command, {}), list[str](), ""
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name in old:
+            name, unit = old[name]
+            if JSON_OPTION not in arguments:
+                typer.echo(f"ucadi: note: {argument.partition('=')[0]} is now {name}", err=True)
+            argument, unit = (f"{name}={value}{unit}", "") if equals else (name, unit)
+        elif unit:
+            argument, unit = argument + unit, ""
+        found.append(argument)
+    return found
+
+
+def _row(name: str) -> Row:
+    return next(row for rows in PANELS.values() for row in rows if isinstance(row, Row) and row.name == name)
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=lambda asked: _print_version(asked), is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    del version  # the callback has printed it
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ucadi {__version__}")
+        raise typer.Exit
 
 
 def _allow_many_files() -> None:
@@ -87,19 +284,6 @@ def _allow_many_files() -> None:
     wanted = MAPPED_FILES if hard == resource.RLIM_INFINITY else min(MAPPED_FILES, hard)
     if 0 <= soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _version(value: bool) -> None:
-    if value:
-        typer.echo(f"ucadi {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
-) -> None:
-    del version  # the callback has printed it
 
 
 def as_command(function: Callable[..., Any]) -> Callable[..., None]:
@@ -134,67 +318,3 @@ def as_command(function: Callable[..., Any]) -> Callable[..., None]:
 
 def _installed_by(module: str) -> str | None:
     return how_to_install([module]) if module in OPTIONAL else None
-
-
-COMMANDS: tuple[Callable[..., Any], ...] = (
-    demo,
-    phantom,
-    preprocess,
-    merge,
-    split,
-    init,
-    train,
-    predict,
-    evaluate,
-    histogram,
-    gradcam,
-    export,
-    keygen,
-    encrypt,
-    aggregate,
-    partial_decrypt,
-    decrypt,
-    apply,
-    verify,
-    audit,
-    inspect_file,
-    coordinate,
-    push,
-    pull,
-    watch,
-    serve,
-)
-"""In the order of `ucadi --help`."""
-
-GROUPS: tuple[tuple[str, str, tuple[Callable[..., Any], ...]], ...] = (
-    (
-        "roster",
-        "Who belongs to a federation.",
-        (roster_create, roster_add, roster_remove, roster_rotate, roster_show),
-    ),
-    (
-        "translate",
-        "Contrast CTs made non-contrast, and the reverse.",
-        (translate_divide, translate_train, translate_apply, translate_evaluate),
-    ),
-    ("site", "A site's part in the rounds.", (site_run,)),
-    ("round", "The rounds of a federation.", (round_open, round_status, round_close, round_times)),
-    ("courier", "Rounds carried by hand.", (courier_pack, courier_unpack)),
-    ("pacs", "Images from an archive and to it.", (pacs_pull, pacs_push)),
-    ("relay", "The relay, which moves a federation's files.", (relay_serve,)),
-)
-"""Commands of two words, with the help of the first."""
-
-
-def _register() -> None:
-    for function in COMMANDS:
-        name = function.__name__.removesuffix("_file").replace("_", "-")
-        app.command(name)(as_command(function))
-    for group, explanation, functions in GROUPS:
-        subcommands = typer.Typer(help=explanation, no_args_is_help=True)
-        for function in functions:
-            subcommands.command(function.__name__.removeprefix(f"{group}_"))(as_command(function))
-        app.add_typer(subcommands, name=group)
-
-
-_register()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from ucadi.errors import DISK_FULL, FormatError, OutputError, UcadiError, UsageError
 from ucadi.events import ReaderGoneError, say
@@ -32,7 +33,7 @@ JSON_OPTION = "--json"
 _ParserError: type[Any] = typer.BadParameter.__base__  # type: ignore[assignment]  # what the parser raises: it is public by its child only
 
 
-def run(app: typer.Typer) -> int:
+def run(app: TyperGroup) -> int:
     """Runs the command that sys.argv names; returns the exit code. Errors of the command line are reported here."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files may be any bytes

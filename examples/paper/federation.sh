@@ -125,7 +125,7 @@ federate() {
   cp keys/federation.json "$folder/exchange"
   ucadi round open --exchange "$folder/exchange" --number 1 --base "$first" --key keys/coordinator.key \
     --local-epochs "$epochs" --headroom "$HEADROOM" "${schedule[@]}" >>"$log"
-  { ucadi coordinate "$folder/exchange" --key keys/coordinator.key --rounds "$rounds" --poll 0.1 \
+  { ucadi coordinate "$folder/exchange" --key keys/coordinator.key --until-round "$rounds" --poll 0.1s \
     >"$folder/rounds.txt" 2>>"$log" || kill -TERM $$; } &
   coordinating=$!
   each take_part "$folder" "$part" -- "${sites[@]}"
@@ -137,7 +137,7 @@ federate() {
 take_part() {
   local folder=$1 part=$2 site=$3
   ucadi site run "$folder/exchange" --dataset "$data/train-$site.h5" --roster keys/federation.json \
-    --key "keys/$site.key" --work "$folder/$site" --poll 0.1 ${part:+--split "folds/$site.split" --part "$part"}
+    --key "keys/$site.key" --work "$folder/$site" --poll 0.1s ${part:+--split "folds/$site.split" --part "$part"}
 }
 
 # alone FOLDER FIRST PART SITE: as many epochs on the site's own data; the model is FOLDER/SITE.weights.

@@ -26,11 +26,11 @@ WEIGHTS = {
 }  # fmt: skip
 KEYS = {
     ("inspect", "path"), ("partial-decrypt", "key"), ("decrypt", "key"), ("push", "key"), ("pull", "key"),
-    ("watch", "key"), ("site run", "key"), ("relay serve", "key"),
+    ("wait", "key"), ("site run", "key"), ("relay serve", "key"),
 }  # fmt: skip
 CARDS = {
     ("inspect", "path"), ("roster create", "cards"), ("roster add", "cards"), ("roster rotate", "cards"),
-    ("push", "relay_card"), ("pull", "relay_card"), ("watch", "relay_card"), ("coordinate", "relay_card"),
+    ("push", "relay_card"), ("pull", "relay_card"), ("wait", "relay_card"), ("coordinate", "relay_card"),
     ("site run", "relay_card"),
 }  # fmt: skip
 FOLDERS = {("audit", "beside"), ("pull", "exchange"), ("push", "exchange")}

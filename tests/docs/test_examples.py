@@ -13,9 +13,8 @@ import pytest
 from datasets import LABELS, write_dataset
 from environments import linked
 from places import ROOT
-from typer.main import get_command
 
-from ucadi.cli import app
+from ucadi.cli import command_line
 
 SCRIPTS = sorted([*ROOT.glob("examples/*.sh"), *ROOT.glob("examples/paper/*.sh")])
 
@@ -35,7 +34,7 @@ def test_scripts_are_sound_shell(script: Path) -> None:
 def test_every_command_has_a_manual_page_with_all_its_options(tmp_path: Path) -> None:
     core = linked(tmp_path / "core")
     subprocess.run([core / "python", "docs/make_man.py", tmp_path], cwd=ROOT, check=True)
-    command = get_command(app)
+    command = command_line(whole=True)
     train = (tmp_path / "man/man1/ucadi-train.1").read_text().replace("\\-", "-")
     for parameter in command.commands["train"].params:  # type: ignore[attr-defined]
         assert any(option in train for option in parameter.opts), parameter.name

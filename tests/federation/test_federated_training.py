@@ -100,7 +100,7 @@ def test_norms_stay_at_home(sites: Sites) -> None:
     )  # what is encrypted has the layout's values only, or it would be refused
 
     personal = sites.folder / "site-a.weights"
-    apply(sites.base, total, **this, norms=updates[0], output=personal, force=True)
+    apply(sites.base, total, **this, local_norms=updates[0], output=personal, force=True)
     mine = weights_format.read(personal)
     for name in before.arrays:
         expected = before.arrays[name] + own.deltas[name] if name in names else after.arrays[name]
@@ -119,7 +119,7 @@ def test_norms_stay_at_home(sites: Sites) -> None:
     shared = [sites.train(site, following, f"{site}-3.update", **this) for site in SITES]
     aggregate(shared, **this, output=total, force=True)
     with pytest.raises(MismatchError, match="shares the norms"):
-        apply(following, total, **this, norms=updates[0], output=personal, force=True)
+        apply(following, total, **this, local_norms=updates[0], output=personal, force=True)
     with pytest.raises(UsageError, match="without a plan"):
         sites.train("site-a", following, "x.update", norms=updates[0], batch_size=4)
 

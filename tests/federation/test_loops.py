@@ -205,7 +205,7 @@ def test_a_late_upload_is_told_and_changes_nothing(
 def test_below_the_quorum_a_round_is_void_and_the_next_begins_where_it_did(fresh: Hub, tmp_path: Path) -> None:
     hub = fresh.copy(tmp_path / "hub")
     hub.site("site-a")
-    result = hub.coordinate(deadline=0, rounds=3)
+    result = hub.coordinate(deadline=0, until_round=3)
     assert result.rounds[1] == "void"
     assert result.missing[1] == ("site-b", "site-c")
     exchange = Exchange(hub.exchange)
@@ -409,14 +409,14 @@ def test_a_site_recomputes_the_history_with_what_it_keeps(fresh: Hub, model: str
     hub = fresh.copy(tmp_path / "hub")
     assert hub.play() == model
     assert audit(hub.exchange).rounds[1].base == "not recomputed: the opened sum is not at hand"
-    assert audit(hub.exchange, beside=hub.work("site-b")).rounds[1].base == "recomputed"
+    assert audit(hub.exchange, models=hub.work("site-b")).rounds[1].base == "recomputed"
     (opened,) = hub.work("site-b").glob("round-0001-*.aggregate")
     held = update_format.read_aggregate(opened)
     total = held.total.copy()
     total[1] += 1
     update_format.write_aggregate(opened, replace(held, total=total), force=True)
     with pytest.raises(MismatchError, match="by the sum that one's own folder opened"):
-        audit(hub.exchange, beside=hub.work("site-b"))
+        audit(hub.exchange, models=hub.work("site-b"))
 
 
 def test_a_site_trains_on_the_part_that_it_was_told(fresh: Hub, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ CORE = {
     *("aggregate", "apply", "audit", "coordinate", "courier pack", "courier unpack", "decrypt", "encrypt", "histogram"),
     *("init", "inspect", "keygen", "partial-decrypt", "pull", "push", "relay serve", "roster add", "roster create"),
     *("roster remove", "roster rotate", "roster show", "round close", "round open", "round status", "round times"),
-    *("verify", "watch"),
+    *("verify", "wait"),
 }
 """What a coordinator's or a relay's machine does."""
 
@@ -31,11 +31,11 @@ VALUES = {
 
 ONE_AFTER_THE_OTHER = """
 import contextlib, io, json, os, sys
-from ucadi.cli import app
+from ucadi.cli import command_line
 for name, arguments in (answers := json.loads(sys.argv[1])).items():
     with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()):
         try:
-            app(arguments)
+            command_line()(arguments)
         except SystemExit as end:
             answers[name] = end.code, os.listdir(), errors.getvalue()
     for path in os.listdir():

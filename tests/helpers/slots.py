@@ -10,12 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from commandline import Result, invoke
 from looping import Hub, make_hub, write_dataset
-from typer.main import get_command
 from typer.models import TyperPath
-from typer.testing import CliRunner, Result
 
-from ucadi.cli import app
+from ucadi.cli import command_line
 from ucadi.commands.courier import courier_pack
 from ucadi.commands.decrypt import decrypt
 from ucadi.commands.encrypt import encrypt
@@ -64,7 +63,7 @@ def slots() -> tuple[Slot, ...]:
                 option = max(one.opts, key=len) if one.param_type_name == "option" else None
                 yield Slot(name, one.name, option, one.required, isinstance(one.type, TyperPath), one.type)
 
-    return tuple(walk(get_command(app), ""))
+    return tuple(walk(command_line(whole=True), ""))
 
 
 OUTPUTS = {
@@ -95,7 +94,7 @@ class World:
 
     def run(self, slot: Slot, value: str | Path, out: Path, *more: str | Path) -> Result:
         """Runs the slot's command with this value in it, everything else right, and outputs in the folder `out`."""
-        return CliRunner().invoke(app, [str(part) for part in (*self.arguments(slot, value, out), *more)])
+        return invoke(*self.arguments(slot, value, out), *more)
 
     def arguments(self, slot: Slot, value: str | Path, out: Path) -> list[str | Path]:
         """The command line of a slot with this value in it."""
@@ -149,7 +148,7 @@ class World:
             "coordinate": {"exchange": hub.exchange, "key": hub.key("coordinator"), "once": []},
             "push": {**relay, "files": f / "site-a.enc", "names": "rounds/0001/uploads/site-a.enc"},
             "pull": {**relay, "exchange": hub.exchange},
-            "watch": {**relay, "names": "federation.json", "timeout": "1"},
+            "wait": {**relay, "names": "federation.json", "timeout": "1s"},
             "serve": {"model": f / "base.weights", "bind": "127.0.0.1:0", "work": out / "serve"},
             "roster create": {"cards": cards, "federation": "lungs", **chief},
             "roster add": {"cards": f / "site-d.card", "roster": f / "wide.json", **chief},
@@ -188,7 +187,7 @@ class World:
         if name in (("histogram", "plan"), ("histogram", "roster")):
             return signed
         if name == ("evaluate", "validation"):
-            return {"point": "youden"}
+            return {"operating_point": "youden"}
         if name == ("serve", "tls_certificate"):
             return {"tls_key": f / "page.pem"}
         if name == ("serve", "tls_key"):

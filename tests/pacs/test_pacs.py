@@ -134,7 +134,7 @@ def test_limits(archive: Orthanc, way: str, tmp_path: Path) -> None:
     big = stack(range(3), SeriesInstanceUID="1.2.5.4", StudyInstanceUID=(uid := own(way)), ImageComments="x" * 9000)
     pacs_push(archive.node, [save(tmp_path / "big", big)])
     with pytest.raises(CapacityError):
-        pull(archive, way, tmp_path / "b", study=uid, most_gb=1.8e-5)
+        pull(archive, way, tmp_path / "b", study=uid, max_size=1.8e4)
     assert len(list((tmp_path / "b").rglob("*.dcm"))) == 1
     assert pull(archive, way, tmp_path / "b", study=uid).fetched == 2
 
@@ -338,7 +338,7 @@ def test_an_answer_without_end(tmp_path: Path) -> None:
         lying(listing("1.2.77") | {"1.2.77": b"--x\r\n" + bytes(30_000_000)}) as url,
         pytest.raises(CapacityError, match="larger than allowed"),
     ):
-        pacs_pull(url, output=tmp_path / "in", study=STUDY, most_gb=0.001)
+        pacs_pull(url, output=tmp_path / "in", study=STUDY, max_size=1e6)
 
 
 def test_certificates_are_checked(tmp_path: Path, ct: Path, monkeypatch: pytest.MonkeyPatch) -> None:

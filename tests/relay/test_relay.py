@@ -1,4 +1,4 @@
-"""The relay as its users meet it: push, pull, watch and relay serve, in real processes over real sockets."""
+"""The relay as its users meet it: push, pull, wait and relay serve, in real processes over real sockets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ucadi.commands.pull import pull
 from ucadi.commands.push import push
 from ucadi.commands.relay_serve import relay_serve
 from ucadi.commands.roster import roster_add, roster_create, roster_remove
-from ucadi.commands.watch import watch
+from ucadi.commands.wait import wait
 from ucadi.errors import FormatError, MismatchError, OutputError, RelayError, UsageError
 from ucadi.identity import SecretKeys
 from ucadi.relay.client import Client
@@ -148,21 +148,21 @@ def test_pull_never_replaces_what_is_here(relayed: Relayed, tmp_path: Path) -> N
         pull(exchange=tmp_path / "nowhere", **line(relayed, "site-a"))
 
 
-def test_watch_returns_when_all_files_are_there(relayed: Relayed, tmp_path: Path) -> None:
+def test_wait_returns_when_all_files_are_there(relayed: Relayed, tmp_path: Path) -> None:
     pusher = relayed.push_process("site-a", random_file(tmp_path / "file", 1000), upload("site-a"))
-    result = watch([upload("site-a"), "federation.json"], timeout=30, **line(relayed, "coordinator"))
+    result = wait([upload("site-a"), "federation.json"], timeout=30, **line(relayed, "coordinator"))
     assert result.digests[upload("site-a")] == hashlib.sha256((tmp_path / "file").read_bytes()).hexdigest()
     assert str(result) == f"{upload('site-a')}\nfederation.json"
     assert pusher.communicate(timeout=30)[0].startswith(upload("site-a"))
 
 
-def test_watch_names_what_is_missing(relayed: Relayed) -> None:
+def test_wait_names_what_is_missing(relayed: Relayed) -> None:
     begun = time.monotonic()
     with pytest.raises(RelayError, match=f"not at the relay after 1 s: {upload('site-b')}$"):
-        watch(["federation.json", upload("site-b")], timeout=1, **line(relayed, "site-a"))
+        wait(["federation.json", upload("site-b")], timeout=1, **line(relayed, "site-a"))
     assert time.monotonic() - begun < 5
     with pytest.raises(UsageError, match="no name"):
-        watch(["../x"], timeout=1, **line(relayed, "site-a"))
+        wait(["../x"], timeout=1, **line(relayed, "site-a"))
 
 
 def test_an_unknown_key_is_told_so(relayed: Relayed, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_an_unknown_key_is_told_so(relayed: Relayed, tmp_path: Path) -> None:
     stranger = keygen("site-a", output=tmp_path / "strangers")
     begun = time.monotonic()
     with pytest.raises(RelayError, match="does not know this key of site-a") as refusal:
-        watch(["federation.json"], relay=relayed.address, relay_card=relayed.card, key=stranger.key)
+        wait(["federation.json"], relay=relayed.address, relay_card=relayed.card, key=stranger.key)
     assert refusal.value.exit_code == 8
     assert time.monotonic() - begun < 5
     relayed.process.wait_for("denied")

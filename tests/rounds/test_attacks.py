@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 from attack import Document, add, common, everything, is_refused, replace_ciphertext, resign
+from commandline import invoke
 from federation import Federation, make_federation
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-import ucadi.cli
 from ucadi.commands.aggregate import aggregate
 from ucadi.commands.decrypt import decrypt
 from ucadi.commands.inspect import inspect_file
@@ -381,7 +380,7 @@ def test_secrets_are_not_printed() -> None:
 def test_at_the_command_line_an_attack_is_a_message_a_hint_and_an_exit_code(own: Federation) -> None:
     resign(own.plan, lambda d: d.update(quorum=0), own.key("coordinator"))
     arguments = ["--plan", own.plan, "--roster", own.roster, "--key", own.key("site-a"), "--output", own.folder / "x"]
-    result = CliRunner().invoke(ucadi.cli.app, list(map(str, ["encrypt", own.update("site-a"), *arguments])))
+    result = invoke("encrypt", own.update("site-a"), *arguments)
     assert result.exit_code == 3
     assert result.stderr.startswith("ucadi: error: plan.json: quorum 0")
     assert "ucadi: hint: " in result.stderr

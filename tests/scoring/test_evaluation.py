@@ -44,7 +44,15 @@ def test_everything_at_once(files: tuple[list[Path], list[Path]], tmp_path: Path
     lines = [f"{c},{who},{int(d[i])}" for who, d in decisions.items() for i, c in enumerate(held.cases)]
     readers.write_text("case,reader,decision\n" + "\n".join(lines) + "\n")
     groups.write_text("case,group\n" + "\n".join(f"{c},vendor <A>" for c in held.cases[:40]) + "\n")
-    options = ["--validation", validation[0], "--validation", validation[1], "--point", "sensitivity=0.9", "--compare"]
+    options = [
+        "--validation",
+        validation[0],
+        "--validation",
+        validation[1],
+        "--operating-point",
+        "sensitivity=0.9",
+        "--compare",
+    ]
     options += ["--readers", readers, "--subgroups", groups]
     # readers and subgroups are of cases of the northern site alone
     north = [path for path in test if path.stem == "north"]
@@ -85,7 +93,7 @@ def test_everything_at_once(files: tuple[list[Path], list[Path]], tmp_path: Path
 def test_by_patient_takes_the_mean(files: tuple[list[Path], list[Path]]) -> None:
     path = files[0][0]
     held = predictions_format.read(path)
-    report = evaluate([path], by="patient").reports["local"]["north"]
+    report = evaluate([path], unit="patient").reports["local"]["north"]
     mean = held.mean.reshape(30, 2, 4).mean(axis=1)
     assert report == metrics.evaluate(held.labels[::2], mean)
 
@@ -98,7 +106,7 @@ def test_readers_and_subgroups_of_patients(files: tuple[list[Path], list[Path]],
     lines = [f"{p},ann,{int(d)}" for p, d in zip(patients, truth, strict=True)]
     readers.write_text("patient,reader,decision\n" + "\n".join(lines) + "\n")
     groups.write_text("patient,group\n" + "\n".join(f"{p},over 65" for p in patients[:12]) + "\n")
-    details = evaluate([path], by="patient", readers=readers, subgroups=groups).details["local"]["north"]
+    details = evaluate([path], unit="patient", readers=readers, subgroups=groups).details["local"]["north"]
     assert (details.readers["ann"].cases, details.readers["ann"].sensitivity.value) == (30, 1)
     assert details.subgroups["over 65"].cases == 12
     with pytest.raises(FormatError, match="lacks columns") as error:
@@ -143,11 +151,11 @@ def test_subgroups_from_the_datasets_tags(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused(files: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
     test, validation = files
     with pytest.raises(UsageError, match="validation"):
-        evaluate(test, point="youden")
+        evaluate(test, operating_point="youden")
     with pytest.raises(MismatchError, match="no validation predictions"):
         evaluate(test, validation=validation[:1])
     with pytest.raises(MismatchError, match="validation and test"):
-        evaluate(test[:1], validation=test[:1], point="youden")
+        evaluate(test[:1], validation=test[:1], operating_point="youden")
     with pytest.raises(MismatchError, match="other cases"):
         evaluate([test[0], predicted(tmp_path / "less" / "north.predictions", 1, 5, model="a" * 64)], compare=True)
     case = ("0" * 16,)
@@ -160,11 +168,11 @@ def test_what_does_not_fit_is_refused(files: tuple[list[Path], list[Path]], tmp_
         evaluate(
             [test[0]],
             validation=[predicted(tmp_path / "v", 1, 8, model="0" * 64, labels=one_kind())],
-            point="youden",
+            operating_point="youden",
         )
     patient = predicted(tmp_path / "mixed" / "x.predictions", 1, 5, model="a" * 64, patients=case * 60)
     with pytest.raises(MismatchError, match="different diagnoses"):
-        evaluate([patient], by="patient")
+        evaluate([patient], unit="patient")
 
 
 def one_kind() -> Any:

@@ -193,14 +193,14 @@ def test_results_are_removed_after_their_time(model: Path, tmp_path: Path) -> No
     text = tmp_path / "text"
     text.write_bytes(b"no image at all")
     work = tmp_path / "work"
-    with Page(model, "--work", work, "--keep", "0.001") as page:
+    with Page(model, "--work", work, "--keep", "3.6s") as page:
         job = page.send(text)
         page.wait(job)
     queue = Queue(work / "queue.sqlite")
     changed = queue.find(job).changed  # type: ignore[union-attr]
     queue.close()
     time.sleep(max(0, changed + 3.7 - time.time()))
-    with Page(model, "--work", work, "--keep", "0.001") as page:  # looks when it begins, and every half minute
+    with Page(model, "--work", work, "--keep", "3.6s") as page:  # looks when it begins, and every half minute
         page.wait_for("removed")
         assert page.ask("GET", f"/api/jobs/{job}").status == 404
     assert list((work / "jobs").iterdir()) == []

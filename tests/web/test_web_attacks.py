@@ -32,7 +32,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(model: Path, work: Path) -> Iterator[Page]:
-    with Page(model, "--work", work, "--max-gigabytes", "0.02") as running:
+    with Page(model, "--work", work, "--max-size", "20MB") as running:
         yield running
 
 
@@ -137,7 +137,7 @@ def test_a_bomb_in_nifti_ends_within_the_memory(model: Path, tmp_path: Path) -> 
         file.write(gzip.compress(header.binaryblock + bytes(4)))
         for _ in range(62):
             file.write(zeros)
-    with Page(model, "--work", tmp_path / "work", "--memory", "2") as page:
+    with Page(model, "--work", tmp_path / "work", "--memory", "2GB") as page:
         assert page.wait(page.send(path))["state"] == "failed"
         assert page.ask("GET", "/api/service").status == 200
 
@@ -225,9 +225,9 @@ def test_a_job_begins_once_and_takes_no_more(page: Page, tmp_path: Path) -> None
 
 def test_a_job_has_so_much_time_and_memory(model: Path, tmp_path: Path) -> None:
     scan = zipped(chest(tmp_path / "chest"), tmp_path / "chest.zip")
-    with Page(model, "--work", tmp_path / "hasty", "--minutes", "0.01") as page:
+    with Page(model, "--work", tmp_path / "hasty", "--max-time", "0.6s") as page:
         assert "not done within" in page.wait(page.send(scan))["error"]
-    with Page(model, "--work", tmp_path / "narrow", "--memory", "0.1") as page:
+    with Page(model, "--work", tmp_path / "narrow", "--memory", "100MB") as page:
         assert page.wait(page.send(scan))["state"] == "failed"
 
 

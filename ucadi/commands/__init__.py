@@ -21,9 +21,6 @@ MAX_SEED = (1 << 53) - 1
 
 MAX_EPOCHS = 100_000
 
-MAX_SECONDS = 366 * 86400.0
-"""Longest wait that can be asked for: a year."""
-
 MAX_PROCESSES = 1024
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]

@@ -38,7 +38,7 @@ def apply(
     output: Output,
     plan: Annotated[Path | None, typer.Option(help="The round's signed plan; an aggregate needs it.")] = None,
     roster: Annotated[Path | None, typer.Option(help="The federation's signed roster; an aggregate needs it.")] = None,
-    norms: Annotated[
+    local_norms: Annotated[
         Path | None, typer.Option(help="A site's own update, for its own model, where norms stay at home.")
     ] = None,
     force: Force = False,
@@ -61,8 +61,8 @@ def apply(
                 raise UsageError("an aggregate is applied under its round's plan", hint="--plan and --roster")
             aggregate, this = update_format.parse_aggregate(held, change.name), Round.read(plan, roster)
             following = next_weights(weights, aggregate, this, change=digest, name=change.name)
-            if norms is not None:
-                following = _with_norms(following, weights, norms, this)
+            if local_norms is not None:
+                following = _with_norms(following, weights, local_norms, this)
         case other:
             raise FormatError(
                 f"{change.name}: a {other} file is no change to weights", hint="decrypt a ciphertext first"

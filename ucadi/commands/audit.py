@@ -47,14 +47,15 @@ def audit(
     coordinator: Annotated[
         str | None, typer.Option(help="Fingerprint that the coordinator told: fail if it is another's.")
     ] = None,
-    beside: Annotated[
-        Path | None, typer.Option("--with", help="Folder of models and opened sums, such as the one of site run.")
+    models: Annotated[
+        Path | None, typer.Option("--models", help="Folder of models and opened sums, such as the one of site run.")
     ] = None,
 ) -> AuditResult:
     """Check a federation's rounds from the first to the last, as far as their files are at hand.
 
     Signatures, the chain of receipts, uploads and sums, and that each round begins with the model that the one
-    before leads to. Needs no key. A coordinator that leads by digests has no models; a site has, and says --with.
+    before leads to. Needs no key. A coordinator holds no models. A site does: pass its work
+    folder with --models.
     The verdict is `verified`, `signature-only` or `not-recomputed`. The exit code is 0 only for the first; 10 says that
     nothing is wrong with what is at hand, and that not all could be recomputed; anything wrong is an error.
     """
@@ -66,6 +67,6 @@ def audit(
             f"{exchange}: signed by {roster.coordinator.name} with fingerprint {fingerprint}",
             hint="this is not your coordinator's: do not use it",
         )
-    rounds = audit_rounds(folder, Aside() if beside is None else Aside.read(beside))
+    rounds = audit_rounds(folder, Aside() if models is None else Aside.read(models))
     verdict = weakest(found for one in rounds for found in (one.base_verdict, one.sum_verdict))
     return AuditResult(roster.federation, roster.coordinator.name, fingerprint, verdict, rounds)

@@ -81,12 +81,13 @@ def evaluate(
         typer.Option(help="Probability from which a case is called COVID-19 [default: 0.5].", min=0, max=1),
     ] = None,
     validation: Annotated[
-        list[Path] | None, typer.Option(help="Predictions of validation cases, for --point and the temperature.")
+        list[Path] | None,
+        typer.Option(help="Predictions of validation cases: for --operating-point, calibration."),
     ] = None,
-    point: Annotated[
+    operating_point: Annotated[
         str | None, typer.Option(help="Choose the threshold on validation: youden, or sensitivity=0.95.")
     ] = None,
-    by: Annotated[str, typer.Option(help="case, or patient: the mean of a patient's CTs.")] = "case",
+    unit: Annotated[str, typer.Option(help="case, or patient: the mean of a patient's CTs.")] = "case",
     compare: Annotated[bool, typer.Option("--compare", help="Test every pair of models on the same cases.")] = False,
     intervals: Annotated[str, typer.Option(help="Of rates: wilson, or exact (Clopper and Pearson).")] = "wilson",
     readers: Annotated[
@@ -111,11 +112,11 @@ def evaluate(
     require(Feature.STATISTICS, where={Feature.PLOTS: report, Feature.DATASETS: dataset})
     from ucadi.scoring import comparison, metrics, study
 
-    if by not in ("case", "patient"):
-        raise UsageError(f"--by {by}", hint="--by case, or --by patient")
+    if unit not in ("case", "patient"):
+        raise UsageError(f"--unit {unit}", hint="--unit case, or --unit patient")
     if intervals not in metrics.INTERVALS:
         raise UsageError(f"--intervals {intervals}", hint="--intervals wilson, or --intervals exact")
-    if point is not None and (threshold is not None or not validation):
+    if operating_point is not None and (threshold is not None or not validation):
         raise UsageError(
             "an operating point is chosen on validation cases", hint="--validation FILE, and no --threshold"
         )
@@ -136,9 +137,9 @@ def evaluate(
         groups = {name: [held] for name, held in datasets.items()}
         if len(datasets) > 1:
             groups[POOLED] = list(datasets.values())
-        pooled[model] = {name: _cases(group, by) for name, group in groups.items()}
-        tuning[model] = _validation(model, list(datasets.values()), validation or [], by)
-        thresholds[model] = study.threshold(tuning[model], point, 0.5 if threshold is None else threshold)
+        pooled[model] = {name: _cases(group, unit) for name, group in groups.items()}
+        tuning[model] = _validation(model, list(datasets.values()), validation or [], unit)
+        thresholds[model] = study.threshold(tuning[model], operating_point, 0.5 if threshold is None else threshold)
     reports = {
         model: {
             name: metrics.evaluate(c.labels, c.probabilities, thresholds[model], intervals)
@@ -146,12 +147,12 @@ def evaluate(
         }
         for model, groups in pooled.items()
     }
-    if not (validation or compare or readers or subgroups or dataset or report or by == "patient"):
+    if not (validation or compare or readers or subgroups or dataset or report or unit == "patient"):
         return EvaluateResult(reports)
 
-    decisions = casetable.read_readers(readers, by) if readers else {}
-    members = casetable.read_groups(subgroups, by) if subgroups else {}
-    members |= _technical_groups(dataset or [], by)
+    decisions = casetable.read_readers(readers, unit) if readers else {}
+    members = casetable.read_groups(subgroups, unit) if subgroups else {}
+    members |= _technical_groups(dataset or [], unit)
     study.check_known(pooled.values(), decisions.values(), "readers' decisions")
     study.check_known(pooled.values(), members.values(), "subgroups")
     details = {
@@ -173,9 +174,9 @@ def evaluate(
 
         provenance = {
             "version": __version__,
-            "unit": by,
+            "unit": unit,
             "intervals": intervals,
-            "operating_point": point or "given",
+            "operating_point": operating_point or "given",
             "models": {model: next(iter(held.values())).model for model, held in by_model.items()},
             "datasets": {name: d.dataset for held in by_model.values() for name, d in held.items()},
         }
@@ -186,7 +187,7 @@ def evaluate(
     return result
 
 
-def _cases(group: Sequence[Predictions], by: str) -> Cases:
+def _cases(group: Sequence[Predictions], unit: str) -> Cases:
     from ucadi.scoring import study
 
     cases = study.Cases(
@@ -195,27 +196,27 @@ def _cases(group: Sequence[Predictions], by: str) -> Cases:
         np.concatenate([held.labels for held in group]),
         np.concatenate([held.mean for held in group]),
     )
-    return study.per_patient(cases) if by == "patient" else cases
+    return study.per_patient(cases) if unit == "patient" else cases
 
 
-def _technical_groups(datasets: Sequence[Path], by: str) -> dict[str, set[str]]:
+def _technical_groups(datasets: Sequence[Path], unit: str) -> dict[str, set[str]]:
     """Cases, or patients with a CT of that kind, by what the scanners' headers and the volumes say."""
     from ucadi.formats import dataset as dataset_format
 
     groups: dict[str, set[str]] = defaultdict(set)
     for path in datasets:
         with dataset_format.open(path) as data:
-            for index, unit in enumerate(data.ids if by == "case" else data.patients):
+            for index, one in enumerate(data.ids if unit == "case" else data.patients):
                 tags = data.tags(index)
                 for tag, name in TECHNICAL_GROUPS.items():
-                    groups[f"{name}: {tags.get(tag, 'not given')}"].add(unit)
+                    groups[f"{name}: {tags.get(tag, 'not given')}"].add(one)
                 thickness = tags.get("SliceThickness")
                 if isinstance(thickness, float):
-                    groups[f"slices: {'up to' if thickness <= THIN_MM else 'over'} {THIN_MM:g} mm"].add(unit)
+                    groups[f"slices: {'up to' if thickness <= THIN_MM else 'over'} {THIN_MM:g} mm"].add(one)
     return dict(sorted(groups.items()))
 
 
-def _validation(model: str, tested: Sequence[Predictions], paths: Sequence[Path], by: str) -> Cases | None:
+def _validation(model: str, tested: Sequence[Predictions], paths: Sequence[Path], unit: str) -> Cases | None:
     """The validation cases that this model predicted; no patient of theirs may be tested on."""
     held = [one for one in map(_labelled, paths) if one.model == tested[0].model]
     if not held:
@@ -225,7 +226,7 @@ def _validation(model: str, tested: Sequence[Predictions], paths: Sequence[Path]
     _check_disjoint(f"validation of {model}", held)
     if {p for one in held for p in one.patients} & {p for one in tested for p in one.patients}:
         raise MismatchError(f"{model}: patients are in validation and test", hint="choose on other patients: split")
-    return _cases(held, by)
+    return _cases(held, unit)
 
 
 def _labelled(path: Path) -> Predictions:

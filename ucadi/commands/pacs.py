@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ucadi.commands import units
 from ucadi.errors import FormatError, OutputError, PacsError, UsageError
 from ucadi.files import refuse_existing
 from ucadi.pacs.address import AE_TITLE, Node, Web, parse, read_credentials
@@ -59,7 +60,7 @@ def pacs_pull(
     most_instances: Annotated[
         int, typer.Option(help="Refuse more than so many instances.", min=1, max=10_000_000)
     ] = 20_000,
-    most_gb: Annotated[float, typer.Option(help="Stop after so many gigabytes.", min=0.001, max=100_000)] = 50.0,
+    max_size: Annotated[float, units.size("50GB", "1MB", "Stop when so much has come.")] = 50e9,
     credentials: CredentialsFile = None,
     title: Title = "UCADI",
 ) -> PacsPullResult:
@@ -77,7 +78,7 @@ def pacs_pull(
         raise OutputError(f"{output}: a file, not a folder", hint="choose another --output")
     if output.parent.is_dir():
         refuse_existing(output, force=True)  # what cannot be written is said before anything is fetched
-    limits = Limits(most_instances, int(most_gb * 1e9))
+    limits = Limits(most_instances, int(max_size))
     with closing(_archive(place, credentials, title)) as archive:
         wanted = archive.find(query, limits.instances)
         if not wanted:

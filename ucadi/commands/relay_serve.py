@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ucadi.commands import LogFile
+from ucadi.commands import LogFile, units
 from ucadi.errors import MismatchError, UcadiError
 from ucadi.events import Events
 from ucadi.formats import keys as key_format
@@ -47,7 +47,7 @@ def relay_serve(
     bind: Annotated[
         str, typer.Option(help="Where to listen; tcp://*:PORT for all networks, port 0 for any.")
     ] = "tcp://127.0.0.1:7400",
-    max_gigabytes: Annotated[float, typer.Option(help="Largest file taken.", min=0.001, max=100_000)] = 4.0,
+    max_size: Annotated[float, units.size("4GB", "1MB", "Largest file taken.")] = 4e9,
     log: LogFile = None,
     as_json: bool = False,
 ) -> RelayServeResult:
@@ -68,7 +68,7 @@ def relay_serve(
     store.sweep()
     for name in store.names():
         store.find(name)  # so that digests are known when the first site asks
-    limits = Limits(file_bytes=int(max_gigabytes * 1e9))
+    limits = Limits(file_bytes=int(max_size))
     with Broker(store, keys.transport, admission.peers, limits=limits, log=events) as broker:
         address = broker.bind(bind)
         with _ended_by_signals(broker):

@@ -25,7 +25,7 @@ def with_norms(arrays: Arrays, base: Arrays, own: Update, layout: Layout) -> dic
     MismatchError where the layout shares the norms, or the update has none of them.
     """
     if layout.shares_norms:
-        raise MismatchError("this round shares the norms", hint="leave out --norms")
+        raise MismatchError("this round shares the norms", hint="leave out --local-norms")
     norms = [name for name in arrays if is_norm(name)]
     for name in norms:
         if name not in own.deltas or own.deltas[name].shape != base[name].shape:

@@ -9,11 +9,11 @@ from typing import Annotated, Final
 
 import typer
 
-from ucadi.commands import MAX_SECONDS, Headroom, KeyFile, LogFile
+from ucadi.commands import Headroom, KeyFile, LogFile, units
 from ucadi.errors import UsageError
 from ucadi.events import Events
 from ucadi.federation.awaiting import Awaited, Awaits, Teller
-from ucadi.federation.transport import Line, PollSeconds, RelayAddress, RelayCard, line_to
+from ucadi.federation.transport import Line, Poll, RelayAddress, RelayCard, line_to
 from ucadi.formats import keys as key_format
 from ucadi.formats import plan as plan_format
 from ucadi.formats import statement as statement_format
@@ -50,16 +50,12 @@ def coordinate(
     exchange: Annotated[Path, typer.Argument(help="The exchange directory, in which a first round is open.")],
     *,
     key: KeyFile,
-    rounds: Annotated[
+    until_round: Annotated[
         int | None, typer.Option(help="End when this round is over [default: at the schedule's end].", min=1, max=9999)
     ] = None,
     deadline: Annotated[
         float | None,
-        typer.Option(
-            help="Seconds after which a round is closed without the missing [default: wait for all].",
-            min=0,
-            max=MAX_SECONDS,
-        ),
+        units.time(None, "0s", "Close a round after this time, without who is missing [default: wait for all]."),
     ] = None,
     sites: Annotated[
         int | None,
@@ -71,7 +67,7 @@ def coordinate(
     once: Annotated[
         bool, typer.Option("--once", help="Do what can be done now, say what is awaited, and end.")
     ] = False,
-    poll: PollSeconds = 1.0,
+    poll: Poll = 1.0,
     log: LogFile = None,
     as_json: bool = False,
 ) -> CoordinateResult:
@@ -87,7 +83,7 @@ def coordinate(
     first = folder.opened_rounds()[0]
     read_round(folder, first).roster.check_led_by(keys, key.name)
     events = Events(as_json=as_json, log=log)
-    coordinator = Coordinator(folder, keys, rounds, deadline, sites, headroom, events)
+    coordinator = Coordinator(folder, keys, until_round, deadline, sites, headroom, events)
     with line_to(relay, relay_card, keys, folder, events) as line:
         _run(coordinator, line, once=once, poll=poll)
     return coordinator.result()
@@ -114,7 +110,7 @@ class Coordinator:
 
     exchange: Final[Exchange]
     keys: Final[SecretKeys]
-    rounds: Final[int | None]
+    until_round: Final[int | None]
     deadline: Final[float | None]
     sites: Final[int | None]
     headroom: Final[int]
@@ -169,7 +165,7 @@ class Coordinator:
 
     def _last(self, this: Round) -> int:
         schedule = this.plan.schedule
-        return self.rounds or -(-schedule.total_epochs // schedule.local_epochs)
+        return self.until_round or -(-schedule.total_epochs // schedule.local_epochs)
 
     def _close(self, number: int, this: Round) -> bool:
         """Closes the round if all have sent or time is up; whether it did."""

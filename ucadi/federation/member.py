@@ -108,12 +108,12 @@ class Site:
                 self.awaited = Awaited(Awaits.NEXT_ROUND, number)
         return False
 
-    def has_ended(self, rounds: int | None) -> bool:
-        """Whether round `rounds`, or the schedule's last, is over and its model is here."""
+    def has_ended(self, until_round: int | None) -> bool:
+        """Whether round `until_round`, or the schedule's last, is over and its model is here."""
         if self._last is None or self.followed == 0:
             return False
         schedule = self._last.plan.schedule
-        last = rounds or -(-schedule.total_epochs // schedule.local_epochs)
+        last = until_round or -(-schedule.total_epochs // schedule.local_epochs)
         waits = None if self.awaited is None else self.awaited.what
         self.over = self._ended >= last and waits in (Awaits.NEXT_ROUND, Awaits.AFTER_VOID)
         if self.over:
@@ -287,7 +287,7 @@ class Site:
             return None
         plan, roster = self._documents(number)
         own = self.private.of_round(this, "own.weights")
-        apply(base, opened, output=own, plan=plan, roster=roster, norms=norms, force=True)
+        apply(base, opened, output=own, plan=plan, roster=roster, local_norms=norms, force=True)
         return own
 
     def _hand_over(self, number: int, this: Round, before: tuple[Round, Receipt] | None) -> bool:

@@ -15,7 +15,7 @@ from ucadi.events import Events
 from ucadi.federation.awaiting import Teller
 from ucadi.federation.member import Options, Site
 from ucadi.federation.private import Private
-from ucadi.federation.transport import Line, PollSeconds, RelayAddress, RelayCard, line_to
+from ucadi.federation.transport import Line, Poll, RelayAddress, RelayCard, line_to
 from ucadi.files import make_folder
 from ucadi.formats import keys as key_format
 from ucadi.formats import roster as roster_format
@@ -66,7 +66,7 @@ def site_run(
     once: Annotated[
         bool, typer.Option("--once", help="Do what can be done now, say what is awaited, and end: for couriers.")
     ] = False,
-    rounds: Annotated[
+    until_round: Annotated[
         int | None, typer.Option(help="End after this round [default: at the schedule's end].", min=1, max=9999)
     ] = None,
     clip: Annotated[bool, typer.Option(help="Cut values to their range instead of stopping.")] = False,
@@ -76,7 +76,7 @@ def site_run(
     publish_metrics: Annotated[
         bool, typer.Option(help="Put the evaluation's figures into the exchange, for all to see.")
     ] = False,
-    poll: PollSeconds = 1.0,
+    poll: Poll = 1.0,
     log: LogFile = None,
     as_json: bool = False,
 ) -> SiteRunResult:
@@ -96,7 +96,7 @@ def site_run(
     options = Options(dataset, split, part, test, clip, publish_model, publish_metrics)
     site = Site(folder, trusted, keys, key, private, options, events)
     with line_to(relay, relay_card, keys, folder, events) as line:
-        _run(site, line, once=once, rounds=rounds, poll=poll)
+        _run(site, line, once=once, until_round=until_round, poll=poll)
     return SiteRunResult(
         keys.name,
         site.followed,
@@ -121,14 +121,14 @@ def _check_data(dataset: Path, split: Path | None, part: str | None, test: Path 
             split_format.require_scans(tested)
 
 
-def _run(site: Site, line: Line, *, once: bool, rounds: int | None, poll: float) -> None:
+def _run(site: Site, line: Line, *, once: bool, until_round: int | None, poll: float) -> None:
     tell = Teller(site.tell)
     line.bring()
     while True:
         moved = site.advance()
         if moved:
             line.bring()
-        elif site.has_ended(rounds) or once:
+        elif site.has_ended(until_round) or once:
             return
         else:
             tell(site.awaited)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
 import typer
 
-from ucadi.commands import MAX_SECONDS
+from ucadi.commands import units
 from ucadi.errors import UsageError
 from ucadi.events import Events
 from ucadi.formats import keys as key_format
@@ -23,9 +23,7 @@ RelayAddress = Annotated[
     str | None, typer.Option("--relay", help="The relay's address, tcp://HOST:PORT [default: the folder is all].")
 ]
 RelayCard = Annotated[Path | None, typer.Option("--relay-card", help="The relay's card, with --relay.")]
-PollSeconds = Annotated[
-    float, typer.Option("--poll", help="Seconds between looks for what is new.", min=0.05, max=MAX_SECONDS)
-]
+Poll = Annotated[float, units.time("1s", "0.05s", "Time between looks for what is new.")]
 
 
 class Line(Protocol):

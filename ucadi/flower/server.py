@@ -33,7 +33,7 @@ def main(grid: Grid, context: Context) -> None:
     federation = _Federation(grid, exchange, roster)
     idle = 0
     while idle < IDLE:
-        led = coordinate(exchange, key=key, rounds=rounds, once=True)
+        led = coordinate(exchange, key=key, until_round=rounds, once=True)
         moved = federation.turn()
         if not moved and led.waiting_for is None:
             log(INFO, "all rounds are over; the model is sha256 %s", led.model)

@@ -165,7 +165,7 @@ class _Limited:
         for piece in self._raw.stream(*args, **kwargs):
             self._left -= len(piece)
             if self._left < 0:
-                raise CapacityError("the archive's answer is larger than allowed", hint="raise --most-gb")
+                raise CapacityError("the archive's answer is larger than allowed", hint="raise --max-size")
             yield piece
 
     def __getattr__(self, name: str) -> Any:

@@ -91,7 +91,7 @@ class Inbox:
         if len(data) > self.room:
             raise CapacityError(
                 f"more than {self.limits.total_bytes} bytes, or an instance of more than {MAX_INSTANCE_BYTES}",
-                hint="what has come is kept; raise --most-gb, and the transfer goes on",
+                hint="what has come is kept; raise --max-size, and the transfer goes on",
             )
         address = _address(data)
         if address not in self.wanted:

@@ -63,7 +63,7 @@ _POLL_SECONDS = 1.0
 _HINTS = {
     Code.FORBIDDEN: "sites put only their own files into open rounds; the coordinator puts all others",
     Code.EXISTS: "files are never replaced: if this one is right, ask the relay's operator to remove the other",
-    Code.TOO_LARGE: "the relay's operator can raise --max-gigabytes",
+    Code.TOO_LARGE: "the relay's operator can raise --max-size",
     Code.DISK_FULL: "ask the relay's operator to make room; nothing is lost, run again then",
     Code.DIGEST: "the file changed while it was sent: run again when nobody writes to it",
     Code.UNKNOWN_KEY: "the roster at the relay must list this key's card: ask the coordinator",

@@ -24,7 +24,7 @@ def choose(labels: ArrayLike, scores: ArrayLike, point: str) -> float:
     except ValueError:
         wanted = math.nan
     if name != "sensitivity" or not 0 < wanted <= 1:
-        raise UsageError(f"no operating point {point!r}", hint="--point youden, or --point sensitivity=0.95")
+        raise UsageError(f"no operating point {point!r}", hint="--operating-point youden, or sensitivity=0.95")
     return at_sensitivity(labels, scores, wanted)
 
 

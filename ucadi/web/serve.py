@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ucadi import __version__, filetypes
+from ucadi.commands import units
 from ucadi.errors import FormatError, OutputError, SignatureError, UsageError
 from ucadi.events import Events
 from ucadi.parts import Feature, require
@@ -81,10 +82,10 @@ def serve(
     ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, for HTTPS; with --tls-key.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key.")] = None,
-    keep: Annotated[float, typer.Option(help="Hours after which results are removed.", min=0.001, max=100_000)] = 24.0,
-    max_gigabytes: Annotated[float, typer.Option(help="Largest upload.", min=0.000001, max=100_000)] = 2.0,
-    memory: Annotated[float, typer.Option(help="Gigabytes of memory that a job may take.", min=0.1, max=100_000)] = 8.0,
-    minutes: Annotated[float, typer.Option(help="Minutes that a job may take.", min=0.001, max=100_000)] = 30.0,
+    keep: Annotated[float, units.time("24h", "1s", "Remove results after this time.", bare="h")] = 86400.0,
+    max_size: Annotated[float, units.size("2GB", "1kB", "Largest upload.")] = 2e9,
+    memory: Annotated[float, units.size("8GB", "100MB", "Memory that a job may take.")] = 8e9,
+    max_time: Annotated[float, units.time("30m", "0.05s", "Time that a job may take.")] = 1800.0,
     min_slices: Annotated[int, typer.Option(help="Refuse shorter series.", min=2, max=10_000)] = 40,
     dicom: Annotated[
         bool, typer.Option(help="Also make the heatmap's DICOM objects, which take most of a job's time and room.")
@@ -118,10 +119,10 @@ def serve(
         model=model.absolute(),
         calibration=None if calibration is None else calibration.absolute(),
         work=folder,
-        upload_bytes=int(max_gigabytes * 1e9),
-        memory_bytes=int(memory * 1e9),
-        seconds=minutes * 60,
-        keep_seconds=keep * 3600,
+        upload_bytes=int(max_size),
+        memory_bytes=int(memory),
+        seconds=max_time,
+        keep_seconds=keep,
         min_slices=min_slices,
         dicom=dicom,
     )

@@ -1,4 +1,4 @@
-"""ucadi watch."""
+"""ucadi wait."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from ucadi.commands import MAX_SECONDS, KeyFile
+from ucadi.commands import KeyFile, units
 from ucadi.errors import UsageError
 from ucadi.formats import keys as key_format
 
 
 @dataclass(frozen=True)
-class WatchResult:
+class WaitResult:
     """The SHA-256 of each file that was awaited, by name."""
 
     digests: dict[str, str]
@@ -23,19 +23,17 @@ class WatchResult:
         return "\n".join(self.digests)
 
 
-def watch(
+def wait(
     names: Annotated[list[str], typer.Argument(help="Files at the relay, such as rounds/0003/plan.json.")],
     *,
     relay: Annotated[str, typer.Option("--relay", help="The relay's address, tcp://HOST:PORT.")],
     relay_card: Annotated[Path, typer.Option("--relay-card", help="The relay's card.")],
     key: KeyFile,
-    timeout: Annotated[
-        float | None, typer.Option(help="Seconds to wait at most [default: for ever].", min=0, max=MAX_SECONDS)
-    ] = None,
-) -> WatchResult:
+    timeout: Annotated[float | None, units.time(None, "0s", "Longest wait, such as 30s [default: for ever].")] = None,
+) -> WaitResult:
     """Wait until all these files are at the relay, then print their names.
 
-    Fails with exit code 8, naming what is missing, after --timeout seconds.
+    Fails with exit code 8, naming what is missing, when the time is over.
     """
     from ucadi.relay.client import Client
     from ucadi.relay.protocol import is_name
@@ -44,4 +42,4 @@ def watch(
         if not is_name(name):
             raise UsageError(f"{name!r} is no name in an exchange directory", hint="for example rounds/0003/plan.json")
     with Client(relay, key_format.read_card(relay_card).keys, key_format.read_key(key)) as client:
-        return WatchResult({entry.name: entry.digest for entry in client.wait(names, timeout)})
+        return WaitResult({entry.name: entry.digest for entry in client.wait(names, timeout)})

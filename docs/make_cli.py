@@ -8,13 +8,14 @@ from pathlib import Path
 import typer
 from typer.cli import get_docs_for_click
 
-from ucadi.cli import command_line
+from ucadi.cli import EXAMPLE, command_line
 
 
 def page() -> str:
     """The reference of all commands, as Markdown."""
     command = command_line(whole=True)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="ucadi", title="The commands")
+    text = text.replace(f"\b\n{EXAMPLE}\n", f"{EXAMPLE}\n\n")
     exits = """
 ## Exit codes
 

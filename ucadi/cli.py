@@ -176,9 +176,10 @@ def command_line(*, whole: bool = False) -> TyperGroup:
     root = typer.Typer(
         name="ucadi",
         help="Federated learning for chest CT: encrypted rounds as files, from DICOM to heatmap.",
+        cls=_Commands,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        rich_markup_mode="markdown",
+        rich_markup_mode=None,
     )
     root.callback()(_root)
     group: TyperGroup = get_command(root)  # type: ignore[assignment]
@@ -200,7 +201,7 @@ def _commands(entries: Iterable[Row | Group], panel: str | None, whole: bool) ->
                 help=entry.summary,
                 commands=_commands(entry.rows, None, whole),
                 no_args_is_help=True,
-                rich_markup_mode="markdown",
+                rich_markup_mode=None,
                 rich_help_panel=panel,
             )
         else:
@@ -209,23 +210,36 @@ def _commands(entries: Iterable[Row | Group], panel: str | None, whole: bool) ->
     return made
 
 
+class _Commands(TyperGroup):
+    """All commands, which its help lists by panels, each in a line."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the panels."""
+        del ctx
+        width = max(map(len, self.commands))
+        for panel in PANELS:
+            with formatter.section(panel):
+                rows = (one for one in self.commands.values() if getattr(one, "rich_help_panel", None) == panel)
+                formatter.write_dl([(f"{one.name:<{width}}", one.help or "") for one in rows])
+
+
 class _Later(TyperCommand):
     """A command that is imported when it is run, completed, or asked for its help."""
 
     def __init__(self, row: Row, panel: str | None) -> None:
-        super().__init__(row.name, help=row.summary, rich_markup_mode="markdown", rich_help_panel=panel)
+        super().__init__(row.name, help=row.summary, rich_markup_mode=None, rich_help_panel=panel)
         self._row = row
 
     def load(self) -> TyperCommand:
         """The command itself."""
         function = resolve_name(f"ucadi.{self._row.target}")
         text, _, example = (inspect.getdoc(function) or "").partition(EXAMPLE)
-        app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
         app.command(
             self._row.name,
             help=text.strip(),
             short_help=self._row.summary,
-            epilog=f"{EXAMPLE} `{' '.join(example.split())}`" if example else None,
+            epilog=f"\b\n{EXAMPLE}\n{example.strip(chr(10))}" if example else None,  # \b: as it is
             rich_help_panel=self.rich_help_panel,
         )(as_command(function))
         command: TyperCommand = get_command(app)  # type: ignore[assignment]

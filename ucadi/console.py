@@ -42,13 +42,11 @@ def run(app: TyperGroup) -> int:
         code = app(standalone_mode=False) or 0
         sys.stdout.flush()
     except _ParserError as error:
-        if as_json:
-            path = error.ctx.command_path if error.ctx else "ucadi"
-            return report(UsageError(error.format_message(), hint=f"{path} --help"), as_json=True)
-        from typer.rich_utils import rich_format_error
-
-        rich_format_error(error)
-        return int(error.exit_code)
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+            error.show()
+            return int(error.exit_code)
+        path = error.ctx.command_path if error.ctx else "ucadi"
+        return report(UsageError(error.format_message(), hint=f"{path} --help"), as_json=as_json)
     except (SystemExit, BrokenPipeError):  # rich and typer end the process where the reader of a help page has gone
         _forget_stdout()
         return 0

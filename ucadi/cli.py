@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from ucadi import __version__
+from ucadi._version import __version__
 from ucadi.console import JSON_OPTION, execute, run
 from ucadi.parts import OPTIONAL, how_to_install
 

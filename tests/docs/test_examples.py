@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -124,3 +125,13 @@ def test_two_machines_train_as_one() -> None:
     ran = subprocess.run([ROOT / "examples/several-machines.sh"], capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stderr
     assert "of the largest change of a weight" in ran.stdout
+
+
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    cells = json.loads((ROOT / "examples/from_python.ipynb").read_text())["cells"]
+    assert all(cell.get("outputs", []) == [] for cell in cells), "strip the outputs before it is committed"
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert "numbers; SHA-256" in ran.stdout
+    assert "exists already - choose another --output" in ran.stdout

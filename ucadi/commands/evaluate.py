@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from ucadi import __version__
+from ucadi._version import __version__
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.files import refuse_existing
 from ucadi.formats import casetable

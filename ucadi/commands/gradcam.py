@@ -12,7 +12,8 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from ucadi import __version__, filetypes
+from ucadi import filetypes
+from ucadi._version import __version__
 from ucadi.commands import MAX_SEED, Force
 from ucadi.ct.statement import Statement
 from ucadi.errors import FormatError, MismatchError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ucadi.commands import units
+from ucadi import units
 from ucadi.errors import FormatError, OutputError, PacsError, UsageError
 from ucadi.files import refuse_existing
 from ucadi.pacs.address import AE_TITLE, Node, Web, parse, read_credentials

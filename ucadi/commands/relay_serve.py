@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ucadi.commands import LogFile, units
+from ucadi import units
+from ucadi.commands import LogFile
 from ucadi.errors import MismatchError, UcadiError
 from ucadi.events import Events
 from ucadi.formats import keys as key_format

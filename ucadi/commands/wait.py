@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ucadi.commands import KeyFile, units
+from ucadi import units
+from ucadi.commands import KeyFile
 from ucadi.errors import UsageError
 from ucadi.formats import keys as key_format
 

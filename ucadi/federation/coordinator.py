@@ -9,7 +9,8 @@ from typing import Annotated, Final
 
 import typer
 
-from ucadi.commands import Headroom, KeyFile, LogFile, units
+from ucadi import units
+from ucadi.commands import Headroom, KeyFile, LogFile
 from ucadi.errors import UsageError
 from ucadi.events import Events
 from ucadi.federation.awaiting import Awaited, Awaits, Teller

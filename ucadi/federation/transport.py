@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
 import typer
 
-from ucadi.commands import units
+from ucadi import units
 from ucadi.errors import UsageError
 from ucadi.events import Events
 from ucadi.formats import keys as key_format

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ucadi import __version__
+from ucadi._version import __version__
 from ucadi.commands.gradcam import DICOM, HEATMAP, MONTAGE, GradcamResult, gradcam
 from ucadi.commands.predict import predict
 from ucadi.commands.preprocess import preprocess

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ucadi import __version__, filetypes
-from ucadi.commands import units
+from ucadi import filetypes, units
+from ucadi._version import __version__
 from ucadi.errors import FormatError, OutputError, SignatureError, UsageError
 from ucadi.events import Events
 from ucadi.parts import Feature, require

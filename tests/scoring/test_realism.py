@@ -10,14 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ucadi.commands.translate_evaluate import Figure
 from ucadi.ct.enhancement import central, descending_aorta, edges, enhanced_share, slice_change, soft_tissue_counts
 from ucadi.ct.phantom import anatomy
 from ucadi.ct.phantom.cohort import CohortPlan, scan_patient
 from ucadi.ct.volume import Volume
 from ucadi.errors import FormatError, MismatchError
 from ucadi.learn.features import fixed_features
-from ucadi.scoring.realism import correlation, histogram_distance, kernel_distance, share_moved, units
+from ucadi.scoring.realism import Figure, correlation, histogram_distance, kernel_distance, share_moved, units
 from ucadi.scoring.sheets import translation_sheet_png
 
 counts = st.lists(st.integers(0, 50), min_size=12, max_size=12).filter(any)

@@ -5,6 +5,8 @@ Pure functions of arrays; whose features they are is up to the caller.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -66,3 +68,62 @@ def correlation(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
 def share_moved(before: float, after: float, real: float) -> float | None:
     """How much of the way from `before` to `real` a figure has gone: 1 is there; None where there was no way to go."""
     return None if before == real else (before - after) / (before - real)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Before and after translation, and for real scans of the kind that was made; None where it cannot be told."""
+
+    before: float | None
+    after: float | None
+    real: float | None
+
+
+@dataclass(frozen=True)
+class TranslationQuality:
+    """How real translated CTs are, and what has not changed.
+
+    histogram: the earth mover's distance in HU of central soft tissue (-200 to 400 HU) to that of real scans; kernel:
+    the kernel inception distance to them. Their `real` is that of every other real case to the rest. enhanced: the
+    share of central voxels with 120 to 350 HU, the median of slices, and `moved` how much of the way to real it went.
+    mediastinum, aorta: HU, the medians of cases; the aorta was found in `aorta_cases` of them. slices: the mean change
+    of soft tissue in HU from slice to slice. edges: their correlation before and after, the mean of cases. lung: the
+    volume of aerated lung after as a share of that before, the median of cases.
+    """
+
+    kind: str
+    cases: int
+    histogram: Figure
+    kernel: Figure
+    enhanced: Figure
+    moved: float | None
+    mediastinum: Figure
+    aorta: Figure
+    aorta_cases: int
+    slices: Figure
+    edges: float
+    lung: float | None
+
+    def __str__(self) -> str:
+        rows = (
+            ("distance of histograms, HU", self.histogram, 2),
+            ("kernel distance of features", self.kernel, 3),
+            ("central voxels in 120..350 HU", self.enhanced, 3),
+            ("mediastinum, HU", self.mediastinum, 1),
+            (f"aorta, HU (found in {self.aorta_cases} cases)", self.aorta, 1),
+            ("from slice to slice, HU", self.slices, 2),
+        )
+        lines = [f"{self.cases} cases made {self.kind}", f"  {'':<34}{'before':>10}{'after':>10}{'real':>10}"]
+        for name, figure, digits in rows:
+            values = (figure.before, figure.after, figure.real)
+            lines.append(f"  {name:<34}" + "".join(f"{_number(value, digits):>10}" for value in values))
+        lines += [
+            f"  share of the way to real that the central voxels went: {_number(self.moved, 2)}",
+            f"  correlation of edges before and after: {self.edges:.4f}",
+            f"  lung volume after, of that before: {_number(self.lung, 3)}",
+        ]
+        return "\n".join(lines)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

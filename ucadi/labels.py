@@ -35,3 +35,6 @@ LABELS = tuple(diagnosis.label for diagnosis in Diagnosis)
 
 LOSS_WEIGHTS = (0.2, 0.2, 0.4, 0.2)
 """Weight of each class in the cross-entropy (paper, Methods: other viral pneumonia is rare)."""
+
+NOTICE = "Research only, not for clinical use."
+"""What stands on every page and picture."""

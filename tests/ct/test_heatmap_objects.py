@@ -29,7 +29,8 @@ from ucadi.ct.placing import onto_slice
 from ucadi.ct.reading.scan import read_scan, source_series
 from ucadi.ct.statement import Statement
 from ucadi.errors import MismatchError, SeriesError, UsageError
-from ucadi.scoring.plots import NOTICE, overlay_colours
+from ucadi.labels import NOTICE
+from ucadi.scoring.plots import overlay_colours
 
 needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason="no real CT data; UCADI_TEST_DATA names its folder")
 needs_validator = pytest.mark.skipif(

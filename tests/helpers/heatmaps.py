@@ -11,7 +11,8 @@ from ucadi.ct.heatmap_objects import write
 from ucadi.ct.overlay import Style
 from ucadi.ct.reading.scan import read_scan, source_series
 from ucadi.ct.statement import Statement
-from ucadi.scoring.plots import NOTICE, overlay_colours
+from ucadi.labels import NOTICE
+from ucadi.scoring.plots import overlay_colours
 
 SAYS = Statement("covid", 0.5, "grad-cam", "ab" * 32, "1.0", ("layer=last",))
 

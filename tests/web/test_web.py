@@ -405,7 +405,7 @@ def evaluated(folder: Path, *, temperature: bool) -> tuple[Path, Path]:
     options: dict[str, Any] = {}
     if temperature:
         predict(validation, model=[weights], output=folder / "validation.predictions")
-        options = {"validation": [folder / "validation.predictions"], "point": "youden"}
+        options = {"validation": [folder / "validation.predictions"], "operating_point": "youden"}
     evaluate([folder / "test.predictions"], report=folder / "report", **options)
     return weights, folder / "report" / "report.json"
 

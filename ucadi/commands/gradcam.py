@@ -157,7 +157,8 @@ def _write_objects(
     """Writes the DICOM objects about the source series and returns how many there are."""
     from ucadi.ct import heatmap_objects
     from ucadi.ct.overlay import Style
-    from ucadi.scoring.plots import NOTICE, overlay_colours
+    from ucadi.labels import NOTICE
+    from ucadi.scoring.plots import overlay_colours
 
     folder.mkdir()
     style = Style(overlay_colours(), says.title, NOTICE)

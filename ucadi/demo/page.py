@@ -8,7 +8,7 @@ from ucadi.commands.gradcam import GradcamResult
 from ucadi.formats.predictions import Predictions
 from ucadi.formats.weights import Weights
 from ucadi.labels import Diagnosis
-from ucadi.pages.evaluation import page
+from ucadi.pages.evaluation import evaluation_page
 from ucadi.scoring.metrics import Report
 from ucadi.scoring.plots import confusion_png, roc_png
 from ucadi.scoring.report import Section, Table
@@ -33,7 +33,7 @@ def demo_page(
     )
     scores = predictions.mean[:, Diagnosis.COVID]
     side = model.architecture["size"]
-    return page(
+    return evaluation_page(
         "ucadi demo",
         [
             Section(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ucadi.files import new_folder
+from ucadi.pages.html import WARNING, page, picture, table
 from ucadi.scoring.report import Section, Table
 
 HTML, CSV, JSON = "report.html", "report.csv", "report.json"
@@ -34,22 +34,18 @@ img[alt^="heatmap"] { max-width: 720px; width: 100% }
 
 def write(folder: Path, sections: Sequence[Section], document: Mapping[str, Any], *, force: bool = False) -> None:
     """Writes the three files, whole or not at all. The CSV is the table of the first section."""
-    table = sections[0].table or Table((), ())
+    figures = sections[0].table or Table((), ())
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([table.header, *table.rows])
+    csv.writer(text, lineterminator="\n").writerows([figures.header, *figures.rows])
     with new_folder(folder, force=force) as part:
-        (part / HTML).write_bytes(page("Evaluation", sections).encode())
+        (part / HTML).write_bytes(evaluation_page("Evaluation", sections).encode())
         (part / CSV).write_bytes(text.getvalue().encode())
         (part / JSON).write_bytes((json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
-def page(title: str, sections: Sequence[Section]) -> str:
+def evaluation_page(title: str, sections: Sequence[Section]) -> str:
     """The sections as one self-contained page of HTML."""
-    body = "\n".join(map(_section, sections))
-    return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>\n'
-        f'<h1>{escape(title)}</h1><p class="notice">Research only, not for clinical use.</p>\n{body}\n</html>\n'
-    )
+    return page(title, STYLE, [WARNING, *map(_section, sections)])
 
 
 def _section(section: Section) -> str:
@@ -57,12 +53,7 @@ def _section(section: Section) -> str:
     if section.text:
         parts.append(f"<p>{escape(section.text)}</p>")
     if section.table:
-        head = "".join(f"<th>{escape(name)}</th>" for name in section.table.header)
-        rows = "\n".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in section.table.rows
-        )
-        parts.append(f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>')
-    for shows, png in section.pictures:
-        parts.append(f'<img alt="{escape(shows)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">')
+        parts.append(table(section.table.header, section.table.rows))
+    parts += [picture(shows, png) for shows, png in section.pictures]
     parts += [f'<p><a href="{escape(target)}">{escape(words)}</a></p>' for words, target in section.links]
     return "\n".join([*parts, "</section>"])

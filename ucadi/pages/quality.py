@@ -7,7 +7,6 @@ names no patient. Which folder and which series those are stands in the linkage 
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ucadi.files import new_folder, write_file
+from ucadi.pages.html import page, picture, table
 
 HTML, CSV, JSON = "report.html", "report.csv", "report.json"
 
@@ -140,12 +140,10 @@ def _page(parameters: Mapping[str, Any], records: Sequence[Record]) -> str:
     flags = Counter(flag for record in used for flag in record.flags)
     reasons = Counter(record.reason for record in refused)
     made = ", ".join(f"{name} {value}" for name, value in parameters.items())
-    return "\n".join(
+    return page(
+        "Quality of preprocessed CTs",
+        _STYLE,
         [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Quality of preprocessed CTs</title>',
-            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-            "style-src 'unsafe-inline'\">",
-            f"<style>{_STYLE}</style></head><body><h1>Quality of preprocessed CTs</h1>",
             f"<p>{len(used)} of {len(records)} cases used. {escape(made)}.</p>",
             _counts("Flags", flags),
             _counts("Refused", reasons),
@@ -153,14 +151,12 @@ def _page(parameters: Mapping[str, Any], records: Sequence[Record]) -> str:
             "feet; lung window. Pixels show a person: as confidential as the scans.</p>",
             *map(_refused, refused),
             *map(_case, used),
-            "</body></html>\n",
-        ]
+        ],
     )
 
 
 def _counts(title: str, counts: Mapping[str, int]) -> str:
-    rows = "".join(f"<tr><td>{escape(name)}</td><td>{count}</td></tr>" for name, count in sorted(counts.items()))
-    return f"<table><tr><th>{title}</th><th></th></tr>{rows}</table>" if rows else ""
+    return table((title, ""), ((name, str(count)) for name, count in sorted(counts.items()))) if counts else ""
 
 
 def _refused(record: Record) -> str:
@@ -169,20 +165,16 @@ def _refused(record: Record) -> str:
 
 
 def _case(record: Record) -> str:
-    picture = base64.b64encode(record.montage).decode()
     flags = "".join(f'<span class="flag">{escape(flag)}</span>' for flag in record.flags)
     spacing = " x ".join(f"{side:g}" for side in record.spacing_mm)
     tags = record.tags or {}
-    facts: dict[str, object] = {
-        "slices": record.slices,
-        "interpolated": record.interpolated,
-        "unreadable": record.unreadable,
-    }
+    counted = {"slices": record.slices, "interpolated": record.interpolated, "unreadable": record.unreadable}
+    facts: dict[str, object] = {name: count for name, count in counted.items() if count is not None}
     facts |= {name: tags[name] for name in FACTS if name in tags}
     words = [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in facts.items()]
-    words = [f"spacing {spacing} mm", *(word for word in words if not word.endswith("None"))]
+    words.insert(0, f"spacing {spacing} mm")
     return (
-        f'<article>{_title(record)}<img alt="montage" src="data:image/jpeg;base64,{picture}">'
+        f"<article>{_title(record)}{picture('montage', record.montage, 'jpeg')}"
         f"<p>{flags}</p><p>{escape(', '.join(words))}</p>{_not_used(record)}</article>"
     )
 

@@ -23,7 +23,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
 from ucadi.errors import FormatError, MismatchError
-from ucadi.labels import LABELS
+from ucadi.labels import LABELS, NOTICE
 from ucadi.scoring.bootstrap import FALSE_POSITIVE_RATES, Band
 from ucadi.scoring.calibration import Calibration
 from ucadi.scoring.decision import Benefit
@@ -44,7 +44,6 @@ LUNG_HU = -850.0
 BAR_MM = 50.0
 """Length of the bar in a montage."""
 
-NOTICE = "research only - not for clinical use"
 
 DPI = 150
 

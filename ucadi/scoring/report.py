@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ucadi.labels import LABELS
+from ucadi.labels import LABELS, NOTICE
 from ucadi.scoring import plots
 from ucadi.scoring.calibration import AT_BOUND, is_at_bound
 from ucadi.scoring.comparison import Comparison
@@ -162,7 +162,7 @@ def _card(
     details: Mapping[str, Mapping[str, Details]],
     provenance: Mapping[str, Any],
 ) -> Section:
-    rows = [("ucadi", str(provenance["version"])), ("intended use", "research only, not for clinical use")]
+    rows = [("ucadi", str(provenance["version"])), ("intended use", NOTICE)]
     rows += [(f"model {name}, sha256", digest) for name, digest in provenance["models"].items()]
     rows += [(f"dataset {name}, sha256", digest) for name, digest in provenance["datasets"].items()]
     for model, held in reports.items():

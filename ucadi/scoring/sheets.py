@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ucadi.errors import FormatError, MismatchError
-from ucadi.scoring.plots import NOTICE, as_png, blank_figure, placed_axes
+from ucadi.labels import NOTICE
+from ucadi.scoring.plots import as_png, blank_figure, placed_axes
 
 SOFT_TISSUE_HU = (40.0, 500.0)
 """Level and width, wide enough for vessels full of contrast medium."""
@@ -58,6 +59,6 @@ def translation_sheet_png(pairs: Sequence[Pair], title: str = "", columns: int =
         bar.tick_params(colors="0.85", labelsize=6.5, length=2, width=0.5)
         bar.set_title("HU", color="0.85", fontsize=7)
         figure.text(gap / width, 1 - 0.5 * top / height, title, color="white", fontsize=10, va="center")
-        text = f"synthetic - {NOTICE}"
+        text = f"Synthetic. {NOTICE}"
         figure.text(gap / width, 0.5 * bottom / height, text, color="#ffb000", fontsize=8, va="center")
         return as_png(figure)

@@ -21,9 +21,9 @@ from starlette.staticfiles import StaticFiles
 
 from ucadi.events import Events
 from ucadi.labels import LABELS
-from ucadi.web import reference
 from ucadi.web.gate import COOKIE, DOCUMENT_POLICY, Access, Gate
 from ucadi.web.jobs import FullError, Job, Queue
+from ucadi.web.reference import reference_page
 from ucadi.web.runner import Runner, short
 from ucadi.web.settings import MAX_FILES, Settings
 from ucadi.web.uploads import Uploads
@@ -135,7 +135,7 @@ class Page:
 
     async def reference(self, _: Request) -> Response:
         """The API's reference, for people."""
-        return HTMLResponse(reference.page(_openapi()))
+        return HTMLResponse(reference_page(_openapi()))
 
     # the API
 

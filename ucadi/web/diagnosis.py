@@ -32,7 +32,7 @@ from ucadi.formats.operating_point import OperatingPoint
 from ucadi.labels import LABELS, Diagnosis
 from ucadi.pages import quality as quality_format
 from ucadi.scoring.calibration import tempered
-from ucadi.web import report as report_page
+from ucadi.web.report import report_page
 
 CT = "ct.nii.gz"
 OVERLAY = "overlay.nii.gz"
@@ -115,7 +115,7 @@ def diagnose(order: Order, tell: Callable[..., None]) -> None:
     }
     (order.results / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     montage = (order.results / MONTAGE).read_bytes()
-    (order.results / REPORT).write_text(report_page.page(result, montage), encoding="utf-8")
+    (order.results / REPORT).write_text(report_page(result, montage), encoding="utf-8")
 
 
 def arrange(uploads: Path, source: Path) -> Path:

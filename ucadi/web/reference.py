@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from html import escape
 from typing import Any
 
-from ucadi.web.settings import NOTICE
+from ucadi.labels import NOTICE
+from ucadi.pages import html
 
 
-def page(document: Mapping[str, Any]) -> str:
+def reference_page(document: Mapping[str, Any]) -> str:
     """The page of an OpenAPI 3.1 description: each path and method with its parameters, body and answers."""
     info = document["info"]
     described = {
@@ -22,12 +23,10 @@ def page(document: Mapping[str, Any]) -> str:
     answers = [set(operation["responses"]) for operation in described.values()]
     common = set.intersection(*answers)
     first = next(iter(described.values()))["responses"]
-    return "\n".join(
+    return html.document(
+        info["title"],
+        ['<link rel="icon" href="/static/icon.svg"><link rel="stylesheet" href="/static/page.css">'],
         [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(info['title'])}</title>",
-            '<link rel="icon" href="/static/icon.svg"><link rel="stylesheet" href="/static/page.css"></head><body>',
             f'<aside class="notice" aria-label="Notice">{NOTICE}</aside>',
             '<main class="prose">',
             f"<h1>{escape(info['title'])}</h1>",
@@ -39,8 +38,8 @@ def page(document: Mapping[str, Any]) -> str:
             *(_operation(path, method, operation, common) for (path, method), operation in described.items()),
             "<h2>What comes back</h2>",
             *(_schema(name, schema) for name, schema in document["components"]["schemas"].items()),
-            "</main></body></html>\n",
-        ]
+            "</main>",
+        ],
     )
 
 
@@ -55,28 +54,18 @@ def _operation(path: str, method: str, operation: Mapping[str, Any], common: Set
         parts.append(f"<pre><code>{escape(operation['x-curl'])}</code></pre>")
     if operation["parameters"]:
         rows = [(p["name"], f"{p['in']}, {_kind(p['schema'])}", p["description"]) for p in operation["parameters"]]
-        parts.append(_table(("parameter", "kind", "meaning"), rows))
+        parts.append(html.table(("parameter", "kind", "meaning"), rows, code=True))
     parts.append(_answers({s: answer for s, answer in operation["responses"].items() if s not in common}))
     return "\n".join([*parts, "</section>"])
 
 
 def _answers(answers: Mapping[str, Mapping[str, Any]]) -> str:
-    return _table(("status", "meaning"), [(status, answer["description"]) for status, answer in answers.items()])
+    return html.table(("status", "meaning"), ((s, answer["description"]) for s, answer in answers.items()), code=True)
 
 
 def _schema(name: str, schema: Mapping[str, Any]) -> str:
     rows = [(field, _kind(value), value.get("description", "")) for field, value in schema["properties"].items()]
-    return f"<section><h3>{escape(name)}</h3>{_table(('field', 'kind', 'meaning'), rows)}</section>"
-
-
-def _table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    """The first column is what a program reads."""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    body = "".join(
-        f"<tr><td><code>{escape(first)}</code></td>{''.join(f'<td>{escape(cell)}</td>' for cell in others)}</tr>"
-        for first, *others in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead>{body}</table>"
+    return f"<section><h3>{escape(name)}</h3>{html.table(('field', 'kind', 'meaning'), rows, code=True)}</section>"
 
 
 def _kind(value: Mapping[str, Any]) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from ucadi.labels import LABELS
+from ucadi.pages.html import WARNING, page, picture, table
 from ucadi.scoring.metrics import Rate
 from ucadi.scoring.study import spread
-from ucadi.web.settings import NOTICE
 
 NAMES: Mapping[str, str] = {
     "healthy": "Healthy lungs",
@@ -32,35 +31,27 @@ img { max-width: 100%; background: #000 }
 """
 
 
-def page(result: Mapping[str, Any], montage: bytes) -> str:
+def report_page(result: Mapping[str, Any], montage: bytes) -> str:
     """The report of `result`, what `diagnosis.diagnose` writes as JSON, with the heatmap's montage (PNG)."""
-    picture = base64.b64encode(montage).decode()
     name, probability = NAMES[result["explained"]], result["probabilities"][result["explained"]]
-    return "\n".join(
+    return page(
+        "Report on a chest CT",
+        _STYLE,
         [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-            "style-src 'unsafe-inline'\">",
-            f"<title>Report on a chest CT</title><style>{_STYLE}</style></head><body>",
-            f'<h1>Report on a chest CT</h1><p class="notice">{NOTICE}</p>',
+            WARNING,
             "<h2>Probabilities</h2>",
             _probabilities(result),
             *(f"<p>{escape(line)}</p>" for line in sentences(result)),
             f"<h2>Where the network saw: {escape(name)}, probability {probability:.3f}</h2>",
-            f'<img alt="Slices of the CT under the heatmap of {escape(name)}" src="data:image/png;base64,{picture}">',
+            picture(f"Slices of the CT under the heatmap of {name}", montage),
             '<p class="muted">The heatmap is Grad-CAM, relative to its own maximum: it shows where the evidence for '
             "this diagnosis lies, not how ill the lung is.</p>",
             _regions(result["regions"]),
             "<h2>Quality of the CT</h2>",
-            _table(("item", "value"), facts(result["quality"])),
+            table(("item", "value"), facts(result["quality"])),
             "<h2>Made by</h2>",
-            _table(
-                ("item", "value"),
-                [("ucadi", result["version"]), ("model, SHA-256", result["model"]["sha256"])],
-            ),
-            "</body></html>\n",
-        ]
+            table(("item", "value"), [("ucadi", result["version"]), ("model, SHA-256", result["model"]["sha256"])]),
+        ],
     )
 
 
@@ -112,7 +103,7 @@ def _probabilities(result: Mapping[str, Any]) -> str:
         between = f"[{result['lowest'][label]:.3f}, {result['highest'][label]:.3f}]"
         calibrated = [f"{result['calibrated'][label]:.3f}"] if result["calibrated"] else []
         rows.append((NAMES[label], f"{result['probabilities'][label]:.3f} {between}", *calibrated))
-    return _table(("diagnosis", "probability", *(["calibrated"] if result["calibrated"] else [])), rows)
+    return table(("diagnosis", "probability", *(["calibrated"] if result["calibrated"] else [])), rows)
 
 
 def _regions(regions: Sequence[Mapping[str, Any]]) -> str:
@@ -126,10 +117,4 @@ def _regions(regions: Sequence[Mapping[str, Any]]) -> str:
         )
         for region in regions
     ]
-    return _table(header, rows)
-
-
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+    return table(header, rows)

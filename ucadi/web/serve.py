@@ -101,10 +101,11 @@ def serve(
     require(*_NEEDED)
     import uvicorn
 
+    from ucadi.labels import NOTICE
     from ucadi.web.application import Page, limits
     from ucadi.web.jobs import Queue
     from ucadi.web.runner import Runner
-    from ucadi.web.settings import NOTICE, Settings
+    from ucadi.web.settings import Settings
 
     _check_tls(tls_certificate, tls_key)
     token = None if token_file is None else read_token(token_file)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-NOTICE = "Research only, not for clinical use."
-
 MAX_FILES = 20_000
 """Most files of an upload, as many as a zip file may have members."""
 

@@ -1,1 +1,1 @@
-"""All that needs torch: networks, training, inference, Grad-CAM."""
+"""Training and prediction."""

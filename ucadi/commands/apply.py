@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ucadi.commands import Force, Output
+from ucadi.commands import Force, Output, refuse_unused
 from ucadi.errors import FormatError, UsageError
 from ucadi.fed.averaging import apply_update
 from ucadi.fed.norms import with_norms
@@ -52,6 +52,8 @@ def apply(
     digest = container.file_digest(change)
     match held.metadata.get("format"):
         case update_format.UPDATE_FORMAT:
+            signed = {"--plan": plan, "--roster": roster, "--local-norms": local_norms}
+            refuse_unused(signed, "one site's update is added as it is, under no plan")
             update = update_format.parse_update(held, change.name)
             check_base(update.base, weights, change.name)
             origin = {"base": weights.digest, "change": digest}

@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ucadi.commands import Force, Output, without
+from ucadi.commands import Force, Output, refuse_unused, without
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.files import refuse_existing
 from ucadi.formats import container
@@ -65,9 +65,14 @@ def histogram(
     In a counting round (round open --count), encrypt takes a histogram as it takes an update, and what decrypt
     gives is turned into the histogram of all sites here.
     """
+    if (plan is None) != (roster is None):
+        raise UsageError("a plan is read with its roster", hint="--plan and --roster, or neither")
+    inputs = without(output, inputs)
+    if not any(_is_opened(path) for path in inputs):
+        refuse_unused({"--plan": plan, "--roster": roster}, "only an opened sum is read under its round's plan")
     this = Round.read(plan, roster) if plan and roster else None
     refuse_existing(output, force=force)
-    held = [_read(path, this) for path in without(output, inputs)]
+    held = [_read(path, this) for path in inputs]
     if not held:
         raise UsageError(f"{output}: nothing to count but the output itself", hint="name predictions or histograms")
     if len({one.model for one in held}) > 1:
@@ -88,6 +93,11 @@ def _once(names: Iterable[str], what: str) -> tuple[str, ...]:
     if len(set(ordered)) != len(ordered):
         raise MismatchError(f"a {what} is counted twice", hint="give each site's predictions or histogram once")
     return ordered
+
+
+def _is_opened(path: Path) -> bool:
+    found = container.read(path, predictions_format.FORMAT, histogram_format.FORMAT, update_format.AGGREGATE_FORMAT)
+    return found.metadata.get("format") == update_format.AGGREGATE_FORMAT
 
 
 def _read(path: Path, this: Round | None) -> Histogram:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ucadi import units
+from ucadi.commands import refuse_unused
 from ucadi.errors import FormatError, OutputError, PacsError, UsageError
 from ucadi.files import refuse_existing
 from ucadi.pacs.address import AE_TITLE, Node, Web, parse, read_credentials
@@ -27,7 +28,11 @@ CredentialsFile = Annotated[
     Path | None,
     typer.Option("--credentials", help="File of USER:PASSWORD or 'Bearer TOKEN' [default: UCADI_PACS_USER, ...]."),
 ]
-Title = Annotated[str, typer.Option("--title", help="One's own AE title, for dicom://.")]
+DEFAULT_TITLE = "UCADI"
+
+Title = Annotated[
+    str | None, typer.Option("--title", help=f"One's own AE title, for dicom:// [default: {DEFAULT_TITLE}].")
+]
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def pacs_pull(
     ] = 20_000,
     max_size: Annotated[float, units.size("50GB", "1MB", "Stop when so much has come.")] = 50e9,
     credentials: CredentialsFile = None,
-    title: Title = "UCADI",
+    title: Title = None,
 ) -> PacsPullResult:
     """Fetch series from an archive into a folder that preprocess reads: a folder a study, each one a case.
 
@@ -108,7 +113,7 @@ def pacs_push(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="DICOM files, or folders of *.dcm files.")],
     *,
     credentials: CredentialsFile = None,
-    title: Title = "UCADI",
+    title: Title = None,
 ) -> PacsPushResult:
     """Send DICOM files to an archive, as those of gradcam --dicom: by STOW-RS, or C-STORE.
 
@@ -144,15 +149,17 @@ def _place(url: str) -> Node | Web:
     return place
 
 
-def _archive(place: Node | Web, credentials: Path | None, title: str) -> WebArchive | NodeArchive:
+def _archive(place: Node | Web, credentials: Path | None, title: str | None) -> WebArchive | NodeArchive:
     if isinstance(place, Node):
         from ucadi.pacs.dimse import NodeArchive
 
         if credentials is not None:
             raise UsageError("--credentials: the DICOM protocol has none", hint="archives know a caller by its --title")
+        title = DEFAULT_TITLE if title is None else title
         if not AE_TITLE.fullmatch(title):
             raise UsageError(f"--title {title!r}: not a title", hint="up to 16 letters and digits")
         return NodeArchive(place, title)
     from ucadi.pacs.dicomweb import WebArchive
 
+    refuse_unused({"--title": title}, "DICOMweb knows no titles")
     return WebArchive(place, read_credentials(credentials))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ucadi import filetypes
-from ucadi.commands import KeyFile
+from ucadi.commands import KeyFile, refuse_unused
 from ucadi.errors import FormatError, UsageError
 from ucadi.formats import keys as key_format
 
@@ -49,6 +49,10 @@ def push(
     from ucadi.relay.protocol import Peer
     from ucadi.relay.store import Store
 
+    if not files:
+        refuse_unused({"--as": tuple(names or ())}, "names go with FILEs; without any, files keep their own")
+    elif names:
+        refuse_unused({"--exchange": exchange}, "--as names every file")
     keys = key_format.read_key(key)
     for path in files or []:
         if not path.is_file():

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ucadi.commands import KeyFile, LogFile, Part, RosterFile, SplitFile
+from ucadi.commands import KeyFile, LogFile, Part, RosterFile, SplitFile, refuse_unused
 from ucadi.errors import MismatchError
 from ucadi.events import Events
 from ucadi.federation.awaiting import Teller
@@ -90,6 +90,8 @@ def site_run(
     keys, trusted = key_format.read_key(key), roster_format.read(roster)
     if keys.public == trusted.coordinator:
         raise MismatchError(f"{key.name} is the coordinator's key", hint="a site runs with its own: NAME.key of keygen")
+    if test is None:
+        refuse_unused({"--publish-metrics": publish_metrics}, "nothing is evaluated without --test")
     _check_data(dataset, split, part, test)
     private = Private(key.with_suffix(".work") if work is None else work)
     folder, events = Exchange(make_folder(exchange)), Events(as_json=as_json, log=log)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol
 import typer
 
 from ucadi import units
+from ucadi.commands import refuse_unused
 from ucadi.errors import UsageError
 from ucadi.events import Events
 from ucadi.formats import keys as key_format
@@ -86,6 +87,7 @@ def line_to(
 ) -> Iterator[Line]:
     """The line to the relay at that address; without one, the folder itself."""
     if relay is None:
+        refuse_unused({"--relay-card": card}, "there is no --relay")
         yield Folder()
         return
     if card is None:

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from ucadi.commands import MAX_SECONDS, KeyFile
-from ucadi.errors import UsageError
 from ucadi.formats import keys as key_format
+from ucadi.kinds import Place
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,8 @@ def watch(
     Fails with exit code 8, naming what is missing, after --timeout seconds.
     """
     from ucadi.relay.client import Client
-    from ucadi.relay.protocol import is_name
 
     for name in names:
-        if not is_name(name):
-            raise UsageError(f"{name!r} is no name in an exchange directory", hint="for example rounds/0003/plan.json")
+        Place.named(name)
     with Client(relay, key_format.read_card(relay_card).keys, key_format.read_key(key)) as client:
         return WatchResult({entry.name: entry.digest for entry in client.wait(names, timeout)})

@@ -11,9 +11,10 @@ from ucadi.formats.container import GET_AGAIN, file_digest
 from ucadi.formats.keys import card_fields, parse_card
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
 from ucadi.identity import PublicKeys, SecretKeys, check_name
+from ucadi.kinds import Format
 from ucadi.lwe.parameters import MAX_SUMMANDS
 
-FORMAT = "ucadi-roster"
+FORMAT = Format.ROSTER.id
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,7 @@ def write(path: Path, roster: Roster, keys: SecretKeys, *, force: bool = False) 
     """Writes the roster, signed by the coordinator's `keys`."""
     _check(roster)
     document = {
-        "format": FORMAT,
-        "version": 1,
+        **Format.ROSTER.head,
         "federation": roster.federation,
         "coordinator": card_fields(roster.coordinator),
         "members": [card_fields(member) for member in roster.members],

@@ -183,7 +183,7 @@ class Broker:
             case Put(), None:
                 self._desk.check(peer, message)
                 self._drop_older(route, message.name)
-                self._begin(route, lambda: self._desk.receive(peer, message), lambda got: self._begin_put(route, got))
+                self._begin(route, lambda: self._desk.receive(message), lambda got: self._begin_put(route, got))
             case Get(), None:
                 name = message.name
                 self._begin(route, lambda: self._desk.open(peer, name), lambda got: self._begin_get(route, *got))

@@ -20,6 +20,7 @@ import zmq
 from ucadi.errors import MismatchError, OutputError, RelayError, UcadiError, UsageError
 from ucadi.filetypes import unreadable
 from ucadi.identity import PublicKeys, SecretKeys
+from ucadi.kinds import is_folder
 from ucadi.progress import track
 from ucadi.relay import protocol
 from ucadi.relay.connection import Connection, LostError
@@ -121,19 +122,19 @@ class Client:
         return _result(self._converse(talk, self._patience))
 
     def entries(self, prefix: str = "", *, patience: float | None = None) -> list[Entry]:
-        """The files at the relay at or below `prefix` (`rounds/0003`), sorted by name."""
-        if not (protocol.is_folder(prefix) or protocol.is_name(prefix)):
+        """The files at the relay at or below `prefix` (`rounds/0003`), sorted by name. What is no part of the exchange,
+        or not yet for this version of ucadi, is passed over."""
+        if not (is_folder(prefix) or protocol.is_name(prefix)):
             raise UsageError(f"{prefix!r} is no place in an exchange directory", hint="for example rounds/0003")
 
         def talk(connection: Connection) -> Talk[list[Entry]]:
             found: list[Entry] = []
-            more = True
+            more, after = True, ""
             while more:
-                after = found[-1].name if found else ""
                 page = self._ask(connection, List(next(self._requests), prefix, after), Entries)
                 entries = [Entry(*entry) for entry in _checked(lambda: protocol.parse_entries(page.data))]  # noqa: B023
-                found += entries
-                more = page.more and bool(entries)
+                found += (entry for entry in entries if protocol.is_name(entry.name))
+                more, after = page.more and bool(entries), entries[-1].name if entries else ""
                 yield len(found)
             return found
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ucadi.relay.protocol import Code, RefusalError, is_folder, is_name
+from ucadi.kinds import is_folder
+from ucadi.relay.protocol import Code, RefusalError, is_name
 
 INCOMING = ".incoming"
 ABANDONED_SECONDS = 7 * 24 * 3600.0

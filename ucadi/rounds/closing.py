@@ -21,10 +21,11 @@ from ucadi.formats import partial as partial_format
 from ucadi.formats import receipt as receipt_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats.ciphertext import Ciphertext, CiphertextSum
-from ucadi.formats.exchange import Exchange, Kind, make_way
+from ucadi.formats.exchange import Exchange, make_way
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.roster import Roster
 from ucadi.identity import SecretKeys
+from ucadi.kinds import Kind
 from ucadi.progress import track
 from ucadi.rounds.collection import check_quorum, read_upload, write_sum
 from ucadi.rounds.opening import check_sum

@@ -17,8 +17,9 @@ from ucadi.formats import partial as partial_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats.container import MAX_HEADER, file_digest
 from ucadi.formats.courier import Item, Parcel
-from ucadi.formats.exchange import BY_SITES, Exchange, Kind, Place
+from ucadi.formats.exchange import Exchange
 from ucadi.formats.roster import Roster
+from ucadi.kinds import Carried, Kind, Maker, Place
 from ucadi.progress import track
 from ucadi.rounds.closing import read_receipt, read_roster, read_round
 from ucadi.rounds.round import Round
@@ -30,33 +31,25 @@ _MAX_PARTIAL = 1 << 23
 
 
 def needed(exchange: Exchange, receiver: str) -> list[str]:
-    """Names of the files here that the receiver needs: for the coordinator what sites made, for a site the rest.
-
-    Never an upload for a site: in members mode any member could open it. Nor a sum without a receipt, which
-    may not be for good yet.
-    """
-    rosters = exchange.rosters() or [exchange.path(Kind.ROSTER, 0)]
-    roster = read_roster(exchange, rosters[-1])
+    """Names of the files here that the receiver needs: for the coordinator what sites made, for a site what
+    `ucadi.kinds` says that couriers carry to sites, but for its own."""
+    roster = read_roster(exchange, exchange.newest_roster())
     places = exchange.places()
     if receiver == roster.coordinator.name:
-        return [place.name for place in places if place.kind in BY_SITES]
+        return [place.name for place in places if place.kind.maker is Maker.SITE]
     roster.member(receiver)
     opened = set(exchange.rounds())
     over = {place.number for place in places if place.kind is Kind.RECEIPT}
 
     def is_needed(place: Place) -> bool:
-        match place.kind:
-            case Kind.ROSTER | Kind.PLAN | Kind.RECEIPT:
-                return True
-            case Kind.MODEL:
-                return place.number in opened
-            case Kind.AGGREGATE:
-                return place.number in over
-            case Kind.PARTIAL:
-                return place.number in over and place.site != receiver
-            case Kind.HANDOVER:
+        match place.kind.carried:
+            case Carried.ALWAYS:
                 return place.site != receiver
-            case _:
+            case Carried.OPEN:
+                return place.number in opened and place.site != receiver
+            case Carried.OVER:
+                return place.number in over and place.site != receiver
+            case Carried.NEVER:
                 return False
 
     return [place.name for place in places if is_needed(place)]

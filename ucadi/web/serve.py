@@ -175,7 +175,7 @@ def read_token(path: Path) -> str:
         raise UsageError(f"{path}: no token can be read from it", hint="openssl rand -hex 32 makes one") from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SignatureError(f"{path}: others than its owner have access to this token", hint=f"chmod 600 {path}")
-    if (what := filetypes.describe(path)) in filetypes.NAMES.values():
+    if filetypes.is_ours(what := filetypes.describe(path)):
         raise FormatError(f"{path.name} is {what}, not a token", hint="openssl rand -hex 32 > page.token")
     if len(token) < LEAST_TOKEN:
         raise UsageError(f"{path}: a token has {LEAST_TOKEN} characters or more", hint="openssl rand -hex 32")

@@ -55,6 +55,7 @@ from ucadi.console import JSON_OPTION, execute, run
 from ucadi.demo.demo import demo
 from ucadi.federation.coordinator import coordinate
 from ucadi.federation.site import site_run
+from ucadi.files import allow_open_files
 from ucadi.parts import OPTIONAL, how_to_install
 from ucadi.web.serve import serve
 
@@ -68,25 +69,13 @@ app = typer.Typer(
 )
 
 MAPPED_FILES = 4096
-"""Files that may be open at a time, where the system lets a process have so many."""
+"""Files that may be open at a time: a mapped one keeps a descriptor, and a round may have a thousand."""
 
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    _allow_many_files()
+    allow_open_files(MAPPED_FILES)
     sys.exit(run(app))
-
-
-def _allow_many_files() -> None:
-    """A mapped file keeps a descriptor; a round may have a thousand, more than a process usually begins with."""
-    try:
-        import resource
-    except ModuleNotFoundError:  # not on Windows, which has no such limit
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAPPED_FILES if hard == resource.RLIM_INFINITY else min(MAPPED_FILES, hard)
-    if 0 <= soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _version(value: bool) -> None:

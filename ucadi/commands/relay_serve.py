@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ucadi.commands import LogFile
-from ucadi.errors import MismatchError, UcadiError
+from ucadi.errors import UcadiError
 from ucadi.events import Events
 from ucadi.formats import keys as key_format
 from ucadi.formats import roster as roster_format
@@ -83,9 +83,8 @@ class _Admission:
         self._exchange = exchange
         self._events = events
         self._seen: tuple[Path, int, int] | None = None
-        first = roster_format.read(exchange.path(Kind.ROSTER, 0))
-        self._coordinator = first.coordinator
-        self._peers = _peers_of(first)
+        self._first = roster_format.read(exchange.path(Kind.ROSTER, 0))  # what it is replaced by is not trusted
+        self._peers = _peers_of(self._first)
 
     def peers(self) -> Mapping[bytes, Peer]:
         """The keys that are admitted now."""
@@ -103,8 +102,7 @@ class _Admission:
 
     def _take(self, path: Path) -> None:
         roster = roster_format.read(path)
-        if roster.coordinator != self._coordinator:
-            raise MismatchError(f"{path.name} is signed by another coordinator than the first roster was at the start")
+        roster.check_same_federation(self._first, path.name)
         self._peers = _peers_of(roster)
         self._events("roster", {"name": path.name, "digest": roster.digest, "members": len(roster.members)})
 

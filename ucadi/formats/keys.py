@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from ucadi.errors import FormatError, OutputError, SignatureError, UsageError
+from ucadi.files import check_secret
 from ucadi.formats.container import GET_AGAIN, Metadata, canonical_json
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
 from ucadi.identity import PublicKeys, SecretKeys
@@ -28,8 +28,7 @@ def write_key(path: Path, keys: SecretKeys) -> None:
 def read_key(path: Path) -> SecretKeys:
     """Reads secret keys; a file that others can read is refused, as its secrets may be known."""
     fields = Fields(read_document(path, KEY_FORMAT), path.name)
-    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise SignatureError(f"{path}: others than its owner have access to this key", hint=f"chmod 600 {path}")
+    check_secret(path, "key")
     parts = (fields.octets(part) for part in ("signing", "sealing", "transport"))
     try:
         return SecretKeys(fields.text("name"), *parts)

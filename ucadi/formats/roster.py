@@ -76,6 +76,19 @@ class Roster:
             f"{name} is not in the roster of {self.federation}", hint="members: " + ", ".join(self.names)
         )
 
+    def check_same_federation(self, trusted: Roster, name: str) -> None:
+        """Raises MismatchError unless this roster, the file `name`, is of the federation and coordinator of `trusted`.
+
+        A roster names its own signer, so who could bring one could otherwise take the federation over.
+        """
+        if (self.federation, self.coordinator) != (trusted.federation, trusted.coordinator):
+            ours, theirs = trusted.coordinator, self.coordinator
+            raise MismatchError(
+                f"{name}: of {self.federation}, led by {theirs.name} {theirs.fingerprint}; "
+                f"the trusted roster is of {trusted.federation}, {ours.name} {ours.fingerprint}",
+                hint="this is not of your federation: do not use it",
+            )
+
     def check_led_by(self, keys: SecretKeys, name: str = "") -> None:
         """Raises MismatchError unless these are the coordinator's keys; `name` is the file that they are from."""
         if keys.public != self.coordinator:

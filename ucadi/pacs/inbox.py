@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,15 @@ from pathlib import Path
 import pydicom
 
 from ucadi.errors import CapacityError, FormatError, PacsError
-from ucadi.files import writing
+from ucadi.files import new_file, writing
 
 UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 """PS3.5 9.1; old archives hold components with leading zeros, which are refused."""
 
 MAX_INSTANCE_BYTES = 1 << 31
 """Largest instance that is kept; `preprocess` opens no larger file."""
+
+_ROOM = "what has come is kept; make room, and the transfer goes on"
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,10 @@ class Inbox:
         if address not in self.wanted:
             raise PacsError(f"the archive sent instance {address.instance}, which was not asked for")
         path = self.path(address)
-        part = path.with_name(f".{path.name}.part")  # hidden: preprocess passes over what a broken transfer leaves
-        with writing(path, "what has come is kept; make room, and the transfer goes on"):
+        with writing(path, _ROOM):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
+        with new_file(path, force=True, room=_ROOM) as part:  # preprocess passes over what a broken transfer leaves
+            part.write_bytes(data)
         self._bytes += len(data)
         self.received.append(address)
         return address

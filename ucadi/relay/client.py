@@ -7,7 +7,6 @@ no limit on how long a transfer takes, only on how long it makes no progress.
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Final, Self, TypeVar
 import zmq
 
 from ucadi.errors import MismatchError, OutputError, RelayError, UcadiError, UsageError
+from ucadi.files import file_digest
 from ucadi.filetypes import unreadable
 from ucadi.identity import PublicKeys, SecretKeys
 from ucadi.kinds import is_folder
@@ -44,7 +44,7 @@ from ucadi.relay.protocol import (
     Want,
     Welcome,
 )
-from ucadi.relay.store import Entry, Store, digest_of
+from ucadi.relay.store import Entry, Store
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
@@ -148,7 +148,7 @@ class Client:
         sizes = {name: _file_size(path) for name, path in files.items()}
 
         def send_one(name: str) -> Generator[None, None, bool]:
-            entry = Entry(name, sizes[name], _file_digest(files[name]))
+            entry = Entry(name, sizes[name], file_digest(files[name]))
             talk = self._converse(lambda connection: self._put(connection, files[name], entry), self._patience)
             return (yield from _steps(talk, entry.size))
 
@@ -378,11 +378,3 @@ def _file_size(path: Path) -> int:
         return path.stat().st_size
     except OSError as error:
         raise unreadable(path, error) from None
-
-
-def _file_digest(path: Path) -> str:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        return digest_of(handle).hexdigest()
-    finally:
-        os.close(handle)

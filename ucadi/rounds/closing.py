@@ -52,15 +52,9 @@ class Uploads:
 
 
 def read_roster(exchange: Exchange, path: Path) -> Roster:
-    """A roster of the exchange; MismatchError if its federation or coordinator is not that of the first.
-
-    A roster names its own signer, so who could put a file here could otherwise take the federation over.
-    """
+    """A roster of the exchange; MismatchError if its federation or coordinator is not that of the first."""
     roster, first = roster_format.read(path), roster_format.read(exchange.path(Kind.ROSTER, 0))
-    if (roster.federation, roster.coordinator) != (first.federation, first.coordinator):
-        raise MismatchError(
-            f"{path.name}: another federation's or coordinator's than the first roster", hint="do not use it"
-        )
+    roster.check_same_federation(first, path.name)
     return roster
 
 

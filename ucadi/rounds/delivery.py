@@ -105,12 +105,12 @@ def _check_signed(parcel: Parcel, items: Sequence[Item], exchange: Exchange, tru
         places = [(place, item) for item in items if (place := Place.parse(item.name)) is not None]
         for place, _ in places:
             if place.kind is Kind.ROSTER:
-                check_same_federation(roster_format.read(staged.root / place.name), trusted, place.name)
+                roster_format.read(staged.root / place.name).check_same_federation(trusted, place.name)
         for number in sorted({place.number for place, _ in places if place.kind is not Kind.ROSTER}):
             if not staged.plan(number).exists():
                 raise MismatchError(f"round {number}: no plan, neither here nor brought", hint="bring all of it")
             this = read_round(staged, number)
-            check_same_federation(this.roster, trusted, staged.roster(number).name)
+            this.roster.check_same_federation(trusted, staged.roster(number).name)
             read_receipt(staged, number, this)
             for place, item in places:
                 if place.number == number and place.kind is not Kind.ROSTER:
@@ -134,16 +134,6 @@ def _stage(parcel: Parcel, items: Sequence[Item], exchange: Exchange, folder: Pa
         make_folder(target.parent)
         parcel.copy(item, target)
     return Exchange(folder)
-
-
-def check_same_federation(roster: Roster, trusted: Roster, name: str) -> None:
-    """Raises MismatchError unless the roster is of the federation and coordinator that the trusted one names."""
-    if (roster.federation, roster.coordinator) != (trusted.federation, trusted.coordinator):
-        raise MismatchError(
-            f"{name}: of {roster.federation}, led by {roster.coordinator.name} {roster.coordinator.fingerprint}; "
-            f"your roster is of {trusted.federation}, {trusted.coordinator.name} {trusted.coordinator.fingerprint}",
-            hint="this is not of your federation: do not use it",
-        )
 
 
 def _check_vouched(place: Place, item: Item, staged: Exchange, this: Round) -> None:

@@ -21,8 +21,6 @@ from pathlib import Path
 from ucadi import filetypes
 from ucadi.errors import DISK_FULL, FormatError, OutputError, SignatureError
 
-_ROOM = "nothing was left behind; make room and run again"
-
 MAX_TEXT = 64 << 20
 """Bytes of a text that people write, such as a table: a million lines."""
 
@@ -91,7 +89,7 @@ def allow_open_files(count: int) -> None:
 
 
 @contextmanager
-def writing(path: Path, room: str = _ROOM) -> Iterator[None]:
+def writing(path: Path, room: str = "nothing was left behind; make room and run again") -> Iterator[None]:
     """Turns a failure to write `path`, or its temporary neighbour, into an OutputError; the hint `room` is for a disk
     that is full."""
     try:
@@ -143,12 +141,9 @@ def make_folder(path: Path, *, mode: int = 0o777) -> Path:
 
 
 @contextmanager
-def new_file(path: Path, *, force: bool = False, mode: int = 0o644, room: str = _ROOM) -> Iterator[Path]:
-    """Yields a temporary path; what is written there becomes `path` when the block ends without an error.
-
-    The hint `room` is for a disk that is full.
-    """
-    with writing(path, room):
+def new_file(path: Path, *, force: bool = False, mode: int = 0o644) -> Iterator[Path]:
+    """Yields a temporary path; what is written there becomes `path` when the block ends without an error."""
+    with writing(path):
         refuse_existing(path, force=force)
         if path.is_dir():
             raise OutputError(f"{path} is a folder: not replaced by a file", hint="choose another --output")

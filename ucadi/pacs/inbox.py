@@ -15,15 +15,13 @@ from pathlib import Path
 import pydicom
 
 from ucadi.errors import CapacityError, FormatError, PacsError
-from ucadi.files import new_file, writing
+from ucadi.files import flush, writing
 
 UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 """PS3.5 9.1; old archives hold components with leading zeros, which are refused."""
 
 MAX_INSTANCE_BYTES = 1 << 31
 """Largest instance that is kept; `preprocess` opens no larger file."""
-
-_ROOM = "what has come is kept; make room, and the transfer goes on"
 
 
 @dataclass(frozen=True)
@@ -98,10 +96,13 @@ class Inbox:
         if address not in self.wanted:
             raise PacsError(f"the archive sent instance {address.instance}, which was not asked for")
         path = self.path(address)
-        with writing(path, _ROOM):
+        # of one name, so that the next transfer takes over what a broken one leaves; hidden from preprocess
+        part = path.with_name(f".{path.name}.part")
+        with writing(path, "what has come is kept; make room, and the transfer goes on"):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(path, force=True, room=_ROOM) as part:  # preprocess passes over what a broken transfer leaves
             part.write_bytes(data)
+            flush(part)
+            part.replace(path)
         self._bytes += len(data)
         self.received.append(address)
         return address

@@ -30,8 +30,9 @@ from ucadi.errors import FormatError, UcadiError
 from ucadi.formats import caselist, container, dataset, hdf5, operating_point, schedules
 from ucadi.formats import keys as key_format
 from ucadi.formats.container import tensor_digest
-from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.exchange import Exchange
 from ucadi.formats.signed import sign
+from ucadi.kinds import Kind
 from ucadi.labels import Diagnosis
 from ucadi.learn.networks.registry import restore
 

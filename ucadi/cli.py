@@ -21,6 +21,7 @@ from typer.main import get_command
 
 from ucadi._version import __version__
 from ucadi.console import JSON_OPTION, execute, run
+from ucadi.files import allow_open_files
 from ucadi.parts import OPTIONAL, how_to_install
 
 
@@ -159,7 +160,7 @@ OLD_OPTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
 """Of each command the earlier spellings of options, likewise: the new one, and the unit that its number was in."""
 
 MAPPED_FILES = 4096
-"""Files that may be open at a time, where the system lets a process have so many."""
+"""Files that may be open at a time: a mapped one keeps a descriptor, and a round may have a thousand."""
 
 EXAMPLE = "Example:"
 """Begins the last paragraph of a command's docstring, which the help shows at its end."""
@@ -167,7 +168,7 @@ EXAMPLE = "Example:"
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    _allow_many_files()
+    allow_open_files(MAPPED_FILES)
     sys.exit(run(command_line()))
 
 
@@ -286,18 +287,6 @@ def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"ucadi {__version__}")
         raise typer.Exit
-
-
-def _allow_many_files() -> None:
-    """A mapped file keeps a descriptor; a round may have a thousand, more than a process usually begins with."""
-    try:
-        import resource
-    except ModuleNotFoundError:  # not on Windows, which has no such limit
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAPPED_FILES if hard == resource.RLIM_INFINITY else min(MAPPED_FILES, hard)
-    if 0 <= soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def as_command(function: Callable[..., Any]) -> Callable[..., None]:

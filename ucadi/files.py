@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ucadi import filetypes
-from ucadi.errors import DISK_FULL, FormatError, OutputError
+from ucadi.errors import DISK_FULL, FormatError, OutputError, SignatureError
 
 MAX_TEXT = 64 << 20
 """Bytes of a text that people write, such as a table: a million lines."""
@@ -65,6 +65,27 @@ def read_text(path: Path, wanted: str, *, most: int = MAX_TEXT) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise FormatError(f"{path.name}: not UTF-8 text, as {wanted} must be", hint="save it as UTF-8") from None
+
+
+def check_secret(path: Path, what: str) -> None:
+    """Raises SignatureError if others than its owner can reach a file with a secret, which may then be known.
+
+    `what` it is, in a word. The system's error where there is no such file.
+    """
+    if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise SignatureError(f"{path}: others than its owner have access to this {what}", hint=f"chmod 600 {path}")
+
+
+def allow_open_files(count: int) -> None:
+    """Raises the soft limit of open files to `count`, or as far as the system allows."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # not on Windows, which has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager

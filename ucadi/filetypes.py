@@ -14,56 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ucadi.errors import FormatError, SignatureError, UcadiError
+from ucadi.kinds import Format
 
 _LOOK = (1 << 20) + 8
 """Bytes looked at: the metadata of a container, a document's format, an HDF5 file's first attributes."""
 
-NAMES = {
-    "ucadi-aggregate": "an opened sum (aggregate)",
-    "ucadi-card": "a card",
-    "ucadi-checkpoint": "a checkpoint of a training",
-    "ucadi-ciphertext": "an encrypted update (upload)",
-    "ucadi-ciphertext-sum": "an encrypted sum",
-    "ucadi-courier": "a courier's file",
-    "ucadi-dataset": "a dataset",
-    "ucadi-handover": "a sealed model (handover)",
-    "ucadi-histogram": "a histogram",
-    "ucadi-key": "a secret key",
-    "ucadi-ledger-entry": "a ledger entry",
-    "ucadi-partial": "a partial decryption",
-    "ucadi-plan": "a plan",
-    "ucadi-predictions": "predictions",
-    "ucadi-receipt": "a receipt",
-    "ucadi-roster": "a roster",
-    "ucadi-split": "a split",
-    "ucadi-statement": "a site's statement",
-    "ucadi-translation-checkpoint": "a checkpoint of a translator's training",
-    "ucadi-translator": "a translator",
-    "ucadi-update": "an update",
-    "ucadi-weights": "weights",
-}
-"""Every format of ucadi, in words."""
-
-_MADE_BY = {
-    "ucadi-aggregate": "an aggregate is made by ucadi decrypt, or by ucadi aggregate from plain updates",
-    "ucadi-card": "a card is NAME.card, made by ucadi keygen beside the key",
-    "ucadi-ciphertext": "an upload is made by ucadi encrypt",
-    "ucadi-ciphertext-sum": "an encrypted sum is made by ucadi aggregate",
-    "ucadi-courier": "a courier's file is made by ucadi courier pack",
-    "ucadi-dataset": "a dataset is made by ucadi preprocess",
-    "ucadi-histogram": "a histogram is made by ucadi histogram",
-    "ucadi-key": "a key is NAME.key, made by ucadi keygen; it stays where it was made",
-    "ucadi-partial": "a partial decryption is made by ucadi partial-decrypt",
-    "ucadi-plan": "a plan is made by ucadi round open",
-    "ucadi-predictions": "predictions are made by ucadi predict",
-    "ucadi-roster": "a roster is made by ucadi roster create",
-    "ucadi-split": "a split is made by ucadi split",
-    "ucadi-translator": "a translator is made by ucadi translate train",
-    "ucadi-update": "an update is made by ucadi train",
-    "ucadi-weights": "weights are made by ucadi init and ucadi apply",
-}
-
-_HDF5 = b"\x89HDF\r\n\x1a\n"
+HDF5 = b"\x89HDF\r\n\x1a\n"
 _FORMAT = re.compile(rb'"format\\?":\\?"(ucadi-[a-z-]+)\\?"')
 """As a document says it, and as a container does, whose metadata are JSON within JSON."""
 
@@ -85,9 +41,15 @@ def describe(path: Path) -> str:
     return _of_bytes(start)
 
 
+def is_ours(what: str) -> bool:
+    """Whether what `describe` says is a file of ucadi."""
+    return any(what == one.words for one in Format)
+
+
 def name_of(kind: str) -> str:
     """A format in words; a format of another program, or of a later ucadi, as it is called."""
-    return NAMES.get(kind, f"a {kind} file")
+    known = Format.of(kind)
+    return known.words if known else f"a {kind} file"
 
 
 def any_of(kinds: Sequence[str]) -> str:
@@ -109,13 +71,18 @@ def not_wanted(name: str, what: str, *wanted: str) -> UcadiError:
     """
     if not wanted:
         return FormatError(f"{name} is {what}, not a file of ucadi", hint="is it the right file?")
-    if what == NAMES["ucadi-key"] and not {"ucadi-card", "ucadi-roster"}.isdisjoint(wanted):
+    if what == Format.KEY.words and not {Format.CARD.id, Format.ROSTER.id}.isdisjoint(wanted):
         return SignatureError(
             f"{name} is a secret key, not {any_of(wanted)}",
             hint="if this key has left its machine, make a new one with ucadi keygen; only the card is sent",
         )
-    hint = "; ".join(_MADE_BY[kind] for kind in wanted if kind in _MADE_BY) or None
+    hint = "; ".join(_how_made(known) for kind in wanted if (known := Format.of(kind))) or None
     return FormatError(f"{name} is {what}, not {any_of(wanted)}", hint=hint)
+
+
+def _how_made(known: Format) -> str:
+    verb = "is" if known.words.startswith(("a ", "an ")) else "are"
+    return f"{known.words} {verb} made by ucadi {known.made_by}"
 
 
 def unreadable(path: Path, error: OSError, *wanted: str, words: str | None = None) -> FormatError:
@@ -168,8 +135,8 @@ _MAGIC = (
 def _of_bytes(start: bytes) -> str:
     if not start:
         return _EMPTY
-    if start.startswith(_HDF5):
-        return NAMES["ucadi-dataset"] if b"ucadi-dataset" in start else "an HDF5 file of another program"
+    if start.startswith(HDF5):
+        return Format.DATASET.words if Format.DATASET.id.encode() in start else "an HDF5 file of another program"
     if start.startswith(b"PK\3\4"):
         return "a PyTorch file" if b"/data.pkl" in start or b"/byteorder" in start else "a zip archive"
     if start[128:132] == b"DICM":
@@ -179,7 +146,7 @@ def _of_bytes(start: bytes) -> str:
     if start.startswith(b"\x1f\x8b"):
         return _of_gzip(start)
     if start[257:262] == b"ustar":
-        return NAMES["ucadi-courier"] if start.startswith(b"manifest.json\0") else "a tar archive"
+        return Format.COURIER.words if start.startswith(b"manifest.json\0") else "a tar archive"
     if (named := _of_ucadi(start)) is not None:
         return named
     for magic, what in _MAGIC:

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ucadi.errors import SignatureError, UsageError
+from ucadi.kinds import SITE
 
 SEAL_OVERHEAD = 1136
 """Bytes that sealing adds: the encapsulated key (1,120) and the authentication tag (16)."""
@@ -33,7 +34,7 @@ AUTHENTICATION_BYTES = 16
 
 _SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+_NAME = re.compile(SITE)
 
 _SIGNING_BYTES = 32
 _NONCE_BYTES = 12

@@ -140,7 +140,7 @@ def test_a_tensor_is_a_norms_by_the_name_of_its_module(name: str, norm: bool) ->
 
 
 def test_a_site_counts_once_and_within_the_cap() -> None:
-    with raises_with_hint(MismatchError, "two updates of x", "once to a round"):
+    with raises_with_hint(MismatchError, "two contributions of x", "once to a round"):
         add([update("x", [0, 0], 0), update("x", [0, 0], 0)], LAYOUT, cap=8, bits=4)
     for weight in (0, 9):
         with raises_with_hint(CapacityError, f"update of x: weight {weight} .* 1 to 8$", "--weight-cap"):

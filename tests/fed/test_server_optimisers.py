@@ -25,8 +25,8 @@ from ucadi.formats import plan as plan_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
-from ucadi.formats.exchange import Kind
 from ucadi.formats.schedules import read_recipe
+from ucadi.kinds import Kind
 
 METHODS = ("fedavgm", "fedadam", "fedyogi")
 

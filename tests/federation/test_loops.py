@@ -28,8 +28,9 @@ from ucadi.formats import statement as statement_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
-from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.exchange import Exchange
 from ucadi.formats.statement import Statement
+from ucadi.kinds import Kind
 from ucadi.rounds.closing import read_round
 from ucadi.rounds.handing import check_handover, open_handover
 

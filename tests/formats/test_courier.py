@@ -294,7 +294,7 @@ def test_anothers_answer_and_a_strangers_upload_are_refused(
 
 def test_the_stick_of_another_federation_with_the_same_names(stick: Path, site: Path, tmp_path: Path) -> None:
     other = make_federation(tmp_path, SITES, minimum_sites=3, threshold=3)
-    with pytest.raises(MismatchError, match="your roster is of test, coordinator"):
+    with pytest.raises(MismatchError, match="the trusted roster is of test, coordinator"):
         courier_unpack(stick, site, roster=other.roster)
     assert not files(site)
 
@@ -304,7 +304,7 @@ def test_a_directory_that_is_not_there_is_made_and_goes_if_nothing_is_let_in(
 ) -> None:
     other = make_federation(tmp_path, SITES, minimum_sites=3, threshold=3)
     before = set(tmp_path.iterdir())
-    with pytest.raises(MismatchError, match="your roster is of test, coordinator"):
+    with pytest.raises(MismatchError, match="the trusted roster is of test, coordinator"):
         courier_unpack(stick, tmp_path / "new", roster=other.roster)
     assert set(tmp_path.iterdir()) == before
     assert set(unpack(made, stick, tmp_path / "much/newer")) == set(files(tmp_path / "much/newer"))

@@ -18,7 +18,8 @@ from ucadi.commands.round_open import round_open
 from ucadi.fed.update import Update
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
-from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.exchange import Exchange
+from ucadi.kinds import Kind
 
 
 @dataclass(frozen=True)

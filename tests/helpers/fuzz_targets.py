@@ -54,13 +54,13 @@ from ucadi.formats import (
     weights,
 )
 from ucadi.formats.dataset import Case, Rejection
-from ucadi.formats.exchange import Kind
 from ucadi.formats.histogram import Histogram
 from ucadi.formats.predictions import Predictions
 from ucadi.formats.statement import Statement
 from ucadi.formats.translator import Translator
 from ucadi.formats.weights import Weights
 from ucadi.identity import SecretKeys
+from ucadi.kinds import Kind
 from ucadi.labels import Diagnosis
 from ucadi.learn.networks.architecture import Architecture
 from ucadi.learn.state import EpochRecord, TrainingState

@@ -29,7 +29,8 @@ from ucadi.commands.train import train
 from ucadi.commands.translate_apply import translate_apply
 from ucadi.commands.translate_train import translate_train
 from ucadi.formats import dataset as dataset_format
-from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.exchange import Exchange
+from ucadi.kinds import Kind
 
 NOWHERE = "tcp://127.0.0.1:9"
 NO_ARCHIVE = "http://127.0.0.1:9/dicom-web"

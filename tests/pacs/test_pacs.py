@@ -32,7 +32,7 @@ from traps import stack
 
 from ucadi.commands.pacs import PacsPullResult, pacs_pull, pacs_push
 from ucadi.commands.preprocess import preprocess
-from ucadi.errors import CapacityError, FormatError, PacsError, UsageError
+from ucadi.errors import CapacityError, FormatError, PacsError, SignatureError, UsageError
 from ucadi.pacs.address import Credentials, Node, Web, check_secrecy, parse, read_credentials
 from ucadi.pacs.inbox import Address, Inbox, Limits, check_uid
 from ucadi.pacs.query import Query
@@ -438,7 +438,7 @@ def test_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "secret"
     path.write_text("me:a:b\n")
     path.chmod(0o644)
-    with pytest.raises(FormatError, match="others can read it"):
+    with pytest.raises(SignatureError, match="others than its owner have access to this file of credentials"):
         read_credentials(path)
     path.chmod(0o600)
     assert read_credentials(path) == Credentials("me", "a:b")

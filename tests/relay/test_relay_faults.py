@@ -16,6 +16,7 @@ import zmq
 from relays import Proxy, Relayed, incoming_bytes, make_relayed, random_file, wait_until
 
 from ucadi.errors import RelayError
+from ucadi.kinds import Kind, Maker, Place
 from ucadi.relay import protocol
 from ucadi.relay.broker import Broker
 from ucadi.relay.desk import Limits
@@ -353,25 +354,31 @@ def test_too_many_requests_are_slowed_down(relayed: Relayed) -> None:
         client.entries()
 
 
-def test_a_site_has_so_many_files_in_a_round(relayed: Relayed, tmp_path: Path) -> None:
+def test_a_round_cannot_be_filled(relayed: Relayed, tmp_path: Path) -> None:
+    """A site has one file of each kind in a round; no name beside them is taken, nor one of the coordinator."""
     file = random_file(tmp_path / "file", 10)
-    names = [f"rounds/0001/metrics/site-a.{letter * 3}" for letter in "abcdefghijklmnopqrstuvwxyz"]
-    names += [f"rounds/0001/metrics/site-a.{letter * 4}" for letter in "abcdefghijklmnopqrstuvwxyz"]
-    with relayed.client("site-a") as client, pytest.raises(RelayError, match="site-a has 32 files in rounds/0001"):
-        client.put(dict.fromkeys(names, file))
-    assert len(Store(relayed.exchange).names("rounds/0001/metrics")) == 32
+    own = sorted(Place(kind, 1, "site-a").name for kind in Kind if kind.maker is Maker.SITE)
+    for name in own:
+        other = f"{name.rpartition('.')[0]}.exe"
+        with relayed.client("site-a") as client, pytest.raises(RelayError, match="a Put with a wrong name"):
+            client.put({other: file})
+    for name in ("rounds/0001/notes.txt", "rounds/0000/plan.json", "models/old.weights"):
+        with relayed.client("coordinator") as client, pytest.raises(RelayError, match="a Put with a wrong name"):
+            client.put({name: file})
+    assert Store(relayed.exchange).names("rounds") == ["rounds/0001/plan.json"]
     with relayed.client("site-a") as client:
-        assert client.put({names[0]: file}) == ()
+        assert client.put(dict.fromkeys(own, file)) == tuple(own)
+    assert sum(path.is_file() for path in (relayed.exchange / "rounds").rglob("*")) == 1 + len(own)
 
 
 def test_lists_are_whole_however_long(relayed: Relayed) -> None:
     models = relayed.exchange / "models"
     models.mkdir()
-    for number in range(2 * protocol.MAX_PAGE + 1):
-        (models / f"m{number:04}.weights").write_text(str(number))
+    for number in range(1, 2 * protocol.MAX_PAGE + 2):
+        (models / f"{number:04}.weights").write_text(str(number))
     with relayed.client("site-a") as client:
         entries = client.entries("models")
-    assert [entry.name for entry in entries] == [f"models/m{number:04}.weights" for number in range(1001)]
+    assert [entry.name for entry in entries] == [f"models/{number:04}.weights" for number in range(1, 1002)]
     with relayed.raw("site-a") as peer:
         peer.say(List(1, "", ""))
         page = peer.hear()

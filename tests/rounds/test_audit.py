@@ -18,8 +18,8 @@ from ucadi.commands.roster import roster_remove
 from ucadi.errors import MismatchError, SignatureError
 from ucadi.formats import container
 from ucadi.formats import keys as key_format
-from ucadi.formats.exchange import Kind
 from ucadi.formats.signed import sign, write_document
+from ucadi.kinds import Kind
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,9 @@ from ucadi.formats import histogram as histogram_format
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
-from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.exchange import Exchange
 from ucadi.formats.histogram import Histogram
+from ucadi.kinds import Kind
 from ucadi.rounds.round import Round
 from ucadi.scoring import metrics
 from ucadi.workflows.training import check_round

@@ -10,7 +10,8 @@ import typer
 
 from ucadi.errors import SignatureError
 from ucadi.formats import roster as roster_format
-from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.exchange import Exchange
+from ucadi.kinds import Kind
 from ucadi.rounds.auditing import Aside, AuditedRound, audit_rounds
 from ucadi.rounds.verdict import Verdict, weakest
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ucadi import filetypes
 from ucadi.errors import FormatError
 from ucadi.files import opened
 from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container, signed, translation_checkpoint
+from ucadi.formats import courier as courier_format
 from ucadi.formats import handover as handover_format
 from ucadi.formats import histogram as histogram_format
 from ucadi.formats import keys as key_format
@@ -33,12 +35,14 @@ from ucadi.formats.histogram import Histogram
 from ucadi.formats.predictions import Predictions
 from ucadi.formats.signed import Fields
 from ucadi.identity import PublicKeys
+from ucadi.kinds import Format
 from ucadi.labels import LABELS, Diagnosis
 
 if TYPE_CHECKING:
     from ucadi.formats.dataset import Synthetic
 
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+_NO_FACTS = ("format", "version", "digests", "signature")
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,10 @@ def inspect_file(path: Annotated[Path, typer.Argument(help="Any file that ucadi 
     """
     with opened(path) as file:
         start = file.read(9)
-    if start.startswith(HDF5_MAGIC):
+    if start.startswith(filetypes.HDF5):
         kind, facts = _dataset(path)
+    elif filetypes.describe(path) == Format.COURIER.words:
+        kind, facts = _parcel(path)
     elif start.removeprefix(b"\xef\xbb\xbf").startswith(b"{"):
         kind, facts = _document(path)
     else:
@@ -112,6 +118,19 @@ def _synthetic(found: Sequence[Synthetic | None]) -> dict[str, Any]:
     """How many cases no scanner made, and what made them; nothing where there are none."""
     counts = Counter(f"{one.kind} by {one.model}" for one in found if one)
     return {"synthetic": dict(sorted(counts.items()))} if counts else {}
+
+
+def _parcel(path: Path) -> tuple[str, dict[str, Any]]:
+    with courier_format.opened(path) as parcel:
+        return courier_format.FORMAT, {"for": parcel.receiver, "files": [item.name for item in parcel.items]}
+
+
+def _fields(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a file of a kind that nothing more is known of says of itself; FormatError for one of no kind of ucadi."""
+    kind = values.get("format")
+    if Format.of(str(kind)) is None:
+        raise FormatError(f"{name}: a {kind} file, which this program does not know")
+    return {key: value for key, value in values.items() if key not in _NO_FACTS}
 
 
 def _document(path: Path) -> tuple[str, dict[str, Any]]:
@@ -171,7 +190,7 @@ def _document(path: Path) -> tuple[str, dict[str, Any]]:
             split = split_format.read(path)
             return kind, {"test": len(split.test), "folds": [len(fold) for fold in split.folds]}
         case _:
-            raise FormatError(f"{path.name}: a {kind} file, which this program does not know")
+            return kind, _fields(document, path.name)
 
 
 def _party(keys: PublicKeys) -> str:
@@ -240,8 +259,8 @@ def _container(held: Container, name: str) -> dict[str, Any]:
             return _predictions(predictions_format.parse(held, name))
         case histogram_format.FORMAT:
             return _histogram(histogram_format.parse(held, name))
-        case other:
-            raise FormatError(f"{name}: a {other} file, which this program does not know")
+        case _:
+            return _fields(held.metadata, name)
 
 
 def _contribution(contribution: ciphertext_format.Contribution) -> dict[str, Any]:

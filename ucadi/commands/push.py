@@ -12,6 +12,7 @@ from ucadi import filetypes
 from ucadi.commands import KeyFile, refuse_unused
 from ucadi.errors import FormatError, UsageError
 from ucadi.formats import keys as key_format
+from ucadi.kinds import Place
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,11 @@ def _names(files: list[Path], names: list[str] | None, exchange: Path | None) ->
     if names is not None:
         if len(names) != len(files):
             raise UsageError(f"{len(files)} files, {len(names)} names", hint="one --as NAME for each FILE")
-        return names
+        return [Place.named(name).name for name in names]
     if exchange is None:
         raise UsageError("under which names?", hint="--as rounds/0001/uploads/SITE.enc, or --exchange DIR")
     try:
-        return [path.resolve().relative_to(exchange.resolve()).as_posix() for path in files]
+        within = [path.resolve().relative_to(exchange.resolve()).as_posix() for path in files]
     except ValueError:
         raise UsageError(f"not all files are in {exchange}", hint="--as NAME for files elsewhere") from None
+    return [Place.named(name).name for name in within]

@@ -14,18 +14,17 @@ import typer
 
 from ucadi import units
 from ucadi.commands import LogFile
-from ucadi.errors import MismatchError, UcadiError
+from ucadi.errors import UcadiError
 from ucadi.events import Events
 from ucadi.formats import keys as key_format
 from ucadi.formats import roster as roster_format
+from ucadi.formats.exchange import Exchange
 from ucadi.formats.roster import Roster
+from ucadi.kinds import Kind
 
 if TYPE_CHECKING:
     from ucadi.relay.broker import Broker
     from ucadi.relay.protocol import Peer
-
-ROSTER = "federation.json"
-LATER_ROSTERS = "federation-[0-9][0-9][0-9][0-9].json"
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def relay_serve(
 
     keys = key_format.read_key(key)
     events = Events(as_json=as_json, log=log)
-    admission = _Admission(exchange, events)
+    admission = _Admission(Exchange(exchange), events)
     store = Store(exchange)
     store.sweep()
     for name in store.names():
@@ -81,17 +80,16 @@ def relay_serve(
 class _Admission:
     """The keys of the newest roster in the exchange directory, read again when a roster file changes."""
 
-    def __init__(self, exchange: Path, events: Events) -> None:
+    def __init__(self, exchange: Exchange, events: Events) -> None:
         self._exchange = exchange
         self._events = events
         self._seen: tuple[Path, int, int] | None = None
-        first = roster_format.read(exchange / ROSTER)
-        self._coordinator = first.coordinator
-        self._peers = _peers_of(first)
+        self._first = roster_format.read(exchange.path(Kind.ROSTER, 0))  # what it is replaced by is not trusted
+        self._peers = _peers_of(self._first)
 
     def peers(self) -> Mapping[bytes, Peer]:
         """The keys that are admitted now."""
-        path = self._newest()
+        path = self._exchange.newest_roster()
         with suppress(FileNotFoundError):
             status = path.stat()
             seen = (path, status.st_mtime_ns, status.st_ino)
@@ -103,14 +101,9 @@ class _Admission:
                     self._events("roster ignored", {"name": path.name, "why": error.message})
         return self._peers
 
-    def _newest(self) -> Path:
-        later = sorted(self._exchange.glob(LATER_ROSTERS))
-        return later[-1] if later else self._exchange / ROSTER
-
     def _take(self, path: Path) -> None:
         roster = roster_format.read(path)
-        if roster.coordinator != self._coordinator:
-            raise MismatchError(f"{path.name} is signed by another coordinator than {ROSTER} was at the start")
+        roster.check_same_federation(self._first, path.name)
         self._peers = _peers_of(roster)
         self._events("roster", {"name": path.name, "digest": roster.digest, "members": len(roster.members)})
 

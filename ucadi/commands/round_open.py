@@ -34,7 +34,8 @@ from ucadi.formats import keys as key_format
 from ucadi.formats import plan as plan_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats import weights as weights_format
-from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.exchange import Exchange
+from ucadi.kinds import Kind
 from ucadi.rounds.closing import read_roster
 from ucadi.rounds.counting import WEIGHT_CAP, counting_layout
 from ucadi.rounds.round import Round
@@ -105,7 +106,7 @@ def round_open(
         if roster is not None or output is not None:
             raise UsageError("in an exchange directory, places are fixed", hint="leave out --roster and --output")
         folder = Exchange(exchange)
-        roster = (folder.rosters() or [folder.root / "federation.json"])[-1]
+        roster = folder.newest_roster()
         read_roster(folder, roster)
         output = folder.make_place(Kind.PLAN, number)
     if roster is None or output is None:

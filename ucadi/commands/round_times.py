@@ -10,7 +10,8 @@ import typer
 
 from ucadi.errors import FormatError, MismatchError
 from ucadi.formats import statement as statement_format
-from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.exchange import Exchange
+from ucadi.kinds import Kind
 from ucadi.rounds.closing import read_receipt, read_round
 from ucadi.rounds.round import Round
 from ucadi.rounds.succession import read_statements

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
-from ucadi.errors import FormatError, UsageError
+from ucadi.errors import UsageError
 from ucadi.fed.averaging import Aggregate
 from ucadi.fed.update import Update
 from ucadi.formats import ciphertext as ciphertext_format
@@ -16,6 +17,7 @@ from ucadi.formats import container
 from ucadi.formats import partial as partial_format
 from ucadi.formats import update as update_format
 from ucadi.formats.ciphertext import Ciphertext, CiphertextSum
+from ucadi.formats.container import Container
 from ucadi.formats.exchange import Exchange
 from ucadi.formats.partial import Partial
 from ucadi.rounds.collection import check_contribution
@@ -115,29 +117,17 @@ def _directory(folder: Exchange) -> VerifyResult:
     return VerifyResult(None, {}, verdicts, weakest(verdicts.values()), rounds)
 
 
-_VERIFIABLE = (
-    ciphertext_format.CIPHERTEXT_FORMAT,
-    ciphertext_format.SUM_FORMAT,
-    partial_format.FORMAT,
-    update_format.UPDATE_FORMAT,
-    update_format.AGGREGATE_FORMAT,
-)
-
 Verifiable: TypeAlias = Ciphertext | CiphertextSum | Partial | Update | Aggregate
+
+_PARSERS: dict[str, Callable[[Container, str], Verifiable]] = {
+    ciphertext_format.CIPHERTEXT_FORMAT: ciphertext_format.parse_ciphertext,
+    ciphertext_format.SUM_FORMAT: ciphertext_format.parse_sum,
+    partial_format.FORMAT: partial_format.parse,
+    update_format.UPDATE_FORMAT: update_format.parse_update,
+    update_format.AGGREGATE_FORMAT: update_format.parse_aggregate,
+}
 
 
 def _read(path: Path) -> Verifiable:
-    held = container.read(path, *_VERIFIABLE)
-    match held.metadata.get("format"):
-        case ciphertext_format.CIPHERTEXT_FORMAT:
-            return ciphertext_format.parse_ciphertext(held, path.name)
-        case ciphertext_format.SUM_FORMAT:
-            return ciphertext_format.parse_sum(held, path.name)
-        case partial_format.FORMAT:
-            return partial_format.parse(held, path.name)
-        case update_format.UPDATE_FORMAT:
-            return update_format.parse_update(held, path.name)
-        case update_format.AGGREGATE_FORMAT:
-            return update_format.parse_aggregate(held, path.name)
-        case other:
-            raise FormatError(f"{path.name}: a {other} file is not part of a round", hint=f"ucadi inspect {path.name}")
+    held = container.read(path, *_PARSERS)
+    return _PARSERS[held.metadata["format"]](held, path.name)

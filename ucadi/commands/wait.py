@@ -10,8 +10,8 @@ import typer
 
 from ucadi import units
 from ucadi.commands import KeyFile
-from ucadi.errors import UsageError
 from ucadi.formats import keys as key_format
+from ucadi.kinds import Place
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,8 @@ def wait(
     Fails with exit code 8, naming what is missing, when the time is over.
     """
     from ucadi.relay.client import Client
-    from ucadi.relay.protocol import is_name
 
     for name in names:
-        if not is_name(name):
-            raise UsageError(f"{name!r} is no name in an exchange directory", hint="for example rounds/0003/plan.json")
+        Place.named(name)
     with Client(relay, key_format.read_card(relay_card).keys, key_format.read_key(key)) as client:
         return WaitResult({entry.name: entry.digest for entry in client.wait(names, timeout)})

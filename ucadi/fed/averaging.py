@@ -7,7 +7,8 @@ whether it was encrypted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,12 +44,22 @@ class Aggregate:
         return int(self.total[0])
 
 
+def twice(sites: Iterable[str]) -> dict[str, MismatchError]:
+    """The sites that are there more than once, each with the error that says so."""
+    hint = "a site contributes once to a round: ask which is meant"
+    counts = Counter(sites)
+    return {site: MismatchError(f"two contributions of {site}", hint=hint) for site in counts if counts[site] > 1}
+
+
+def check_once(sites: Iterable[str]) -> None:
+    """Raises MismatchError, naming it, if a site is there more than once."""
+    for error in twice(sites).values():
+        raise error
+
+
 def add(updates: Sequence[Update], layout: Layout, *, cap: int, bits: int, clip: bool = False) -> Sum:
     """The sum of the encoded updates. All must have the same base, and no site may appear twice."""
-    sites = [update.site for update in updates]
-    for site in sites:
-        if sites.count(site) > 1:
-            raise MismatchError(f"two updates of {site}", hint="a site contributes once to a round")
+    check_once([update.site for update in updates])
     encoders = [Encoder(update, layout, cap=cap, bits=bits, clip=clip) for update in updates]
     first, *others = [encoder.pieces() for encoder in encoders]
     total = np.empty(1 + layout.size, dtype=np.int32)

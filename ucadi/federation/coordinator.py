@@ -18,10 +18,11 @@ from ucadi.federation.transport import Line, Poll, RelayAddress, RelayCard, line
 from ucadi.formats import keys as key_format
 from ucadi.formats import plan as plan_format
 from ucadi.formats import statement as statement_format
-from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.exchange import Exchange
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.statement import Statement
 from ucadi.identity import SecretKeys
+from ucadi.kinds import Kind
 from ucadi.rounds.closing import close, read_receipt, read_roster, read_round
 from ucadi.rounds.round import Round
 from ucadi.rounds.succession import agreed, next_plan, read_statements
@@ -141,7 +142,7 @@ class Coordinator:
         if number >= self._last(this):
             self.awaited = None
             return False
-        roster = read_roster(self.exchange, self.exchange.rosters()[-1])
+        roster = read_roster(self.exchange, self.exchange.newest_roster())
         plan = next_plan(this, following, roster, self.sites, self.headroom)
         plan_format.write(self.exchange.make_place(Kind.PLAN, number + 1), plan, self.keys)
         self.tell("opened", {"round": plan.round, "base": plan.base, "sites": plan.sites, "quorum": plan.quorum})

@@ -25,14 +25,14 @@ from ucadi.files import new_file
 from ucadi.formats import statement as statement_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
-from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.exchange import Exchange
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.roster import Roster
 from ucadi.formats.signed import is_signed
 from ucadi.formats.statement import Statement
 from ucadi.identity import SecretKeys
+from ucadi.kinds import Kind
 from ucadi.rounds.closing import holders, read_receipt, read_round
-from ucadi.rounds.delivery import check_same_federation
 from ucadi.rounds.handing import has_to_hand_over, take_over, write_handover
 from ucadi.rounds.round import Round
 from ucadi.rounds.succession import read_statements
@@ -78,7 +78,7 @@ class Site:
         before: tuple[Round, Receipt] | None = None
         for number in numbers:
             this = read_round(self.exchange, number)
-            check_same_federation(this.roster, self.trusted, self.exchange.roster(number).name)
+            this.roster.check_same_federation(self.trusted, self.exchange.roster(number).name)
             if self.keys.name not in this.roster.names:
                 self.awaited = Awaited(Awaits.ROSTER, number)
                 continue

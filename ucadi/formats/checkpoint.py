@@ -15,9 +15,10 @@ from ucadi.errors import FormatError, MismatchError
 from ucadi.formats import container
 from ucadi.formats.container import Container, Metadata
 from ucadi.formats.signed import Fields
+from ucadi.kinds import Format
 from ucadi.learn.state import EpochRecord, TrainingState
 
-FORMAT = "ucadi-checkpoint"
+FORMAT = Format.CHECKPOINT.id
 
 AFRESH = "remove it to start afresh"
 """What to do about a checkpoint that does not fit."""
@@ -28,8 +29,7 @@ _PARTS = ("arrays", "momentum", "anchor", "best")
 def write(path: Path, training: Metadata, state: TrainingState) -> None:
     """Replaces the checkpoint at `path`, whole or not at all. `training` is what it belongs to, as JSON."""
     metadata = {
-        "format": FORMAT,
-        "version": 1,
+        **Format.CHECKPOINT.head,
         "training": training,
         "next_epoch": state.next_epoch,
         "next_step": state.next_step,

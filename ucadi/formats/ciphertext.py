@@ -19,11 +19,12 @@ from ucadi.formats import container
 from ucadi.formats.container import GET_AGAIN, Container, Digests, Metadata, Stream, tensor_digest
 from ucadi.formats.signed import Fields, sign, verify
 from ucadi.identity import PublicKeys, SecretKeys
+from ucadi.kinds import Format
 from ucadi.lwe.parameters import DEGREE, SCHEME
 from ucadi.lwe.ring import Polynomials
 
-CIPHERTEXT_FORMAT = "ucadi-ciphertext"
-SUM_FORMAT = "ucadi-ciphertext-sum"
+CIPHERTEXT_FORMAT = Format.CIPHERTEXT.id
+SUM_FORMAT = Format.SUM.id
 
 _TENSORS = {"ciphertext", "sealed"}
 _DOCUMENT = {"format", "version", "scheme", "plan", "site", "clipped", "digests", "signature"}
@@ -88,8 +89,7 @@ def write_ciphertext(
 
     def document(digests: Digests) -> Metadata:
         fields = {
-            "format": CIPHERTEXT_FORMAT,
-            "version": 1,
+            **Format.CIPHERTEXT.head,
             "scheme": SCHEME,
             "plan": plan,
             "site": keys.name,
@@ -131,8 +131,7 @@ def write_sum(
 
     def document(digests: Digests) -> Metadata:
         fields = {
-            "format": SUM_FORMAT,
-            "version": 1,
+            **Format.SUM.head,
             "scheme": SCHEME,
             "plan": plan,
             "contributions": [contribution.document for contribution in contributions],

@@ -30,6 +30,7 @@ from ucadi import filetypes
 from ucadi.errors import FormatError
 from ucadi.files import file_digest as file_digest
 from ucadi.files import new_file, opened
+from ucadi.kinds import Format
 
 Metadata = dict[str, Any]
 
@@ -60,9 +61,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 METADATA_KEY = "ucadi"
-
-VERSION = 1
-"""Of every format."""
 
 GET_AGAIN = "it was changed on the way, or made by another program: get it again from who made it"
 """What to do about a file that is not as ucadi writes it."""
@@ -158,7 +156,7 @@ def _write_tensor(file: BinaryIO, tensor: npt.NDArray[Any] | Stream) -> str:
 
 
 def read(path: Path, *expected: str) -> Container:
-    """Reads a container, and checks that it is of version 1 and of one of the `expected` formats, or of any.
+    """Reads a container, and checks that it is of a known version and of one of the `expected` formats, or of any.
 
     Raises FormatError for a file that is not exactly what `write` makes.
     """
@@ -180,16 +178,24 @@ _NOT_OURS = "it is not of this network: make initial weights with ucadi init"
 
 
 def check_format(metadata: Metadata, name: str, *expected: str) -> None:
-    """Raises FormatError unless the metadata says that the file is of version 1 of an expected format, or of any."""
+    """Raises FormatError unless the metadata names an expected format, or any, in a version that is read here."""
     found = metadata.get("format")
     if not isinstance(found, str) or not found.isprintable() or len(found) > MAX_NAME:
         raise FormatError(f"{name}: does not say what it is", hint=GET_AGAIN)
     if expected and found not in expected:
         raise filetypes.not_wanted(name, filetypes.name_of(found), *expected)
-    version = metadata.get("version")
-    if type(version) is not int or version != VERSION:
+    check_version(metadata.get("version"), name, found)
+
+
+def check_version(version: Any, name: str, found: str) -> None:
+    """Raises FormatError unless this program reads that version of the format `found`; all that it does not know begin
+    with version 1."""
+    known = Format.of(found)
+    versions = known.versions if known else (1,)
+    if type(version) is not int or version not in versions:
+        readable = " and ".join(map(str, versions))
         raise FormatError(
-            f"{name}: version {version!r:.40} of {found}; this program reads version {VERSION}",
+            f"{name}: version {version!r:.40} of {found}; this program reads version {readable}",
             hint="use the same release of ucadi at every site",
         )
 

@@ -22,11 +22,11 @@ from ucadi import files, filetypes
 from ucadi.errors import CapacityError, FormatError, OutputError
 from ucadi.files import new_file
 from ucadi.formats.container import GET_AGAIN, canonical_json, check_format, file_digest, parse_canonical_json
-from ucadi.formats.exchange import Place
 from ucadi.formats.signed import Fields
+from ucadi.kinds import Format, Place
 from ucadi.progress import track
 
-FORMAT = "ucadi-courier"
+FORMAT = Format.COURIER.id
 MANIFEST = "manifest.json"
 
 MAX_MANIFEST = 1 << 24
@@ -145,7 +145,7 @@ def opened(path: Path) -> Iterator[Parcel]:
 def write(path: Path, root: Path, names: Sequence[str], receiver: str, *, force: bool = False) -> tuple[Item, ...]:
     """Writes the files of these names below `root` into one for `receiver`; returns the items."""
     items = tuple(_describe(root, name) for name in track(sorted(names), "reading"))
-    document = {"format": FORMAT, "version": 1, "for": receiver, "files": [asdict(item) for item in items]}
+    document = {**Format.COURIER.head, "for": receiver, "files": [asdict(item) for item in items]}
     manifest = canonical_json(document).encode("ascii") + b"\n"
     if len(manifest) > MAX_MANIFEST:
         raise CapacityError(f"{len(items)} files are too many for one courier's file")

@@ -24,14 +24,15 @@ from ucadi import filetypes
 from ucadi.ct.volume import Volume
 from ucadi.errors import FormatError
 from ucadi.files import file_digest, new_file, opened
+from ucadi.formats.container import check_version
 from ucadi.formats.hdf5 import Array, Attribute, Group, opened_file
 from ucadi.formats.unfailing import Unfailing
+from ucadi.kinds import Format
 from ucadi.labels import Diagnosis
 
-FORMAT = "ucadi-dataset"
-VERSION = 1
-VERSION_SYNTHETIC = 2
-"""Of a dataset with synthetic cases: a program that knows only scans refuses it."""
+FORMAT = Format.DATASET.id
+VERSION, VERSION_SYNTHETIC = Format.DATASET.versions
+"""The second is of a dataset with synthetic cases: a program that knows only scans refuses it."""
 
 MAX_CASES = 100_000
 MAX_SLICES = 10_000
@@ -136,11 +137,7 @@ class Dataset:
         if found != FORMAT:
             raise FormatError(f"{self._name}: not a dataset", hint="datasets are made by ucadi preprocess")
         version = root.integer("version")
-        if version not in (VERSION, VERSION_SYNTHETIC):
-            raise FormatError(
-                f"{self._name}: version {version} of {FORMAT}; this program reads {VERSION} and {VERSION_SYNTHETIC}",
-                hint="use the same release of ucadi everywhere",
-            )
+        check_version(version, self._name, FORMAT)
         self.size: int = root.integer("size")
         if not 1 <= self.size <= MAX_SIDE:
             raise FormatError(f"{self._name}: size {self.size} is absurd")

@@ -1,19 +1,17 @@
-"""The exchange directory: where each file of a federation lies, and which names there are at all.
+"""The exchange directory: where each file of a federation lies.
 
 Every file in it is immutable and has one place, which follows from what it is, its round and its site. The
-relay, a shared folder and a courier's file move the same names. A name that `Place.parse` does not know is
-not part of the exchange. `docs/formats/exchange.md` is the normative text.
+relay, a shared folder and a courier's file move the same names, those of `ucadi.kinds`. A name that `Place.parse` does
+not know is not part of the exchange. `docs/formats/exchange.md` is the normative text.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from ucadi import filetypes
@@ -21,79 +19,7 @@ from ucadi.errors import FormatError, MismatchError
 from ucadi.formats.container import file_digest
 from ucadi.formats.plan import FORMAT as PLAN_FORMAT
 from ucadi.formats.signed import Fields, read_document
-
-
-class Kind(StrEnum):
-    """What a file is. The first six are the coordinator's to make, the others each site's own."""
-
-    ROSTER = "roster"
-    PLAN = "plan"
-    AGGREGATE = "aggregate"
-    RECEIPT = "receipt"
-    TIMES = "times"
-    MODEL = "model"
-    UPLOAD = "upload"
-    PARTIAL = "partial"
-    METRICS = "metrics"
-    OPENED = "opened"
-    HANDOVER = "handover"
-
-
-BY_SITES = (Kind.UPLOAD, Kind.PARTIAL, Kind.METRICS, Kind.OPENED, Kind.HANDOVER)
-"""The kinds that sites make; there is one of each for every site and round."""
-
-_NAMES = {
-    Kind.ROSTER: "federation-{number:04}.json",
-    Kind.PLAN: "rounds/{number:04}/plan.json",
-    Kind.AGGREGATE: "rounds/{number:04}/aggregate.enc",
-    Kind.RECEIPT: "rounds/{number:04}/receipt.json",
-    Kind.TIMES: "rounds/{number:04}/times.json",
-    Kind.MODEL: "models/{number:04}.weights",
-    Kind.UPLOAD: "rounds/{number:04}/uploads/{site}.enc",
-    Kind.PARTIAL: "rounds/{number:04}/partials/{site}.partial",
-    Kind.METRICS: "rounds/{number:04}/metrics/{site}.json",
-    Kind.OPENED: "rounds/{number:04}/opened/{site}.aggregate",
-    Kind.HANDOVER: "rounds/{number:04}/handover/{site}.sealed",
-}
-
-_FIRST_ROSTER = "federation.json"
-
-_NUMBER = "(?P<number>[0-9]{4})"
-_SITE = "(?P<site>[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?)"
-_PATTERNS = {
-    kind: re.compile(re.escape(name).replace(r"\{number:04\}", _NUMBER).replace(r"\{site\}", _SITE))
-    for kind, name in _NAMES.items()
-}
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a file lies: its kind, its round, and its site if sites make it.
-
-    Rosters are numbered in their order, the first with 0. A model's number is that of the round that begins with it.
-    """
-
-    kind: Kind
-    number: int
-    site: str = ""
-
-    @property
-    def name(self) -> str:
-        """The file's path within the exchange directory."""
-        if self.kind is Kind.ROSTER and self.number == 0:
-            return _FIRST_ROSTER
-        return _NAMES[self.kind].format(number=self.number, site=self.site)
-
-    @classmethod
-    def parse(cls, name: str) -> Place | None:
-        """The place of that name; None if the exchange directory has no such file."""
-        if name == _FIRST_ROSTER:
-            return cls(Kind.ROSTER, 0)
-        for kind, pattern in _PATTERNS.items():
-            match = pattern.fullmatch(name)
-            if match and int(match["number"]) >= 1:
-                return cls(kind, int(match["number"]), match.groupdict().get("site", ""))
-        return None
+from ucadi.kinds import DEPTH, Kind, Place
 
 
 @dataclass(frozen=True)
@@ -146,7 +72,15 @@ class Exchange:
 
     def rosters(self) -> list[Path]:
         """The rosters, from the first to the newest."""
-        return [self.root / place.name for place in sorted(self.places(Kind.ROSTER), key=lambda place: place.number)]
+        found = (Place.parse(name) for name in _regular_files(self.root, depth=0))
+        return [
+            self.path(Kind.ROSTER, number)
+            for number in sorted(place.number for place in found if place and place.kind is Kind.ROSTER)
+        ]
+
+    def newest_roster(self) -> Path:
+        """The roster for what is opened from now on; the place of the first one, where there is none."""
+        return (self.rosters() or [self.path(Kind.ROSTER, 0)])[-1]
 
     def roster(self, number: int) -> Path:
         """The roster of a round: the one that its plan names by digest. Signatures are not looked at here."""
@@ -206,12 +140,12 @@ def make_way(path: Path, is_fit: Callable[[int], bool] = stat.S_ISREG) -> None:
         path.rename(path.with_name(f".{path.name}.{secrets.token_hex(4)}.aside"))
 
 
-def _regular_files(root: Path, below: str = "") -> Iterator[str]:
-    """Paths of the regular files under `root`. Layout is shallow, and hidden folders hold what is unfinished."""
+def _regular_files(root: Path, below: str = "", depth: int = DEPTH) -> Iterator[str]:
+    """Paths of the regular files under `root`, that many folders deep. Hidden folders hold what is unfinished."""
     with os.scandir(root / below) as entries:
         for entry in entries:
             name = f"{below}{entry.name}"
             if entry.is_file(follow_symlinks=False):
                 yield name
-            elif entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".") and name.count("/") < 3:
-                yield from _regular_files(root, f"{name}/")
+            elif entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".") and depth:
+                yield from _regular_files(root, f"{name}/", depth - 1)

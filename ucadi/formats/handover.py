@@ -18,8 +18,9 @@ from ucadi.formats import container, envelope
 from ucadi.formats.container import Container, Digests, Metadata, Stream
 from ucadi.formats.signed import sign
 from ucadi.identity import AUTHENTICATION_BYTES, SecretKeys
+from ucadi.kinds import Format
 
-FORMAT = "ucadi-handover"
+FORMAT = Format.HANDOVER.id
 
 BLOCK = 1 << 22
 """Bytes of a weights file that are encrypted together."""
@@ -55,7 +56,7 @@ def write(
     """Writes a handover, signed by `keys`; `encrypted` are the blocks of a file of `size` bytes."""
 
     def document(digests: Digests) -> Metadata:
-        fields = {"format": FORMAT, "version": 1, "plan": plan, "site": keys.name, "digests": dict(digests)}
+        fields = {**Format.HANDOVER.head, "plan": plan, "site": keys.name, "digests": dict(digests)}
         return sign(fields, keys)
 
     length = size + AUTHENTICATION_BYTES * -(-size // BLOCK)

@@ -11,9 +11,10 @@ from ucadi.errors import FormatError
 from ucadi.formats import container
 from ucadi.formats.container import GET_AGAIN, Container
 from ucadi.formats.signed import Fields
+from ucadi.kinds import Format
 from ucadi.scoring.histogram import Counts
 
-FORMAT = "ucadi-histogram"
+FORMAT = Format.HISTOGRAM.id
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Histogram:
 
 def write(path: Path, histogram: Histogram, *, force: bool = False) -> None:
     """Writes a histogram."""
-    metadata = {"format": FORMAT, "version": 1, "model": histogram.model, "datasets": list(histogram.datasets)}
+    metadata = {**Format.HISTOGRAM.head, "model": histogram.model, "datasets": list(histogram.datasets)}
     if histogram.sites:
         metadata["sites"] = list(histogram.sites)
     container.write(path, {"counts": histogram.counts}, metadata, force=force)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from ucadi.errors import FormatError, OutputError, SignatureError, UsageError
+from ucadi.files import check_secret
 from ucadi.formats.container import GET_AGAIN, Metadata, canonical_json
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
 from ucadi.identity import PublicKeys, SecretKeys
+from ucadi.kinds import Format
 
-KEY_FORMAT = "ucadi-key"
-CARD_FORMAT = "ucadi-card"
+KEY_FORMAT = Format.KEY.id
+CARD_FORMAT = Format.CARD.id
 
 
 def write_key(path: Path, keys: SecretKeys) -> None:
     """Writes secret keys, readable by their owner alone. An existing key file is never replaced."""
     if path.exists():
         raise OutputError(f"{path}: exists already", hint="keys are never replaced; move the old one away by hand")
-    document = {"format": KEY_FORMAT, "version": 1, "name": keys.name}
+    document = {**Format.KEY.head, "name": keys.name}
     secrets = {"signing": keys.signing.hex(), "sealing": keys.sealing.hex(), "transport": keys.transport.hex()}
     write_document(path, document | secrets, mode=0o600)
 
@@ -27,8 +28,7 @@ def write_key(path: Path, keys: SecretKeys) -> None:
 def read_key(path: Path) -> SecretKeys:
     """Reads secret keys; a file that others can read is refused, as its secrets may be known."""
     fields = Fields(read_document(path, KEY_FORMAT), path.name)
-    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise SignatureError(f"{path}: others than its owner have access to this key", hint=f"chmod 600 {path}")
+    check_secret(path, "key")
     parts = (fields.octets(part) for part in ("signing", "sealing", "transport"))
     try:
         return SecretKeys(fields.text("name"), *parts)
@@ -53,7 +53,7 @@ def write_card(path: Path, keys: SecretKeys, *, old: SecretKeys | None = None) -
 
     With `old`, the keys that these replace, the card bears their endorsement.
     """
-    document = {"format": CARD_FORMAT, "version": 1, **card_fields(keys.public)}
+    document = {**Format.CARD.head, **card_fields(keys.public)}
     if old is not None:
         document["endorsement"] = old.sign(_endorsed(keys.public)).hex()
     write_document(path, sign(document, keys))

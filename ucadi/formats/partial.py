@@ -16,8 +16,9 @@ from ucadi.formats import container, envelope
 from ucadi.formats.container import Container, Digests, Metadata
 from ucadi.formats.signed import sign
 from ucadi.identity import SecretKeys
+from ucadi.kinds import Format
 
-FORMAT = "ucadi-partial"
+FORMAT = Format.PARTIAL.id
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,7 @@ def write(
 
     def document(digests: Digests) -> Metadata:
         fields = {
-            "format": FORMAT,
-            "version": 1,
+            **Format.PARTIAL.head,
             "plan": plan,
             "site": keys.name,
             "contributions": contributions,

@@ -14,15 +14,15 @@ from ucadi.formats.container import GET_AGAIN, file_digest
 from ucadi.formats.roster import Roster
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
 from ucadi.identity import SecretKeys
+from ucadi.kinds import Format
 
-FORMAT = "ucadi-plan"
+FORMAT = Format.PLAN.id
 
 
 def write(path: Path, plan: Plan, keys: SecretKeys, *, force: bool = False) -> None:
     """Writes the plan, signed by the coordinator's `keys`."""
     document = {
-        "format": FORMAT,
-        "version": 1,
+        **Format.PLAN.head,
         "federation": plan.federation,
         "round": plan.round,
         "base": plan.base,

@@ -13,9 +13,10 @@ from ucadi.errors import FormatError
 from ucadi.formats import container
 from ucadi.formats.container import GET_AGAIN, Container
 from ucadi.formats.signed import Fields
+from ucadi.kinds import Format
 from ucadi.labels import LABELS
 
-FORMAT = "ucadi-predictions"
+FORMAT = Format.PREDICTIONS.id
 
 UNLABELLED = -1
 
@@ -47,8 +48,7 @@ class Predictions:
 def write(path: Path, predictions: Predictions, *, force: bool = False) -> None:
     """Writes predictions."""
     metadata = {
-        "format": FORMAT,
-        "version": 1,
+        **Format.PREDICTIONS.head,
         "model": predictions.model,
         "dataset": predictions.dataset,
         "classes": list(LABELS),

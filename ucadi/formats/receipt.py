@@ -15,8 +15,9 @@ from ucadi.formats.container import GET_AGAIN, file_digest
 from ucadi.formats.roster import Roster
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
 from ucadi.identity import SecretKeys
+from ucadi.kinds import Format
 
-FORMAT = "ucadi-receipt"
+FORMAT = Format.RECEIPT.id
 
 Status = Literal["closed", "void"]
 
@@ -45,8 +46,7 @@ class Receipt:
 def write(path: Path, receipt: Receipt, keys: SecretKeys) -> None:
     """Writes the receipt, signed by the coordinator's `keys`; one that exists is never replaced."""
     document = {
-        "format": FORMAT,
-        "version": 1,
+        **Format.RECEIPT.head,
         "federation": receipt.federation,
         "round": receipt.round,
         "plan": receipt.plan,

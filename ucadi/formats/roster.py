@@ -11,9 +11,10 @@ from ucadi.formats.container import GET_AGAIN, file_digest
 from ucadi.formats.keys import card_fields, parse_card
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
 from ucadi.identity import PublicKeys, SecretKeys, check_name
+from ucadi.kinds import Format
 from ucadi.lwe.parameters import MAX_SUMMANDS
 
-FORMAT = "ucadi-roster"
+FORMAT = Format.ROSTER.id
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,19 @@ class Roster:
             f"{name} is not in the roster of {self.federation}", hint="members: " + ", ".join(self.names)
         )
 
+    def check_same_federation(self, trusted: Roster, name: str) -> None:
+        """Raises MismatchError unless this roster, the file `name`, is of the federation and coordinator of `trusted`.
+
+        A roster names its own signer, so who could bring one could otherwise take the federation over.
+        """
+        if (self.federation, self.coordinator) != (trusted.federation, trusted.coordinator):
+            ours, theirs = trusted.coordinator, self.coordinator
+            raise MismatchError(
+                f"{name}: of {self.federation}, led by {theirs.name} {theirs.fingerprint}; "
+                f"the trusted roster is of {trusted.federation}, {ours.name} {ours.fingerprint}",
+                hint="this is not of your federation: do not use it",
+            )
+
     def check_led_by(self, keys: SecretKeys, name: str = "") -> None:
         """Raises MismatchError unless these are the coordinator's keys; `name` is the file that they are from."""
         if keys.public != self.coordinator:
@@ -97,8 +111,7 @@ def write(path: Path, roster: Roster, keys: SecretKeys, *, force: bool = False) 
     """Writes the roster, signed by the coordinator's `keys`."""
     _check(roster)
     document = {
-        "format": FORMAT,
-        "version": 1,
+        **Format.ROSTER.head,
         "federation": roster.federation,
         "coordinator": card_fields(roster.coordinator),
         "members": [card_fields(member) for member in roster.members],

@@ -21,7 +21,7 @@ def read_or_make(path: Path) -> bytes:
         claim_file(path, secrets.token_bytes(32))
     secret = read_bytes(path, MAX_SALT_BYTES, words="a salt (a file of at least 16 secret bytes)")
     what = filetypes.describe(path)
-    if what in filetypes.NAMES.values():
+    if filetypes.is_ours(what):
         raise FormatError(
             f"{path.name} is {what}, not a salt", hint="--salt names a file of secret bytes, or a new one"
         )

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ucadi.errors import FormatError, MismatchError, UsageError
-from ucadi.formats.container import VERSION
 from ucadi.formats.signed import Fields, read_document, write_document
+from ucadi.kinds import Format
 from ucadi.splitting import TEST, Split
 
 if TYPE_CHECKING:
     from ucadi.formats.dataset import Dataset
 
-FORMAT = "ucadi-split"
+FORMAT = Format.SPLIT.id
 
 MAX_FOLDS = 100
 
@@ -21,8 +21,7 @@ MAX_FOLDS = 100
 def write(path: Path, split: Split, *, force: bool = False) -> None:
     """Writes a split."""
     document = {
-        "format": FORMAT,
-        "version": VERSION,
+        **Format.SPLIT.head,
         "test": sorted(split.test),
         "folds": [sorted(fold) for fold in split.folds],
     }

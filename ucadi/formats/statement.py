@@ -15,8 +15,9 @@ from ucadi.errors import FormatError, MismatchError
 from ucadi.formats.container import GET_AGAIN
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
 from ucadi.identity import PublicKeys, SecretKeys
+from ucadi.kinds import Format
 
-FORMAT = "ucadi-statement"
+FORMAT = Format.STATEMENT.id
 
 _MOST = 32
 """Times, and figures of an evaluation, that one statement may hold."""
@@ -44,8 +45,7 @@ def write(path: Path, statement: Statement, keys: SecretKeys, *, force: bool = F
     if keys.name != statement.site:
         raise MismatchError(f"a statement of {statement.site}: the key is that of {keys.name}")
     document = {
-        "format": FORMAT,
-        "version": 1,
+        **Format.STATEMENT.head,
         "site": statement.site,
         "plan": statement.plan,
         "model": statement.model,

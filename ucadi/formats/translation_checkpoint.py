@@ -12,9 +12,10 @@ from ucadi.formats import container
 from ucadi.formats.checkpoint import AFRESH, of_training, part
 from ucadi.formats.container import Metadata
 from ucadi.formats.signed import Fields
+from ucadi.kinds import Format
 from ucadi.translation.recipe import KINDS, Losses, TranslationRecord, TranslationState
 
-FORMAT = "ucadi-translation-checkpoint"
+FORMAT = Format.TRANSLATION_CHECKPOINT.id
 
 _PARTS = ("networks", "first", "second", "pools")
 
@@ -22,8 +23,7 @@ _PARTS = ("networks", "first", "second", "pools")
 def write(path: Path, training: Metadata, state: TranslationState) -> None:
     """Replaces the checkpoint at `path`, whole or not at all. `training` is what it belongs to, as JSON."""
     metadata = {
-        "format": FORMAT,
-        "version": container.VERSION,
+        **Format.TRANSLATION_CHECKPOINT.head,
         "training": training,
         "next_epoch": state.next_epoch,
         "next_step": state.next_step,

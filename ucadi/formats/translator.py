@@ -16,8 +16,9 @@ from ucadi.fed.update import check_finite
 from ucadi.formats import container
 from ucadi.formats.container import Metadata
 from ucadi.formats.signed import Fields
+from ucadi.kinds import Format
 
-FORMAT = "ucadi-translator"
+FORMAT = Format.TRANSLATOR.id
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,7 @@ def write(path: Path, translator: Translator, *, force: bool = False) -> None:
     """Writes a translator; the same one always gives the same bytes."""
     check_finite(translator.arrays)
     metadata = {
-        "format": FORMAT,
-        "version": container.VERSION,
+        **Format.TRANSLATOR.head,
         "architecture": translator.architecture,
         "window_hu": [translator.window.low, translator.window.high],
         "origin": translator.origin,

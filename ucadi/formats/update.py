@@ -14,16 +14,16 @@ from ucadi.fed.update import Privacy, Update, check_finite
 from ucadi.formats import container
 from ucadi.formats.container import Container, Stream
 from ucadi.formats.signed import Fields
+from ucadi.kinds import Format
 
-UPDATE_FORMAT = "ucadi-update"
-AGGREGATE_FORMAT = "ucadi-aggregate"
+UPDATE_FORMAT = Format.UPDATE.id
+AGGREGATE_FORMAT = Format.AGGREGATE.id
 
 
 def write_update(path: Path, update: Update, *, force: bool = False) -> None:
     """Writes one site's update."""
     metadata = {
-        "format": UPDATE_FORMAT,
-        "version": 1,
+        **Format.UPDATE.head,
         "site": update.site,
         "base": update.base,
         "examples": update.examples,
@@ -92,7 +92,7 @@ def write_sum(
     force: bool = False,
 ) -> None:
     """Writes a sum that may be made while it is written."""
-    metadata = {"format": AGGREGATE_FORMAT, "version": 1, "base": base, "plan": plan, "sites": list(sites)}
+    metadata = {**Format.AGGREGATE.head, "base": base, "plan": plan, "sites": list(sites)}
     if rule != "mean":  # an encrypted sum can be nothing else, and must be the same file
         metadata["rule"] = rule
     container.write(path, {"sum": total}, metadata, force=force)

@@ -13,8 +13,9 @@ from ucadi.fed.update import Arrays, check_finite
 from ucadi.formats import container
 from ucadi.formats.container import Metadata
 from ucadi.formats.signed import Fields
+from ucadi.kinds import Format
 
-FORMAT = "ucadi-weights"
+FORMAT = Format.WEIGHTS.id
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Weights:
 def write(path: Path, weights: Weights, *, force: bool = False) -> None:
     """Writes weights; the same weights always give the same bytes."""
     check_finite(weights.arrays)
-    metadata = {"format": FORMAT, "version": 1, "architecture": weights.architecture, "origin": weights.origin}
+    metadata = {**Format.WEIGHTS.head, "architecture": weights.architecture, "origin": weights.origin}
     tensors = dict(weights.arrays)
     if weights.memory:
         check_finite(weights.memory.arrays)

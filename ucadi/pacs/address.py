@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ucadi.errors import FormatError, UsageError
-from ucadi.files import read_text
+from ucadi.files import check_secret, read_text
 from ucadi.filetypes import unreadable
 
 USER, PASSWORD, TOKEN = "UCADI_PACS_USER", "UCADI_PACS_PASSWORD", "UCADI_PACS_TOKEN"
@@ -78,14 +78,13 @@ _CREDENTIALS = "a file of USER:PASSWORD or of Bearer TOKEN"
 def read_credentials(path: Path | None) -> Credentials:
     """From a file of one line, USER:PASSWORD or `Bearer TOKEN`, or else from the environment.
 
-    Raises FormatError for a file that is neither, or that others may read.
+    Raises FormatError for a file that is neither, SignatureError for one that others can read.
     """
     if path is None:
         given = (os.environ.get(name, "") for name in (USER, PASSWORD, TOKEN))
         return Credentials(*given)
     try:
-        if os.name == "posix" and path.stat().st_mode & 0o077:
-            raise FormatError(f"{path.name}: others can read it", hint=f"chmod 600 {path}")
+        check_secret(path, "file of credentials")
     except OSError as error:
         raise unreadable(path, error, words=_CREDENTIALS) from None
     text = read_text(path, _CREDENTIALS, most=1 << 16).strip()

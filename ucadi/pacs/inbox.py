@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import pydicom
 
 from ucadi.errors import CapacityError, FormatError, PacsError
-from ucadi.files import writing
+from ucadi.files import flush, writing
 
 UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 """PS3.5 9.1; old archives hold components with leading zeros, which are refused."""
@@ -97,13 +96,12 @@ class Inbox:
         if address not in self.wanted:
             raise PacsError(f"the archive sent instance {address.instance}, which was not asked for")
         path = self.path(address)
-        part = path.with_name(f".{path.name}.part")  # hidden: preprocess passes over what a broken transfer leaves
+        # of one name, so that the next transfer takes over what a broken one leaves; hidden from preprocess
+        part = path.with_name(f".{path.name}.part")
         with writing(path, "what has come is kept; make room, and the transfer goes on"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            part.write_bytes(data)
+            flush(part)
             part.replace(path)
         self._bytes += len(data)
         self.received.append(address)

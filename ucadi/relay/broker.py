@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 import zmq
 
 from ucadi.errors import RelayError
+from ucadi.files import allow_open_files
 from ucadi.relay import protocol
 from ucadi.relay.admission import Entrance, Gate, Pace, Peers
 from ucadi.relay.desk import Desk, Limits
@@ -34,7 +35,7 @@ from ucadi.relay.protocol import (
     Want,
     Welcome,
 )
-from ucadi.relay.resources import allow_open_files, resident_bytes, return_memory
+from ucadi.relay.resources import resident_bytes, return_memory
 from ucadi.relay.store import Entry, Incoming, Store
 from ucadi.relay.transfers import Budget, Receiving, Sending
 from ucadi.relay.work import Work
@@ -85,7 +86,7 @@ class Broker:
 
         self._stopping = False
         self._work: Final = Work[Route]()
-        allow_open_files(2 * self._limits.connections)
+        allow_open_files(2 * self._limits.connections)  # at the limit, libzmq can accept nobody
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 64)
         self._gate: Final = Gate(self._context, lambda: self._peers, self._limits.connections)
@@ -183,7 +184,7 @@ class Broker:
             case Put(), None:
                 self._desk.check(peer, message)
                 self._drop_older(route, message.name)
-                self._begin(route, lambda: self._desk.receive(peer, message), lambda got: self._begin_put(route, got))
+                self._begin(route, lambda: self._desk.receive(message), lambda got: self._begin_put(route, got))
             case Get(), None:
                 name = message.name
                 self._begin(route, lambda: self._desk.open(peer, name), lambda got: self._begin_get(route, *got))

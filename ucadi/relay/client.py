@@ -7,7 +7,6 @@ no limit on how long a transfer takes, only on how long it makes no progress.
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -18,8 +17,10 @@ from typing import Final, Self, TypeVar
 import zmq
 
 from ucadi.errors import MismatchError, OutputError, RelayError, UcadiError, UsageError
+from ucadi.files import file_digest
 from ucadi.filetypes import unreadable
 from ucadi.identity import PublicKeys, SecretKeys
+from ucadi.kinds import is_folder
 from ucadi.progress import track
 from ucadi.relay import protocol
 from ucadi.relay.connection import Connection, LostError
@@ -43,7 +44,7 @@ from ucadi.relay.protocol import (
     Want,
     Welcome,
 )
-from ucadi.relay.store import Entry, Store, digest_of
+from ucadi.relay.store import Entry, Store
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
@@ -121,19 +122,19 @@ class Client:
         return _result(self._converse(talk, self._patience))
 
     def entries(self, prefix: str = "", *, patience: float | None = None) -> list[Entry]:
-        """The files at the relay at or below `prefix` (`rounds/0003`), sorted by name."""
-        if not (protocol.is_folder(prefix) or protocol.is_name(prefix)):
+        """The files at the relay at or below `prefix` (`rounds/0003`), sorted by name. What is no part of the exchange,
+        or not yet for this version of ucadi, is passed over."""
+        if not (is_folder(prefix) or protocol.is_name(prefix)):
             raise UsageError(f"{prefix!r} is no place in an exchange directory", hint="for example rounds/0003")
 
         def talk(connection: Connection) -> Talk[list[Entry]]:
             found: list[Entry] = []
-            more = True
+            more, after = True, ""
             while more:
-                after = found[-1].name if found else ""
                 page = self._ask(connection, List(next(self._requests), prefix, after), Entries)
                 entries = [Entry(*entry) for entry in _checked(lambda: protocol.parse_entries(page.data))]  # noqa: B023
-                found += entries
-                more = page.more and bool(entries)
+                found += (entry for entry in entries if protocol.is_name(entry.name))
+                more, after = page.more and bool(entries), entries[-1].name if entries else ""
                 yield len(found)
             return found
 
@@ -147,7 +148,7 @@ class Client:
         sizes = {name: _file_size(path) for name, path in files.items()}
 
         def send_one(name: str) -> Generator[None, None, bool]:
-            entry = Entry(name, sizes[name], _file_digest(files[name]))
+            entry = Entry(name, sizes[name], file_digest(files[name]))
             talk = self._converse(lambda connection: self._put(connection, files[name], entry), self._patience)
             return (yield from _steps(talk, entry.size))
 
@@ -377,11 +378,3 @@ def _file_size(path: Path) -> int:
         return path.stat().st_size
     except OSError as error:
         raise unreadable(path, error) from None
-
-
-def _file_digest(path: Path) -> str:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        return digest_of(handle).hexdigest()
-    finally:
-        os.close(handle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from ucadi.kinds import Kind, Place
 from ucadi.relay import protocol
 from ucadi.relay.admission import MAX_CONNECTIONS
 from ucadi.relay.protocol import Code, Entries, List, Peer, Put, RefusalError
@@ -19,7 +20,6 @@ class Limits:
     """
 
     file_bytes: int = protocol.MAX_FILE
-    files_per_round: int = 32
     transfers_per_peer: int = 16
     requests_per_second: float = 200.0
     connections: int = MAX_CONNECTIONS
@@ -41,16 +41,13 @@ class Desk:
         if put.size > self._limits.file_bytes:
             raise RefusalError(Code.TOO_LARGE, f"{put.size:,} bytes; at most {self._limits.file_bytes:,} here")
 
-    def receive(self, peer: Peer, put: Put) -> Incoming | None:
+    def receive(self, put: Put) -> Incoming | None:
         """Begins or continues to receive a file that was checked; None if it is here already."""
-        folder, _, place = put.name.partition("/")
-        if folder == "rounds" and self._store.find(put.name) is None:
-            folder = f"rounds/{place[:4]}"
-            names = self._store.names(folder)
-            if not peer.coordinator and f"{folder}/plan.json" not in names:
-                raise RefusalError(Code.FORBIDDEN, f"{folder} is not open here: it has no plan.json")
-            if sum(peer.may_put(name) for name in names) >= self._limits.files_per_round:
-                raise RefusalError(Code.TOO_MANY, f"{peer.name} has {self._limits.files_per_round} files in {folder}")
+        place = Place.parse(put.name)
+        if place is not None and place.site and self._store.find(put.name) is None:
+            plan = Place(Kind.PLAN, place.number).name
+            if not self._store.names(plan):
+                raise RefusalError(Code.FORBIDDEN, f"round {place.number} is not open here: there is no {plan}")
         return self._store.receive(put.name, put.size, put.digest)
 
     def page(self, peer: Peer, wanted: List) -> Entries:
@@ -63,7 +60,7 @@ class Desk:
     def open(self, peer: Peer, name: str) -> tuple[Entry, int]:
         """A file to send, with a descriptor that the caller closes."""
         if not peer.may_get(name):
-            raise RefusalError(Code.FORBIDDEN, f"{name} is not for {peer.name}: sites' uploads go to the coordinator")
+            raise RefusalError(Code.FORBIDDEN, f"{name} is not for {peer.name}: it goes to the coordinator alone")
         entry = self._store.find(name)
         if entry is None:
             raise RefusalError(Code.MISSING, f"there is no {name}")

@@ -14,6 +14,8 @@ from dataclasses import MISSING, dataclass, fields
 from enum import StrEnum
 from typing import Any
 
+from ucadi.kinds import SITE, Maker, Place, Readers, is_folder
+
 VERSION = "ucadi-relay/1"
 DOMAIN = "ucadi-relay"
 """The ZAP domain."""
@@ -39,13 +41,9 @@ IDLE_SECONDS = 120.0
 HEARTBEAT_SECONDS = 15.0
 HANDSHAKE_SECONDS = 10.0
 
-_SITE = r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?"
-_WORD = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
-_SITE_FILE = re.compile(rf"rounds/[0-9]{{4}}/(?:uploads|partials|metrics|opened|handover)/({_SITE})\.[a-z]{{1,16}}")
-_COORDINATOR_FILE = re.compile(rf"federation(?:-[0-9]{{4}})?\.json|(?:rounds/[0-9]{{4}}|models)/{_WORD}\.[a-z]{{1,16}}")
-_FOLDER = re.compile(r"rounds(?:/[0-9]{4}(?:/(?:uploads|partials|metrics|opened|handover))?)?|models|")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_MAX_NAME = 128
+MAX_NAME = 128
+"""Characters of a file's name: more than any name has that is known now."""
 
 
 class Code(StrEnum):
@@ -61,7 +59,6 @@ class Code(StrEnum):
     EXISTS = "exists"
     MISSING = "missing"
     TOO_LARGE = "too-large"
-    TOO_MANY = "too-many"
     DISK_FULL = "disk-full"
     DIGEST = "digest"
     FAILED = "failed"
@@ -88,29 +85,22 @@ class Peer:
 
     def may_put(self, name: str) -> bool:
         """Whether files of this name are this peer's to make: a site's its own, the coordinator's all others."""
-        owner = owner_of(name)
-        return self.coordinator if owner is None else owner == self.name and not self.coordinator
+        place = Place.parse(name)
+        if place is None or place.kind.maker is Maker.COORDINATOR:
+            return place is not None and self.coordinator
+        return place.site == self.name and not self.coordinator
 
     def may_get(self, name: str) -> bool:
-        """Whether files of this name are for this peer: all but other sites' uploads, which a member could open."""
-        return self.coordinator or "/uploads/" not in name or owner_of(name) == self.name
+        """Whether files of this name are for this peer."""
+        place = Place.parse(name)
+        if place is None or place.kind.readers is Readers.ALL:
+            return place is not None
+        return self.coordinator or place.site == self.name
 
 
 def is_name(name: str) -> bool:
-    """Whether a file in an exchange directory may be called so: an allow-list, of bounded length and depth."""
-    known = _SITE_FILE.fullmatch(name) or _COORDINATOR_FILE.fullmatch(name)
-    return known is not None and len(name) <= _MAX_NAME
-
-
-def is_folder(path: str) -> bool:
-    """Whether files may lie at or below this path; the whole directory is the empty path."""
-    return _FOLDER.fullmatch(path) is not None
-
-
-def owner_of(name: str) -> str | None:
-    """The site that alone may make the file of this name; None if it is the coordinator's."""
-    match = _SITE_FILE.fullmatch(name)
-    return match[1] if match else None
+    """Whether a file in an exchange directory may be called so: the allow-list is `ucadi.kinds`."""
+    return Place.parse(name) is not None
 
 
 @dataclass(frozen=True)
@@ -238,7 +228,7 @@ _RULES: dict[str, Callable[[Any], bool]] = {
     "digest": lambda value: _text(value, _DIGEST.fullmatch),
     "prefix": lambda value: _text(value, lambda text: is_folder(text) or is_name(text)),
     "name": lambda value: _text(value, is_name),
-    "peer": lambda value: _text(value, re.compile(_SITE).fullmatch),
+    "peer": lambda value: _text(value, re.compile(SITE).fullmatch),
     "after": lambda value: _text(value, lambda text: text == "" or is_name(text)),
     "code": lambda value: _text(value, lambda text: text in set(Code)),
     "text": lambda value: _text(value, lambda text: len(text) <= 300 and text.isprintable()),
@@ -289,8 +279,15 @@ def encode_entries(entries: Sequence[tuple[str, int, str]]) -> bytes:
     return json.dumps(entries, separators=(",", ":")).encode()
 
 
+def _is_listed(name: str) -> bool:
+    return 0 < len(name) <= MAX_NAME and name.isprintable()
+
+
 def parse_entries(data: bytes | memoryview) -> list[tuple[str, int, str]]:
-    """The entries in the data of `Entries`; a RefusalError (malformed) unless each has a name, a size and a digest."""
+    """The entries in the data of `Entries`; a RefusalError (malformed) unless each has a name, a size and a digest.
+
+    Names may be such as this program does not know, of files that another version keeps.
+    """
     try:
         values = json.loads(bytes(data))
     except (ValueError, RecursionError):
@@ -301,7 +298,7 @@ def parse_entries(data: bytes | memoryview) -> list[tuple[str, int, str]]:
         if not (
             isinstance(value, list)
             and len(value) == 3
-            and _text(value[0], is_name)
+            and _text(value[0], _is_listed)
             and _RULES["size"](value[1])
             and _RULES["digest"](value[2])
         ):

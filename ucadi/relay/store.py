@@ -18,13 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ucadi.relay.protocol import Code, RefusalError, is_folder, is_name
+from ucadi.errors import DISK_FULL
+from ucadi.files import flush
+from ucadi.kinds import is_folder
+from ucadi.relay.protocol import Code, RefusalError, is_name
 
 INCOMING = ".incoming"
 ABANDONED_SECONDS = 7 * 24 * 3600.0
 """Age at which an unfinished file is removed."""
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _BLOCK = 1 << 20
 _EARLY = 16 << 20
 """Bytes after which writing to the disk begins."""
@@ -198,7 +200,7 @@ class Incoming:
                 if here is None or here.digest != self._wanted_digest:
                     raise RefusalError(Code.EXISTS, f"{self.name} is here already, with other content") from None
             else:
-                _sync_folder(target.parent)
+                flush(target.parent)
         except OSError as error:
             raise self._disk_error(error) from None
         finally:
@@ -223,7 +225,7 @@ class Incoming:
             self.suspend()
 
     def _disk_error(self, error: OSError) -> Exception:
-        if error.errno not in _FULL:
+        if error.errno not in DISK_FULL:
             return error
         self.discard()
         return RefusalError(Code.DISK_FULL, f"{self.name}: {error.strerror}")
@@ -258,12 +260,4 @@ def _make_folder(folder: Path) -> None:
         _make_folder(folder.parent)
         with suppress(FileExistsError):
             folder.mkdir()
-            _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            flush(folder.parent)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from ucadi.errors import CapacityError, MismatchError, UcadiError
+from ucadi.errors import CapacityError, UcadiError
+from ucadi.fed.averaging import twice
 from ucadi.fed.fixedpoint import Encoder
 from ucadi.fed.robust import norm
 from ucadi.fed.update import Update
@@ -40,14 +41,11 @@ def admit(paths: Sequence[Path], this: Round, most: float | None = None, *, clip
             good[path] = _checked(path, this, clip)
         except UcadiError as error:
             refused[path] = error
-    sites = [update.site for update in good.values()]
+    doubled = twice(update.site for update in good.values())
     for path, update in list(good.items()):
-        if sites.count(update.site) > 1:
+        if update.site in doubled:
             del good[path]
-            refused[path] = MismatchError(
-                f"two updates of {update.site}",
-                hint="a site contributes once: ask which is meant",
-            )
+            refused[path] = doubled[update.site]
     if most is not None and good:
         norms = {path: norm(update) for path, update in good.items()}
         middle = median(norms.values())

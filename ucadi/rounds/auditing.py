@@ -16,8 +16,9 @@ from ucadi.filetypes import no_folder
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
-from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.exchange import Exchange
 from ucadi.formats.receipt import Receipt
+from ucadi.kinds import Kind
 from ucadi.rounds.closing import read_own_upload, read_receipt, read_round, read_total
 from ucadi.rounds.following import next_weights
 from ucadi.rounds.round import Round

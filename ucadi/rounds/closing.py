@@ -21,10 +21,11 @@ from ucadi.formats import partial as partial_format
 from ucadi.formats import receipt as receipt_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats.ciphertext import Ciphertext, CiphertextSum
-from ucadi.formats.exchange import Exchange, Kind, make_way
+from ucadi.formats.exchange import Exchange, make_way
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.roster import Roster
 from ucadi.identity import SecretKeys
+from ucadi.kinds import Kind
 from ucadi.progress import track
 from ucadi.rounds.collection import check_quorum, read_upload, write_sum
 from ucadi.rounds.opening import check_sum
@@ -51,15 +52,9 @@ class Uploads:
 
 
 def read_roster(exchange: Exchange, path: Path) -> Roster:
-    """A roster of the exchange; MismatchError if its federation or coordinator is not that of the first.
-
-    A roster names its own signer, so who could put a file here could otherwise take the federation over.
-    """
+    """A roster of the exchange; MismatchError if its federation or coordinator is not that of the first."""
     roster, first = roster_format.read(path), roster_format.read(exchange.path(Kind.ROSTER, 0))
-    if (roster.federation, roster.coordinator) != (first.federation, first.coordinator):
-        raise MismatchError(
-            f"{path.name}: another federation's or coordinator's than the first roster", hint="do not use it"
-        )
+    roster.check_same_federation(first, path.name)
     return roster
 
 

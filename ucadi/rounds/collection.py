@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ucadi.errors import MismatchError
+from ucadi.fed.averaging import check_once
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container
 from ucadi.formats.ciphertext import Ciphertext, Contribution
@@ -32,9 +33,7 @@ def check_contribution(contribution: Contribution, this: Round, name: str) -> No
 
 def check_quorum(sites: Sequence[str], this: Round) -> None:
     """Raises MismatchError, naming who is missing or double, unless the set of sites makes a round."""
-    for site in sites:
-        if sites.count(site) > 1:
-            raise MismatchError(f"two contributions of {site}", hint="a site contributes once to a round")
+    check_once(sites)
     least = max(this.plan.quorum, this.roster.policy.minimum_sites)
     if len(sites) < least:
         missing = ", ".join(site for site in this.plan.sites if site not in sites)

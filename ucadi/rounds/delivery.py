@@ -17,8 +17,9 @@ from ucadi.formats import partial as partial_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats.container import MAX_HEADER, file_digest
 from ucadi.formats.courier import Item, Parcel
-from ucadi.formats.exchange import BY_SITES, Exchange, Kind, Place
+from ucadi.formats.exchange import Exchange
 from ucadi.formats.roster import Roster
+from ucadi.kinds import Carried, Kind, Maker, Place
 from ucadi.progress import track
 from ucadi.rounds.closing import read_receipt, read_roster, read_round
 from ucadi.rounds.round import Round
@@ -30,33 +31,25 @@ _MAX_PARTIAL = 1 << 23
 
 
 def needed(exchange: Exchange, receiver: str) -> list[str]:
-    """Names of the files here that the receiver needs: for the coordinator what sites made, for a site the rest.
-
-    Never an upload for a site: in members mode any member could open it. Nor a sum without a receipt, which
-    may not be for good yet.
-    """
-    rosters = exchange.rosters() or [exchange.path(Kind.ROSTER, 0)]
-    roster = read_roster(exchange, rosters[-1])
+    """Names of the files here that the receiver needs: for the coordinator what sites made, for a site what
+    `ucadi.kinds` says that couriers carry to sites, but for its own."""
+    roster = read_roster(exchange, exchange.newest_roster())
     places = exchange.places()
     if receiver == roster.coordinator.name:
-        return [place.name for place in places if place.kind in BY_SITES]
+        return [place.name for place in places if place.kind.maker is Maker.SITE]
     roster.member(receiver)
     opened = set(exchange.rounds())
     over = {place.number for place in places if place.kind is Kind.RECEIPT}
 
     def is_needed(place: Place) -> bool:
-        match place.kind:
-            case Kind.ROSTER | Kind.PLAN | Kind.RECEIPT:
-                return True
-            case Kind.MODEL:
-                return place.number in opened
-            case Kind.AGGREGATE:
-                return place.number in over
-            case Kind.PARTIAL:
-                return place.number in over and place.site != receiver
-            case Kind.HANDOVER:
+        match place.kind.carried:
+            case Carried.ALWAYS:
                 return place.site != receiver
-            case _:
+            case Carried.OPEN:
+                return place.number in opened and place.site != receiver
+            case Carried.OVER:
+                return place.number in over and place.site != receiver
+            case Carried.NEVER:
                 return False
 
     return [place.name for place in places if is_needed(place)]
@@ -112,12 +105,12 @@ def _check_signed(parcel: Parcel, items: Sequence[Item], exchange: Exchange, tru
         places = [(place, item) for item in items if (place := Place.parse(item.name)) is not None]
         for place, _ in places:
             if place.kind is Kind.ROSTER:
-                check_same_federation(roster_format.read(staged.root / place.name), trusted, place.name)
+                roster_format.read(staged.root / place.name).check_same_federation(trusted, place.name)
         for number in sorted({place.number for place, _ in places if place.kind is not Kind.ROSTER}):
             if not staged.plan(number).exists():
                 raise MismatchError(f"round {number}: no plan, neither here nor brought", hint="bring all of it")
             this = read_round(staged, number)
-            check_same_federation(this.roster, trusted, staged.roster(number).name)
+            this.roster.check_same_federation(trusted, staged.roster(number).name)
             read_receipt(staged, number, this)
             for place, item in places:
                 if place.number == number and place.kind is not Kind.ROSTER:
@@ -141,16 +134,6 @@ def _stage(parcel: Parcel, items: Sequence[Item], exchange: Exchange, folder: Pa
         make_folder(target.parent)
         parcel.copy(item, target)
     return Exchange(folder)
-
-
-def check_same_federation(roster: Roster, trusted: Roster, name: str) -> None:
-    """Raises MismatchError unless the roster is of the federation and coordinator that the trusted one names."""
-    if (roster.federation, roster.coordinator) != (trusted.federation, trusted.coordinator):
-        raise MismatchError(
-            f"{name}: of {roster.federation}, led by {roster.coordinator.name} {roster.coordinator.fingerprint}; "
-            f"your roster is of {trusted.federation}, {trusted.coordinator.name} {trusted.coordinator.fingerprint}",
-            hint="this is not of your federation: do not use it",
-        )
 
 
 def _check_vouched(place: Place, item: Item, staged: Exchange, this: Round) -> None:

@@ -12,11 +12,12 @@ from ucadi.errors import FormatError, MismatchError
 from ucadi.files import new_file
 from ucadi.formats import handover as handover_format
 from ucadi.formats.container import canonical_json, file_digest
-from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.exchange import Exchange
 from ucadi.formats.handover import Handover
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.signed import verify
 from ucadi.identity import SEAL_OVERHEAD, SecretKeys, decrypt_stream, encrypt_stream
+from ucadi.kinds import Kind
 from ucadi.rounds.round import Round
 
 _KEY_BYTES = 32

@@ -6,8 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ucadi.errors import UcadiError
-from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.exchange import Exchange
 from ucadi.formats.receipt import Receipt
+from ucadi.kinds import Kind
 from ucadi.rounds.closing import (
     Uploads,
     holders,

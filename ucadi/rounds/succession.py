@@ -11,10 +11,11 @@ from ucadi.errors import FormatError, MismatchError
 from ucadi.fed.fixedpoint import Layout, TensorRange
 from ucadi.fed.plan import Plan
 from ucadi.formats import statement as statement_format
-from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.exchange import Exchange
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.roster import Roster
 from ucadi.formats.statement import Statement
+from ucadi.kinds import Kind
 from ucadi.rounds.round import Round
 
 

@@ -22,13 +22,14 @@ from ucadi.formats.container import canonical_json
 from ucadi.formats.partial import Partial
 from ucadi.formats.signed import Fields, read_document
 from ucadi.identity import AUTHENTICATION_BYTES, SEAL_OVERHEAD, SecretKeys, decrypt_with, encrypt_with
+from ucadi.kinds import Format
 from ucadi.lwe import shamir
 from ucadi.lwe.ring import Secret
 from ucadi.lwe.shamir import Share
 from ucadi.rounds.opening import opened_seals
 from ucadi.rounds.round import Round
 
-LEDGER_FORMAT = "ucadi-ledger-entry"
+LEDGER_FORMAT = Format.LEDGER_ENTRY.id
 
 _KEY_BYTES = 32
 _BODY_BYTES = shamir.SHARE_BYTES + AUTHENTICATION_BYTES
@@ -109,8 +110,7 @@ def _enter(ledger: Path, this: Round, contributions: str) -> None:
     make_folder(ledger, mode=0o700)
     entry = ledger / f"{this.plan_digest}.json"
     document = {
-        "format": LEDGER_FORMAT,
-        "version": 1,
+        **Format.LEDGER_ENTRY.head,
         "federation": this.plan.federation,
         "round": this.plan.round,
         "plan": this.plan_digest,

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import ssl
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -20,8 +19,9 @@ import typer
 
 from ucadi import filetypes, units
 from ucadi._version import __version__
-from ucadi.errors import FormatError, OutputError, SignatureError, UsageError
+from ucadi.errors import FormatError, OutputError, UsageError
 from ucadi.events import Events
+from ucadi.files import check_secret
 from ucadi.parts import Feature, require
 
 if TYPE_CHECKING:
@@ -172,12 +172,10 @@ def read_token(path: Path) -> str:
     """The secret in a file. Raises UsageError for a short one, SignatureError where others can read it."""
     try:
         token = path.read_text(encoding="ascii").strip()
-        mode = path.stat().st_mode
     except (OSError, UnicodeDecodeError):
         raise UsageError(f"{path}: no token can be read from it", hint="openssl rand -hex 32 makes one") from None
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise SignatureError(f"{path}: others than its owner have access to this token", hint=f"chmod 600 {path}")
-    if (what := filetypes.describe(path)) in filetypes.NAMES.values():
+    check_secret(path, "token")
+    if filetypes.is_ours(what := filetypes.describe(path)):
         raise FormatError(f"{path.name} is {what}, not a token", hint="openssl rand -hex 32 > page.token")
     if len(token) < LEAST_TOKEN:
         raise UsageError(f"{path}: a token has {LEAST_TOKEN} characters or more", hint="openssl rand -hex 32")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -14,9 +13,8 @@ from typing import BinaryIO
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
+from ucadi.errors import DISK_FULL
 from ucadi.web.settings import IDLE_SECONDS, MAX_FILES
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Uploads:
@@ -100,7 +98,7 @@ def _refusing() -> Iterator[None]:
     except FileNotFoundError:
         raise HTTPException(404, "no such job") from None  # removed while its file came
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in DISK_FULL:
             raise
         raise HTTPException(507, "the server's disk is full") from None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,8 +94,7 @@ def find_source(path: Path, *, min_slices: int = 40, series: Collection[str] = (
     if not usable:
         return None
     best = usable[0]
-    paths = {instance.path for instance in best.instances}
-    digest = _series_digest({hashlib.sha256(file.read_bytes()).digest() for file in paths})
+    digest = _digest_of_files(instance.path for instance in best.instances)
     aside = tuple(s.set_aside() for s in found.series if s is not best)
     return Source(digest, best.uid, best.ordinal, len(best.instances), aside)
 
@@ -112,13 +111,12 @@ def source_series(path: Path, digest: str) -> Iterator[tuple[Instance, ...]]:
             yield found
             return
     for series in _usable(list_series(path, min_slices=2).series, ()):
-        files = {instance.path for instance in series.instances}
-        if _series_digest({hashlib.sha256(file.read_bytes()).digest() for file in files}) == digest:
+        if _digest_of_files(instance.path for instance in series.instances) == digest:
             yield series.instances
             return
     for series in _usable(list_series(path, min_slices=2).series, ()):
         readable = _one_for_each_place(series)
-        if _series_digest({hashlib.sha256(i.path.read_bytes()).digest() for i in readable}) == digest:
+        if _digest_of_files(instance.path for instance in readable) == digest:
             yield readable
             return
     raise MismatchError(
@@ -150,6 +148,10 @@ def _usable(series: Collection[Series], wanted: Collection[str]) -> list[Series]
     """The series that can be used, the best first; of those that are wanted by UID, if any is there."""
     forced = {each.uid for each in series} & set(wanted)
     return sorted((s for s in series if s.reason is None and (not forced or s.uid in forced)), key=preference)
+
+
+def _digest_of_files(paths: Iterable[Path]) -> str:
+    return _series_digest({bytes.fromhex(file_digest(path)) for path in set(paths)})
 
 
 def _series_digest(file_digests: set[bytes]) -> str:

@@ -10,12 +10,14 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from ucadi import __version__
+from ucadi.commands import with_old_spellings
 from ucadi.commands.aggregate import aggregate
 from ucadi.commands.apply import apply
 from ucadi.commands.audit import audit
@@ -55,7 +57,10 @@ from ucadi.console import JSON_OPTION, execute, run
 from ucadi.demo.demo import demo
 from ucadi.federation.coordinator import coordinate
 from ucadi.federation.site import site_run
+from ucadi.formats.schedules import ROUND_SETTINGS
 from ucadi.parts import OPTIONAL, how_to_install
+from ucadi.settings import settings_of
+from ucadi.translation.recipe import TranslationRecipe
 from ucadi.web.serve import serve
 
 app = typer.Typer(
@@ -186,14 +191,23 @@ GROUPS: tuple[tuple[str, str, tuple[Callable[..., Any], ...]], ...] = (
 """Commands of two words, with the help of the first."""
 
 
+OLD_SPELLINGS: Mapping[Callable[..., Any], type[TyperCommand]] = {
+    train: with_old_spellings(ROUND_SETTINGS),
+    round_open: with_old_spellings(ROUND_SETTINGS),
+    translate_train: with_old_spellings(settings_of(TranslationRecipe), epochs="total_epochs"),
+}
+"""Commands that take hyper-parameters as the options that they were."""
+
+
 def _register() -> None:
     for function in COMMANDS:
         name = function.__name__.removesuffix("_file").replace("_", "-")
-        app.command(name)(as_command(function))
+        app.command(name, cls=OLD_SPELLINGS.get(function))(as_command(function))
     for group, explanation, functions in GROUPS:
         subcommands = typer.Typer(help=explanation, no_args_is_help=True)
         for function in functions:
-            subcommands.command(function.__name__.removeprefix(f"{group}_"))(as_command(function))
+            name = function.__name__.removeprefix(f"{group}_")
+            subcommands.command(name, cls=OLD_SPELLINGS.get(function))(as_command(function))
         app.add_typer(subcommands, name=group)
 
 

@@ -18,7 +18,7 @@ from environments import linked
 from places import ROOT
 
 from ucadi.fed.optimisers import ServerOptimiser
-from ucadi.fed.plan import Schedule
+from ucadi.hyperparameters import Recipe
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
@@ -153,10 +153,10 @@ def test_the_recipe_on_the_page_is_the_default() -> None:
     server = recipe.pop("server")
     assert recipe.pop("local_norms") is False
     recipe["loss_weights"] = tuple(recipe["loss_weights"])
-    assert recipe.items() <= asdict(Schedule()).items()
+    assert recipe.items() <= asdict(Recipe()).items()
     assert server["method"] == ServerOptimiser().method
     commented = tomllib.loads(re.sub(r"^# (?=\w+ = )", "", text, flags=re.M))
-    assert commented.keys() - {"server", "local_norms"} <= asdict(Schedule()).keys()
+    assert commented.keys() - {"server", "local_norms"} <= asdict(Recipe()).keys()
     assert commented["server"].keys() == asdict(ServerOptimiser()).keys()
 
 

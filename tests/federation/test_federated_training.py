@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commandline import to_set
 from datasets import LABELS, write_dataset
 from federation import make_federation
 from torch import nn
@@ -121,7 +122,7 @@ def test_norms_stay_at_home(sites: Sites) -> None:
     with pytest.raises(MismatchError, match="shares the norms"):
         apply(following, total, **this, norms=updates[0], output=personal, force=True)
     with pytest.raises(UsageError, match="without a plan"):
-        sites.train("site-a", following, "x.update", norms=updates[0], batch_size=4)
+        sites.train("site-a", following, "x.update", norms=updates[0], settings=to_set(batch_size=4))
 
 
 def test_the_pull_to_the_base(sites: Sites) -> None:

@@ -13,12 +13,13 @@ import typer
 from numpy.typing import NDArray
 
 from ucadi import __version__, filetypes
-from ucadi.commands import MAX_SEED, Force
+from ucadi.commands import Force
 from ucadi.ct.statement import Statement
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.files import new_folder, refuse_existing
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
+from ucadi.hyperparameters import MAX_SEED
 from ucadi.labels import LABELS, Diagnosis
 from ucadi.parts import Feature, require
 

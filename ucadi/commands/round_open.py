@@ -10,20 +10,11 @@ from typing import Annotated
 import typer
 
 from ucadi.commands import (
-    BatchSize,
-    DropRate,
     Force,
     Headroom,
     KeyFile,
-    LearningRate,
-    LocalEpochs,
-    PrecisionOption,
-    RecipeOption,
-    Seed,
-    TotalEpochs,
-    WarmupEpochs,
-    read_recipe,
-    schedule_of,
+    RecipeFile,
+    Settings,
 )
 from ucadi.errors import MismatchError, UsageError
 from ucadi.fed.fixedpoint import layout_of
@@ -35,10 +26,10 @@ from ucadi.formats import plan as plan_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.exchange import Exchange, Kind
+from ucadi.formats.schedules import read_recipe
 from ucadi.rounds.closing import read_roster
 from ucadi.rounds.counting import WEIGHT_CAP, counting_layout
 from ucadi.rounds.round import Round
-from ucadi.workflows.training import recipe_of
 
 
 @dataclass(frozen=True)
@@ -83,15 +74,8 @@ def round_open(
         int, typer.Option(help="Largest examples x local epochs of a site.", min=1, max=1 << 31)
     ] = 65536,
     headroom: Headroom = 4,
-    local_epochs: LocalEpochs = None,
-    total_epochs: TotalEpochs = None,
-    warmup_epochs: WarmupEpochs = None,
-    learning_rate: LearningRate = None,
-    batch_size: BatchSize = None,
-    drop_rate: DropRate = None,
-    seed: Seed = None,
-    precision: PrecisionOption = None,
-    recipe: RecipeOption = None,
+    recipe: RecipeFile = None,
+    settings: Settings = None,
     force: Force = False,
 ) -> RoundResult:
     """Open a round: a signed plan that fixes base, sites, ranges and hyper-parameters for everyone.
@@ -114,7 +98,7 @@ def round_open(
     keys = key_format.read_key(key)
     members.check_led_by(keys, key.name)
     sites = members.names if site is None else tuple(sorted(members.member(name).name for name in set(site)))
-    chosen = read_recipe(recipe)
+    chosen = read_recipe(recipe, settings or ())
     if base is None:
         digest, layout, weight_cap = _digest(count or ""), counting_layout(len(sites)), WEIGHT_CAP
     else:
@@ -132,19 +116,8 @@ def round_open(
         weight_cap=weight_cap,
         layout=layout,
         server=chosen.server,
-        schedule=schedule_of(
-            chosen,
-            local_epochs=local_epochs,
-            total_epochs=total_epochs,
-            warmup_epochs=warmup_epochs,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            drop_rate=drop_rate,
-            seed=seed,
-            precision=precision,
-        ),
+        schedule=chosen.schedule,
     )
-    recipe_of(plan.schedule)  # what no site could train with is refused here
     bits = Round(plan, "", members).bits
     if exchange is not None and base is not None:
         _publish(base, Exchange(exchange), number, digest)

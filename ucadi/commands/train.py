@@ -7,36 +7,25 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ucadi.commands import (
-    MAX_EPOCHS,
-    BatchSize,
     CheckpointFile,
     CheckpointMinutes,
     Device,
-    DropRate,
     Force,
-    LearningRate,
-    LocalEpochs,
     Output,
     Part,
-    PrecisionOption,
-    RecipeOption,
-    Seed,
+    RecipeFile,
+    Settings,
     SplitFile,
-    TotalEpochs,
-    WarmupEpochs,
-    read_recipe,
-    schedule_of,
 )
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.fed.averaging import apply_deltas
 from ucadi.fed.norms import with_norms
 from ucadi.fed.optimisers import FEDAVG
-from ucadi.fed.plan import Schedule
 from ucadi.fed.update import Arrays, Privacy, Update, bounded, difference
 from ucadi.files import refuse_existing
 from ucadi.formats import checkpoint as checkpoint_format
@@ -44,15 +33,16 @@ from ucadi.formats import split as split_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
-from ucadi.formats.schedules import RecipeFile
+from ucadi.formats.schedules import RoundRecipe, read_recipe
 from ucadi.formats.weights import Weights
+from ucadi.hyperparameters import MAX_EPOCHS, Recipe
 from ucadi.identity import check_name
 from ucadi.labels import LABELS
 from ucadi.parts import Feature, require
 from ucadi.rounds.round import Round
 from ucadi.scoring.metrics import macro_auc
 from ucadi.workflows.reporting import Report
-from ucadi.workflows.training import Cases, check_round, identity, recipe_of
+from ucadi.workflows.training import Cases, check_round, identity
 
 if TYPE_CHECKING:
     from ucadi.formats.dataset import Dataset
@@ -108,15 +98,8 @@ def train(
     first_epoch: Annotated[
         int, typer.Option(help="Epoch of the schedule to begin at, from 0.", min=0, max=MAX_EPOCHS)
     ] = 0,
-    local_epochs: LocalEpochs = None,
-    total_epochs: TotalEpochs = None,
-    warmup_epochs: WarmupEpochs = None,
-    learning_rate: LearningRate = None,
-    batch_size: BatchSize = None,
-    drop_rate: DropRate = None,
-    seed: Seed = None,
-    precision: PrecisionOption = None,
-    recipe: RecipeOption = None,
+    recipe: RecipeFile = None,
+    settings: Settings = None,
     norms: Annotated[
         Path | None, typer.Option(help="The site's update of the round before, where norms stay at home.")
     ] = None,
@@ -169,16 +152,6 @@ def train(
     for path in (output, checkpoint or output):
         refuse_existing(path, force=force or path == checkpoint)
     weights = weights_format.read(base)
-    chosen = {
-        "local_epochs": local_epochs,
-        "total_epochs": total_epochs,
-        "warmup_epochs": warmup_epochs,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "drop_rate": drop_rate,
-        "seed": seed,
-        "precision": precision,
-    }
     begins: Arrays = weights.arrays
     this: Round | None = None
     if plan is not None:
@@ -186,8 +159,8 @@ def train(
             raise UsageError("a plan is checked against its roster", hint="--roster")
         if site is None:
             raise UsageError("a round takes a site's update", hint="--site, with the site's name in the roster")
-        if first_epoch or recipe or any(value is not None for value in chosen.values()):
-            raise UsageError("the plan sets the schedule", hint="leave out the options that the plan decides")
+        if first_epoch or recipe or settings:
+            raise UsageError("the plan sets the schedule", hint="leave out --first-epoch, --recipe and --set")
         this = Round.read(plan, roster)
         check_round(this, weights, site, base.name)
         schedule, first_epoch = this.plan.schedule, this.plan.first_epoch
@@ -196,7 +169,7 @@ def train(
         if norms is not None:
             begins = with_norms(weights.arrays, weights.arrays, update_format.read_update(norms), this.plan.layout)
     else:
-        schedule = _alone(read_recipe(recipe), norms, chosen)
+        schedule = _alone(read_recipe(recipe, settings or ()), norms)
     if schedule.noise:
         require(Feature.PRIVACY)
 
@@ -235,7 +208,7 @@ def train(
             model,
             cases.slab,
             cases.labels,
-            recipe_of(schedule),
+            schedule,
             first_epoch=epochs.start,
             epochs=len(epochs),
             validation=check,
@@ -303,7 +276,7 @@ def _validation_data(
 
 
 def _validation(
-    cases: Cases, seen: list[Cases], schedule: Schedule, keep_best: bool, patience: int | None
+    cases: Cases, seen: list[Cases], schedule: Recipe, keep_best: bool, patience: int | None
 ) -> Validation | None:
     from ucadi.learn.loop import Validation
 
@@ -322,13 +295,13 @@ def _validation(
     return Validation(held_out.fixed_slab, held_out.labels, keep_best, patience)
 
 
-def _privacy(schedule: Schedule, cases: int, epochs: int) -> Privacy | None:
+def _privacy(schedule: Recipe, cases: int, epochs: int) -> Privacy | None:
     """What all epochs up to these have spent: a site is taken to have been in every round."""
     if not schedule.noise or schedule.clip_norm is None:
         return None
     from ucadi.learn.privacy import epsilon
 
-    spent = epsilon(recipe_of(schedule), cases, epochs, schedule.delta)
+    spent = epsilon(schedule, cases, epochs, schedule.delta)
     return Privacy(spent, schedule.delta, schedule.noise, schedule.clip_norm)
 
 
@@ -338,8 +311,8 @@ def _spent(privacy: Privacy | None) -> str:
     return f"\nprivacy spent so far: epsilon {privacy.epsilon:.3g} at delta {privacy.delta:g}, for one scan"
 
 
-def _alone(recipe: RecipeFile, norms: Path | None, chosen: dict[str, Any]) -> Schedule:
+def _alone(recipe: RoundRecipe, norms: Path | None) -> Recipe:
     """The schedule of a training without a plan, which has no round to share anything in."""
     if recipe.server != FEDAVG or recipe.local_norms or norms is not None:
         raise UsageError("without a plan there are no others to share with", hint="leave out server and norms")
-    return schedule_of(recipe, **chosen)
+    return recipe.schedule

@@ -94,7 +94,7 @@ if python -c 'import torch' 2>/dev/null; then
   ucadi preprocess ct --labels ct/labels.csv --size 16 -o data.h5 >/dev/null
   ucadi init --width 2 --size 16 -o first.weights >/dev/null
   documents=(--plan plan.json --roster federation.json)
-  ucadi round open --number 1 --base first.weights --key coordinator.key --roster federation.json --batch-size 2 -o plan.json >/dev/null
+  ucadi round open --number 1 --base first.weights --key coordinator.key --roster federation.json --set batch_size=2 -o plan.json >/dev/null
   for site in north south east; do
     ucadi train data.h5 --base first.weights --site "$site" "${documents[@]}" -o "$site.update" >/dev/null
     ucadi encrypt "$site.update" "${documents[@]}" --key "$site.key" -o "$site.enc" >/dev/null

@@ -105,8 +105,9 @@ def monai_training(model: nn.Module, batch: int, half: bool, device: str) -> Ste
 
 def ucadi_training(model: nn.Module, batch: int, half: bool, device: str) -> Step:
     """The steps that `ucadi train` takes."""
+    from ucadi.hyperparameters import Recipe
     from ucadi.learn.distributed import ALONE
-    from ucadi.learn.recipe import Recipe, steps
+    from ucadi.learn.recipe import steps
     from ucadi.learn.step import Trainer
 
     recipe = Recipe(batch_size=batch, precision="bfloat16" if half else "float32", learning_rate=0.001)
@@ -212,14 +213,14 @@ def dataset(cases: int) -> Iterator[Path]:
 
 def seconds_to_load() -> dict[str, float]:
     """Seconds from the file to one slab, plain and augmented."""
-    from ucadi.fed.plan import Schedule
     from ucadi.formats import dataset as dataset_format
+    from ucadi.hyperparameters import Recipe
     from ucadi.workflows.training import Cases
 
     found = {}
     with dataset(8) as path, dataset_format.open(path) as data:
         for name, augment in (("plain", False), ("augmented", True)):
-            cases = Cases(data, Schedule(augment=augment))
+            cases = Cases(data, Recipe(augment=augment))
             cases.slab(0, 0)
             began = time.perf_counter()
             for index in range(len(data)):

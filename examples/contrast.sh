@@ -27,8 +27,8 @@ precision=float32
 if grep -qs amx_bf16 /proc/cpuinfo; then precision=bfloat16; fi # twice as fast where the processor has it
 if [ "$scale" = small ]; then
   network=(--width 4 --size 32)
-  translator=(--size 32 --width 12 --blocks 2 --epochs 16 --batch-size 8 --slices-per-case 6 --learning-rate 1e-3)
-  schedule=(--warmup-epochs 1 --learning-rate 0.1 --batch-size 8 --drop-rate 0)
+  translator=(--size 32 --width 12 --blocks 2 --set total_epochs=16 --set batch_size=8 --set slices_per_case=6 --set learning_rate=1e-3)
+  schedule=(--set warmup_epochs=1 --set learning_rate=0.1 --set batch_size=8 --set drop_rate=0)
   shown=2200 # scans shown to each model, over all epochs
 else
   network=()
@@ -88,7 +88,7 @@ tested="--split site.split --part test"
 # --- translation, on the training patients only ----------------------------------------------------
 
 learn() {
-  ucadi translate train contrast.h5 noncontrast.h5 $trained "${translator[@]}" --precision "$precision" \
+  ucadi translate train contrast.h5 noncontrast.h5 $trained "${translator[@]}" --set precision="$precision" \
     --method "$1" --samples "samples-$1" -o "$1.translator"
 }
 
@@ -127,8 +127,8 @@ with dataset.open(Path(sys.argv[1])) as data: print(len(split.select(data, Path(
     run=seed-$seed
     mkdir -p "$run"
     ucadi init --seed "$seed" "${network[@]}" -o "$run/$name-0.weights"
-    ucadi train "$name.h5" $trained --base "$run/$name-0.weights" --seed "$seed" --precision "$precision" \
-      --local-epochs "$epochs" --total-epochs "$epochs" "${schedule[@]}" -o "$run/$name.weights"
+    ucadi train "$name.h5" $trained --base "$run/$name-0.weights" --set seed="$seed" --set precision="$precision" \
+      --set local_epochs="$epochs" --set total_epochs="$epochs" "${schedule[@]}" -o "$run/$name.weights"
     for test in noncontrast contrast; do
       mkdir -p "$run/predictions/$name"
       ucadi predict "$test.h5" $tested --model "$run/$name.weights" -o "$run/predictions/$name/$test.predictions"

@@ -28,7 +28,7 @@ for party in coordinator relay; do ucadi keygen "$party" -o sites >>log-sites.tx
 ucadi roster create sites/{north,south,east}.card --federation by-flower --key sites/coordinator.key -o start/federation.json >>log-sites.txt
 ucadi init --seed 1 --width 2 --size 16 -o sites/first.weights >>log-sites.txt
 ucadi round open --exchange start --number 1 --base sites/first.weights --key sites/coordinator.key \
-  --total-epochs "$rounds" --warmup-epochs 0 --batch-size 2 >>log-sites.txt
+  --set total_epochs="$rounds" --set warmup_epochs=0 --set batch_size=2 >>log-sites.txt
 
 free_port() { python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 

@@ -11,9 +11,9 @@ rm -rf "$out"
 mkdir -p "$out"
 cd "$out"
 export OMP_NUM_THREADS=1
-schedule=(--local-epochs 40 --total-epochs 40 --warmup-epochs 1 --learning-rate 0.1 --batch-size 8 --drop-rate 0)
+schedule=(--set local_epochs=40 --set total_epochs=40 --set warmup_epochs=1 --set learning_rate=0.1 --set batch_size=8 --set drop_rate=0)
 # twice as fast on processors that multiply such numbers in hardware
-if grep -qs amx_bf16 /proc/cpuinfo; then schedule+=(--precision bfloat16); fi
+if grep -qs amx_bf16 /proc/cpuinfo; then schedule+=(--set precision=bfloat16); fi
 
 common=(--burden 0.1 --matrix 128 --slices 40)
 ucadi phantom train --site train --patients 64 "${common[@]}" >&2

@@ -18,8 +18,8 @@ ucadi phantom ct --patients 16 --matrix 64 --slices 40 2>log.txt
 ucadi preprocess ct --labels ct/labels.csv --size 24 -o data.h5 2>>log.txt
 ucadi init --seed 1 --width 4 --size 24 -o base.weights
 # One epoch: what the order of sums rounds otherwise grows with every step, and would hide what is really wrong.
-train=(ucadi train data.h5 --base base.weights --site north --local-epochs 1 --total-epochs 3 --warmup-epochs 1
-  --batch-size 8 --device cpu)
+train=(ucadi train data.h5 --base base.weights --site north --set local_epochs=1 --set total_epochs=3 --set warmup_epochs=1
+  --set batch_size=8 --device cpu)
 
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 launch() {

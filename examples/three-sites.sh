@@ -17,9 +17,9 @@ rounds=36
 local_epochs=1
 total_epochs=$((rounds * local_epochs))
 size=24 # pixels a side, and a network of width 4: small enough for two cores in minutes
-schedule=(--total-epochs "$total_epochs" --warmup-epochs 1 --learning-rate 0.1 --batch-size 8 --drop-rate 0)
+schedule=(--set total_epochs="$total_epochs" --set warmup_epochs=1 --set learning_rate=0.1 --set batch_size=8 --set drop_rate=0)
 # twice as fast on processors that multiply such numbers in hardware
-if grep -qs amx_bf16 /proc/cpuinfo; then schedule+=(--precision bfloat16); fi
+if grep -qs amx_bf16 /proc/cpuinfo; then schedule+=(--set precision=bfloat16); fi
 
 out=examples/out/three-sites
 rm -rf "$out"
@@ -77,7 +77,7 @@ coordinator roster create north/north.card south/south.card east/east.card \
 train_alone() {
   local site=$1
   ucadi train "$site/train-$site.h5" --base "$run/global-0.weights" \
-    --local-epochs "$total_epochs" --seed "$seed" "${schedule[@]}" -o "$run/$site.weights"
+    --set local_epochs="$total_epochs" --set seed="$seed" "${schedule[@]}" -o "$run/$site.weights"
 }
 
 # A site's part in all rounds, from plan to last model; one process, one folder that all share.
@@ -113,7 +113,7 @@ for seed in $seeds; do
   mkdir -p "$run/exchange"
   cp federation.json "$run/exchange"
   coordinator round open --exchange "$run/exchange" --number 1 --base "$run/global-0.weights" --key coordinator.key \
-    --local-epochs "$local_epochs" --seed "$seed" "${schedule[@]}"
+    --set local_epochs="$local_epochs" --set seed="$seed" "${schedule[@]}"
   { ucadi coordinate "$run/exchange" --key coordinator.key --until-round "$rounds" --poll 0.1s 2>&1 >"$run/rounds.txt" |
     tee -a log-coordinator.txt | grep --line-buffered -o "^closed round=[0-9]*" |
     while read -r line; do say "seed $seed: $line of $rounds"; done || kill -TERM $$; } &

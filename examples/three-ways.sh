@@ -53,7 +53,7 @@ ucadi roster create north/north.card south/south.card east/east.card \
   --federation three-ways --key coordinator.key -o start/federation.json >>log-coordinator.txt
 ucadi init --seed 1 --width 4 --size 16 -o first.weights >>log-coordinator.txt
 ucadi round open --exchange start --number 1 --base first.weights --key coordinator.key \
-  --total-epochs "$rounds" --warmup-epochs 0 --batch-size 4 >>log-coordinator.txt
+  --set total_epochs="$rounds" --set warmup_epochs=0 --set batch_size=4 >>log-coordinator.txt
 
 # --- the ways --------------------------------------------------------------------------------------
 

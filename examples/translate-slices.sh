@@ -28,7 +28,7 @@ ucadi split all.h5 --test 0.3 --folds 2 -o patients.split
 held_out="--split patients.split --part test"
 
 ucadi translate train contrast.h5 noncontrast.h5 --split patients.split --part trainval -o slices.translator \
-  --size 64 --width 16 --blocks 4 --depth 1 --batch-size 4 --epochs 120 --learning-rate 1e-3 --precision "$precision" \
+  --size 64 --width 16 --blocks 4 --depth 1 --set batch_size=4 --set total_epochs=120 --set learning_rate=1e-3 --set precision="$precision" \
   --samples samples --samples-every 20 --checkpoint slices.checkpoint
 
 ucadi translate apply contrast.h5 --model slices.translator --to non-contrast $held_out -o made-noncontrast.h5

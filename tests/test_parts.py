@@ -56,8 +56,8 @@ def test_options_are_checked_before_the_work(hospital: Path, tmp_path: Path) -> 
     base, recipe = tmp_path / "base.weights", tmp_path / "private.toml"
     init(output=base, width=2, size=16, norm="group")
     recipe.write_text("noise = 1.0\nclip_norm = 1.0\n")
-    training = ("train", data, "--base", base, "--site", "north", "--local-epochs", "1", "--total-epochs", "1")
-    training = (*training, "--warmup-epochs", "0", "-o", "north.update")
+    training = ("train", data, "--base", base, "--site", "north", "--set", "total_epochs=1")
+    training = (*training, "--set", "warmup_epochs=0", "-o", "north.update")
     page = ("serve", "--model", base)
     for arguments, missing in {
         (*training, "--recipe", recipe): "'dp-accounting>=0.5'",

@@ -11,7 +11,7 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pkgutil import resolve_name
 from typing import Annotated, Any, NamedTuple, NoReturn
 
@@ -23,6 +23,7 @@ from ucadi._version import __version__
 from ucadi.console import JSON_OPTION, execute, run
 from ucadi.files import allow_open_files
 from ucadi.parts import OPTIONAL, how_to_install
+from ucadi.spellings import OLD_NAMES, respelled
 
 
 class Row(NamedTuple):
@@ -140,25 +141,6 @@ PANELS: Mapping[str, tuple[Row | Group, ...]] = {
 }
 """In the order of `ucadi --help`. Targets are within this package."""
 
-OLD_NAMES = {"watch": "wait"}
-"""Commands by their earlier names, which work for one release more and are in no list."""
-
-OLD_OPTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
-    "aggregate": {"--wrong": ("--max-faulty", "")},
-    "audit": {"--with": ("--models", "")},
-    "coordinate": {"--rounds": ("--until-round", "")},
-    "evaluate": {"--by": ("--unit", ""), "--point": ("--operating-point", "")},
-    "apply": {"--norms": ("--local-norms", "")},
-    "train": {"--norms": ("--local-norms", ""), "--checkpoint-minutes": ("--checkpoint-every", "m")},
-    "serve": {"--max-gigabytes": ("--max-size", "GB"), "--minutes": ("--max-time", "m")},
-    "pacs pull": {"--most-gb": ("--max-size", "GB")},
-    "relay serve": {"--max-gigabytes": ("--max-size", "GB")},
-    "round open": {"--count": ("--count-scores-of", "")},
-    "site run": {"--rounds": ("--until-round", "")},
-    "translate train": {"--checkpoint-minutes": ("--checkpoint-every", "m")},
-}
-"""Of each command the earlier spellings of options, likewise: the new one, and the unit that its number was in."""
-
 MAPPED_FILES = 4096
 """Files that may be open at a time: a mapped one keeps a descriptor, and a round may have a thousand."""
 
@@ -249,23 +231,11 @@ class _Later(TyperCommand):
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """That of the command itself."""
         path = [] if parent is None else parent.command_path.split()[1:]
-        return self.load().make_context(info_name, respelled(" ".join([*path, self._row.name]), args), parent, **extra)
-
-
-def respelled(command: str, arguments: Sequence[str]) -> list[str]:
-    """The arguments of a command with the options' present names."""
-    old, found, unit = OLD_OPTIONS.get(command, {}), list[str](), ""
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if name in old:
-            name, unit = old[name]
-            if JSON_OPTION not in arguments:
-                typer.echo(f"ucadi: note: {argument.partition('=')[0]} is now {name}", err=True)
-            argument, unit = (f"{name}={value}{unit}", "") if equals else (name, unit)
-        elif unit:
-            argument, unit = argument + unit, ""
-        found.append(argument)
-    return found
+        present, told = respelled(" ".join([*path, self._row.name]), args)
+        if JSON_OPTION not in args:
+            for line in told:
+                typer.echo(f"ucadi: note: {line}", err=True)
+        return self.load().make_context(info_name, present, parent, **extra)
 
 
 def _row(name: str) -> Row:

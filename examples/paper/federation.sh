@@ -22,13 +22,13 @@ HEADROOM=${HEADROOM-4}         # see `ucadi round open`
 SEED=${SEED-1}
 RECIPE=${RECIPE:+$(realpath "$RECIPE")}
 
-schedule=(--total-epochs "$EPOCHS" --seed "$SEED")
+schedule=(--set total_epochs="$EPOCHS" --set seed="$SEED")
 if [ -n "$RECIPE" ]; then
   schedule+=(--recipe "$RECIPE")
 else
-  schedule+=(--warmup-epochs 1 --learning-rate "$LEARNING_RATE" --batch-size 8 --drop-rate 0)
+  schedule+=(--set warmup_epochs=1 --set learning_rate="$LEARNING_RATE" --set batch_size=8 --set drop_rate=0)
   # twice as fast on processors that multiply such numbers in hardware
-  if grep -qs amx_bf16 /proc/cpuinfo; then schedule+=(--precision bfloat16); fi
+  if grep -qs amx_bf16 /proc/cpuinfo; then schedule+=(--set precision=bfloat16); fi
 fi
 
 started=$SECONDS
@@ -124,7 +124,7 @@ federate() {
   mkdir -p "$folder/exchange"
   cp keys/federation.json "$folder/exchange"
   ucadi round open --exchange "$folder/exchange" --number 1 --base "$first" --key keys/coordinator.key \
-    --local-epochs "$epochs" --headroom "$HEADROOM" "${schedule[@]}" >>"$log"
+    --set local_epochs="$epochs" --headroom "$HEADROOM" "${schedule[@]}" >>"$log"
   { ucadi coordinate "$folder/exchange" --key keys/coordinator.key --until-round "$rounds" --poll 0.1s \
     >"$folder/rounds.txt" 2>>"$log" || kill -TERM $$; } &
   coordinating=$!
@@ -144,7 +144,7 @@ take_part() {
 alone() {
   local folder=$1 first=$2 part=$3 site=$4
   mkdir -p "$folder"
-  ucadi train "$data/train-$site.h5" --base "$first" --local-epochs "$EPOCHS" "${schedule[@]}" \
+  ucadi train "$data/train-$site.h5" --base "$first" --set local_epochs="$EPOCHS" "${schedule[@]}" \
     ${part:+--split "folds/$site.split" --part "$part"} -o "$folder/$site.weights" --force
 }
 

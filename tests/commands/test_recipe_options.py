@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commandline import to_set
 from datasets import LABELS, write_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,12 +23,13 @@ from ucadi.commands.split import split
 from ucadi.commands.train import train
 from ucadi.ct.augmentation import augment
 from ucadi.errors import FormatError, MismatchError, UsageError
-from ucadi.fed.plan import Schedule
 from ucadi.formats import dataset
 from ucadi.formats import update as update_format
+from ucadi.hyperparameters import Recipe
 from ucadi.labels import Diagnosis
-from ucadi.learn.recipe import Recipe, steps
+from ucadi.learn.recipe import steps
 from ucadi.scoring.metrics import macro_auc
+from ucadi.settings import settings_of
 from ucadi.workflows.training import Cases
 
 # Balanced draws
@@ -86,7 +89,7 @@ def test_augmentation_moves_a_chest_a_little() -> None:
 def test_slabs_change_with_the_epoch_and_only_with_it(tmp_path: Path) -> None:
     path = write_dataset(tmp_path / "a.h5", LABELS)
     with dataset.open(path) as data:
-        plain, moved = Cases(data, Schedule()), Cases(data, Schedule(augment=True))
+        plain, moved = Cases(data, Recipe()), Cases(data, Recipe(augment=True))
         assert np.array_equal(moved.slab(3, 1), moved.slab(3, 1))
         assert not np.array_equal(moved.slab(3, 1), moved.slab(4, 1))
         assert not np.array_equal(moved.slab(3, 1), plain.slab(3, 1))
@@ -131,29 +134,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(folder: Path, **changed: object) -> dict[str, object]:
     chosen: dict[str, object] = {
-        "dataset": folder / "a.h5", "base": folder / "base.weights", "site": "a", "total_epochs": 20,
-        "local_epochs": 8, "batch_size": 8, "warmup_epochs": 1, "learning_rate": 0.05, "force": True,
+        "dataset": folder / "a.h5", "base": folder / "base.weights", "site": "a", "force": True,
+        "total_epochs": 20, "local_epochs": 8, "batch_size": 8, "warmup_epochs": 1, "learning_rate": 0.05,
     }  # fmt: skip
-    return chosen | changed
+    chosen |= changed
+    settings = to_set(**{name: chosen.pop(name) for name in list(chosen) if name in settings_of(Recipe)})
+    return {**chosen, "settings": settings}
 
 
 def test_the_best_epoch_is_kept(folder: Path, tmp_path: Path) -> None:
     """At a rate that is far too high, the last epoch is not the best one."""
-    wild = options(folder, validation=folder / "v.h5", learning_rate=0.8)
-    seen = train(**wild, output=tmp_path / "whole.update").validation_auc  # type: ignore[arg-type]
+    wild = partial(options, folder, validation=folder / "v.h5", learning_rate=0.8)
+    seen = train(**wild(), output=tmp_path / "whole.update").validation_auc
     aucs = [auc or 0.0 for auc in seen]
     fallen = next(epoch for epoch in range(1, 8) if aucs[epoch] < max(aucs[:epoch]))
-    wild["local_epochs"] = fallen + 1
-    kept = train(**wild, output=tmp_path / "best.update", keep_best=True)  # type: ignore[arg-type]
+    kept = train(**wild(local_epochs=fallen + 1), output=tmp_path / "best.update", keep_best=True)
     assert kept.validation_auc == seen[: fallen + 1]
-    until = train(**{**wild, "local_epochs": aucs.index(max(aucs[:fallen])) + 1}, output=tmp_path / "until.update")  # type: ignore[arg-type]
+    until = train(**wild(local_epochs=aucs.index(max(aucs[:fallen])) + 1), output=tmp_path / "until.update")
     assert until.epochs < kept.epochs
     expected, found = (
         update_format.read_update(p).deltas for p in (tmp_path / "until.update", tmp_path / "best.update")
     )
     assert all(np.array_equal(expected[name], found[name]) for name in expected)
 
-    patient = train(**{**wild, "local_epochs": 8}, output=tmp_path / "p.update", patience=1)  # type: ignore[arg-type]
+    patient = train(**wild(), output=tmp_path / "p.update", patience=1)
     assert patient.validation_auc == seen[: patient.epochs]
     assert 2 <= patient.epochs <= fallen + 1
     assert update_format.read_update(tmp_path / "p.update").epochs == patient.epochs

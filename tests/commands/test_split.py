@@ -102,7 +102,7 @@ def test_train_and_predict_take_a_part(site: Path) -> None:
     run("split", data, "--folds", "3", "-o", parts)
     assert run("inspect", parts)["facts"] == {"test": 2, "folds": [4, 3, 3]}
     run("init", "--width", "2", "--size", SIZE, "-o", site / "base")
-    options = ["--base", site / "base", "--site", "a", "--batch-size", "8"]
+    options = ["--base", site / "base", "--site", "a", "--set", "batch_size=8"]
     trained = run("train", data, *options, "--split", parts, "--part", "train-3", "-o", site / "update")
     assert trained["examples"] == 14
     predicted = run("predict", data, "--model", site / "base", "--split", parts, "--part", "val-3", "-o", site / "p")

@@ -60,7 +60,7 @@ def test_man_prints_the_pages_without_a_warning(tmp_path: Path) -> None:
     )
     assert shown.stderr == ""
     text = re.sub(r"\s+", " ", re.sub(".\b", "", shown.stdout))
-    assert "--count <str>" in text
+    assert "--count-scores-of <str>" in text
     assert "EXIT STATUS" in text
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commandline import to_set
 from exchanges import Rounds
 from federation import SHAPES, Federation, make_federation, random_arrays
 from hints import raises_with_hint
@@ -129,10 +130,10 @@ def test_a_memory_of_another_network_is_refused(kept: dict[str, tuple[int, ...]]
 @pytest.mark.parametrize(
     ("constants", "message", "hint"),
     [
-        ({"method": "sgd"}, "no server optimiser 'sgd'", "fedavg, fedavgm, fedadam, fedyogi"),
+        ({"method": "sgd"}, "method is 'sgd'", "fedavg, fedavgm, fedadam or fedyogi"),
         ({"method": "fedavg", "learning_rate": 0.5}, "fedavg", "fedavgm with a momentum of 0"),
         *(
-            ({"method": "fedadam", name: value}, f"{name} is {value}", f"it must be {wanted}$")
+            ({"method": "fedadam", name: value}, f"{name} is {value}", f"it must be a number {wanted}$")
             for name, values, wanted in (
                 ("learning_rate", (0.0, -1.0, math.inf), "above zero"),
                 ("momentum", (-0.1, 1.0, 1.5), "from 0 to below 1"),
@@ -242,9 +243,9 @@ def test_recipe_files_that_are_wrong(tmp_path: Path) -> None:
         ("learning_rte = 0.1", "no 'learning_rte'"),
         ("learning_rate = '0.1'", "learning_rate is the text '0.1'"),
         ("balanced = 1", "balanced is 1"),
-        ("local_norms = 'yes'", "true or false"),
-        ("[server]\nmethod = 'sgd'", "no server optimiser 'sgd'"),
-        ("[server]\nbeta = 0.9", "no 'beta'"),
+        ("local_norms = 'yes'", "local_norms is the text 'yes'"),
+        ("[server]\nmethod = 'sgd'", "method is 'sgd'"),
+        ("[server]\nbeta = 0.9", "no 'server.beta'"),
         ("seed = ", "not TOML"),
     ):
         path = tmp_path / "recipe.toml"
@@ -259,12 +260,12 @@ def test_a_recipe_is_what_the_plan_says(tmp_path: Path) -> None:
     federation = make_federation(tmp_path)
     path = tmp_path / "recipe.toml"
     path.write_text("proximal = 0.1\nbalanced = true\nseed = 3\nloss_weights = [1, 1, 2, 1]\nupdate_norm = 2\n")
-    federation.open_round(1, tmp_path / "plan-r.json", recipe=path, seed=5)
+    federation.open_round(1, tmp_path / "plan-r.json", recipe=path, settings=to_set(seed=5))
     plan, _ = plan_format.read(tmp_path / "plan-r.json", roster_format.read(federation.roster))
     schedule = plan.schedule
     assert (schedule.proximal, schedule.balanced, schedule.update_norm) == (0.1, True, 2)
     assert schedule.loss_weights == (1, 1, 2, 1)
-    assert schedule.seed == 5, "an option comes first"
+    assert schedule.seed == 5, "what is set comes first"
     path.write_text("proximal = -1")
-    with pytest.raises(UsageError, match="proximal"):
+    with pytest.raises(FormatError, match=r"recipe\.toml: proximal is -1"):
         federation.open_round(1, tmp_path / "plan-x.json", recipe=path)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commandline import to_set
 from datasets import LABELS, write_dataset
 from federation import make_federation
 from torch import nn
@@ -108,20 +109,20 @@ def test_norms_stay_at_home(sites: Sites) -> None:
 
     # the next round begins where the site's own norms were
     this = sites.open(2, following, "local_norms = true\n")
-    goes_on = update_format.read_update(sites.train("site-a", following, "a-2.update", **this, norms=updates[0]))
+    goes_on = update_format.read_update(sites.train("site-a", following, "a-2.update", **this, local_norms=updates[0]))
     afresh = update_format.read_update(sites.train("site-a", following, "a-2x.update", **this))
     assert any(not np.array_equal(goes_on.deltas[name], afresh.deltas[name]) for name in names)
 
     # where they are shared, nobody has any of their own
     this = sites.open(3, following, "")
     with pytest.raises(MismatchError, match="shares the norms"):
-        sites.train("site-a", following, "x.update", **this, norms=updates[0])
+        sites.train("site-a", following, "x.update", **this, local_norms=updates[0])
     shared = [sites.train(site, following, f"{site}-3.update", **this) for site in SITES]
     aggregate(shared, **this, output=total, force=True)
     with pytest.raises(MismatchError, match="shares the norms"):
         apply(following, total, **this, local_norms=updates[0], output=personal, force=True)
     with pytest.raises(UsageError, match="without a plan"):
-        sites.train("site-a", following, "x.update", norms=updates[0], batch_size=4)
+        sites.train("site-a", following, "x.update", local_norms=updates[0], settings=to_set(batch_size=4))
 
 
 def test_the_pull_to_the_base(sites: Sites) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commandline import to_set
 from looping import Hub, make_hub, make_party, run_until_killed, write_dataset
 
 from ucadi.commands.audit import audit
@@ -352,9 +353,7 @@ def test_norms_that_stay_at_home_are_kept_from_round_to_round(fresh: Hub, tmp_pa
         exchange=hub.exchange,
         key=hub.key("coordinator"),
         recipe=tmp_path / "recipe.toml",
-        total_epochs=2,
-        batch_size=2,
-        learning_rate=0.1,
+        settings=to_set(total_epochs=2, batch_size=2, learning_rate=0.1),
     )
     model = hub.play()
     base = weights_format.read(hub.folder / "base.weights").arrays

@@ -35,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Federation:
     run("init", "--width", WIDTH, "--size", SIZE, "-o", federation.base)
     run(
         "round", "open", "--number", 1, "--base", federation.base, "--roster", federation.roster, "--key", key,
-        "--local-epochs", 2, "--total-epochs", 4, "--batch-size", 2, "-o", federation.plan,
+        "--set", "local_epochs=2", "--set", "total_epochs=4", "--set", "batch_size=2", "-o", federation.plan,
     )  # fmt: skip
     return federation
 
@@ -109,8 +109,8 @@ def test_training_twice_gives_the_same_bytes(made: Federation, tmp_path: Path) -
             made.base,
             "--site",
             "site-a",
-            "--batch-size",
-            2,
+            "--set",
+            "batch_size=2",
             "-o",
             tmp_path / name,
         )
@@ -119,7 +119,7 @@ def test_training_twice_gives_the_same_bytes(made: Federation, tmp_path: Path) -
 
 def test_a_site_alone_trains_a_model_in_one_step(made: Federation, tmp_path: Path) -> None:
     """Without --site: the very tensors that an update and apply would give."""
-    options = (made.folder / "site-a.h5", "--base", made.base, "--batch-size", 2, "--total-epochs", 2)
+    options = (made.folder / "site-a.h5", "--base", made.base, "--set", "batch_size=2", "--set", "total_epochs=2")
     own, update, applied = (tmp_path / name for name in ("own.weights", "a.update", "applied.weights"))
     alone = run("train", *options, "-o", own)
     assert (alone["weights"], alone["update"], alone["site"]) == (str(own), None, None)
@@ -136,8 +136,8 @@ def test_a_site_alone_trains_a_model_in_one_step(made: Federation, tmp_path: Pat
 
 def test_a_learning_rate_of_zero_changes_only_the_norms_statistics(made: Federation, tmp_path: Path) -> None:
     run(
-        "train", made.folder / "site-a.h5", "--base", made.base, "--site", "site-a", "--learning-rate", 0,
-        "--batch-size", 2, "-o", tmp_path / "still.update",
+        "train", made.folder / "site-a.h5", "--base", made.base, "--site", "site-a", "--set", "learning_rate=0",
+        "--set", "batch_size=2", "-o", tmp_path / "still.update",
     )  # fmt: skip
     deltas = update_format.read_update(tmp_path / "still.update").deltas
     changed = {name for name, delta in deltas.items() if delta.any()}
@@ -152,7 +152,7 @@ def test_a_learning_rate_of_zero_changes_only_the_norms_statistics(made: Federat
         (4, "the plan begins from", ["site-a.h5", "--site", "site-a", "--base", "other.weights", "PLAN"]),
         (2, "a round takes a site's update", ["site-a.h5", "PLAN"]),
         (4, "site-x is no site of this round", ["site-a.h5", "--site", "site-x", "PLAN"]),
-        (2, "the plan sets the schedule", ["site-a.h5", "--site", "site-a", "--seed", "3", "PLAN"]),
+        (2, "the plan sets the schedule", ["site-a.h5", "--site", "site-a", "--set", "seed=3", "PLAN"]),
         (2, "not all in the schedule", ["site-a.h5", "--site", "site-a", "--first-epoch", "100"]),
         (3, "No such file", ["absent.h5", "--site", "site-a"]),
         (3, "is a secret key, not a dataset", ["site-a.key", "--site", "site-a"]),
@@ -172,8 +172,8 @@ def test_bad_input_to_training(made: Federation, tmp_path: Path, code: int, mess
             made.base,
             "--site",
             "a",
-            "--batch-size",
-            2,
+            "--set",
+            "batch_size=2",
             "-o",
             folder / "some.update",
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commandline import to_set
 from datasets import LABELS, write_dataset
 
 from ucadi.commands.init import init
@@ -19,7 +20,10 @@ from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats.container import file_digest
 from ucadi.learn.state import EpochRecord, TrainingState
 
-OPTIONS = ("--local-epochs", "6", "--total-epochs", "8", "--warmup-epochs", "1", "--batch-size", "3", "--seed", "4")
+OPTIONS = (
+    "--set", "local_epochs=6", "--set", "total_epochs=8", "--set", "warmup_epochs=1", "--set", "batch_size=3",
+    "--set", "seed=4",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +54,7 @@ def test_killed_at_random_moments(folder: Path, tmp_path: Path) -> None:
     rng = random.Random(20)
     stood_at = set()
     for _ in range(4):
-        process = start(folder, killed, "--checkpoint", checkpoint, "--checkpoint-minutes", "0")
+        process = start(folder, killed, "--checkpoint", checkpoint, "--checkpoint-every", "0s")
         before = checkpoint.read_bytes() if checkpoint.exists() else b""
         while process.poll() is None and (not checkpoint.exists() or checkpoint.read_bytes() == before):
             time.sleep(0.005)  # it has started: from the first step on, anything may be under way
@@ -72,8 +76,8 @@ def test_killed_at_random_moments(folder: Path, tmp_path: Path) -> None:
 
 def options(folder: Path, **changed: object) -> dict[str, object]:
     chosen: dict[str, object] = {
-        "dataset": folder / "a.h5", "base": folder / "base.weights", "site": "a", "total_epochs": 4, "local_epochs": 1,
-        "batch_size": 4, "warmup_epochs": 0,
+        "dataset": folder / "a.h5", "base": folder / "base.weights", "site": "a",
+        "settings": to_set(total_epochs=4, local_epochs=1, batch_size=4, warmup_epochs=0),
     }  # fmt: skip
     return chosen | changed
 
@@ -83,7 +87,7 @@ def options(folder: Path, **changed: object) -> dict[str, object]:
     [
         ({"dataset": "b.h5"}, "cases"),
         ({"base": "other.weights"}, "base"),
-        ({"seed": 3}, "recipe"),
+        ({"settings": to_set(total_epochs=4, batch_size=4, warmup_epochs=0, seed=3)}, "recipe"),
         ({"first_epoch": 1}, "epochs"),
     ],
 )

@@ -34,6 +34,11 @@ def ucadi(*arguments: str | Path, **options: object) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)  # type: ignore[call-overload, no-any-return]
 
 
+def to_set(**values: object) -> list[str]:
+    """Hyper-parameters as the words that come after --set."""
+    return [f"{name}={value}" for name, value in values.items()]
+
+
 def run(*arguments: str | Path) -> dict:
     """Runs a command that must succeed and returns its result."""
     result = ucadi(*arguments, "--json")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from commandline import to_set
 
 from ucadi.commands.init import init
 from ucadi.commands.keygen import keygen
@@ -138,9 +139,7 @@ def make_hub(
         exchange=hub.exchange,
         key=hub.key("coordinator"),
         quorum=quorum,
-        total_epochs=rounds,
-        warmup_epochs=0,
-        batch_size=2,
+        settings=to_set(total_epochs=rounds, warmup_epochs=0, batch_size=2),
     )
     return hub
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from commandline import Result, invoke
+from commandline import Result, invoke, to_set
 from looping import Hub, make_hub, write_dataset
 from typer.models import TyperPath
 
@@ -129,8 +129,8 @@ class World:
             "merge": {"datasets": f / "test.h5", **made},
             "split": {"dataset": f / "test.h5", **made},
             "init": {**made, "width": "2", "size": "16"},
-            "train": {"dataset": f / "test.h5", "base": f / "base.weights", "site": "site-a", "local_epochs": "1",
-                      "total_epochs": "1", "warmup_epochs": "0", **made},
+            "train": {"dataset": f / "test.h5", "base": f / "base.weights", "site": "site-a", "recipe": f / "one.toml",
+                      **made},
             "predict": {"dataset": f / "test.h5", "model": f / "base.weights", **made},
             "evaluate": {"predictions": f / "test.predictions"},
             "histogram": {"inputs": f / "test.predictions", **made},
@@ -159,7 +159,7 @@ class World:
             "translate divide": {"dataset": f / "test.h5", "contrast": out / "c", "noncontrast": out / "n",
                                  "known": f / "known.csv"},
             "translate train": {"contrast": f / "test.h5", "noncontrast": f / "other.h5", "size": "32", "width": "4",
-                                "blocks": "1", "epochs": "1", **made},
+                                "blocks": "1", "recipe": f / "one.toml", **made},
             "translate apply": {"dataset": f / "test.h5", "model": f / "site.translator", **made},
             "translate evaluate": {"translated": f / "made.h5", "source": f / "test.h5", "real": f / "other.h5"},
             "site run": {"exchange": hub.exchange, "dataset": f / "test.h5", "roster": f / "federation.json",
@@ -184,7 +184,7 @@ class World:
         if slot.parameter == "split":
             return {"part": "trainval"}
         if name in (("train", "plan"), ("train", "roster"), ("train", "norms")):
-            return {**signed, "local_epochs": None, "total_epochs": None, "warmup_epochs": None}
+            return {**signed, "recipe": None}
         if name in (("histogram", "plan"), ("histogram", "roster")):
             return signed
         if name == ("evaluate", "validation"):
@@ -237,8 +237,11 @@ def make_world(folder: Path) -> World:
     histogram([f / "test.predictions"], output=f / "test.histogram")
     split(f / "test.h5", output=f / "test.split", folds=2)
     courier_pack(hub.exchange, receiver="site-a", output=f / "site-a.courier")
-    small = {"size": 32, "width": 4, "blocks": 1, "epochs": 1, "slices_per_case": 1, "batch_size": 2}
-    translate_train(f / "test.h5", f / "other.h5", output=f / "site.translator", **small)
+    (f / "one.toml").write_text("total_epochs = 1\n")
+    translate_train(
+        f / "test.h5", f / "other.h5", output=f / "site.translator", size=32, width=4, blocks=1,
+        settings=to_set(total_epochs=1, slices_per_case=1, batch_size=2),
+    )  # fmt: skip
     translate_apply(f / "test.h5", model=f / "site.translator", output=f / "made.h5")
     (f / "cases/x").mkdir(parents=True)
     (f / "cases/x/1.dcm").write_bytes(bytes(128) + b"DICM")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commandline import to_set
 from datasets import LABELS, write_dataset
 from safetensors.numpy import save_file
 from torch import nn
@@ -107,7 +108,13 @@ def test_from_initial_weights_to_a_heatmap(tmp_path: Path, name: str) -> None:
     }
     assert of_norms == {tensor for tensor in network.state_dict() if is_norm(tensor)}
     for output in ("one", "two"):
-        train(tmp_path / "a.h5", base=base, site="a", output=tmp_path / output, batch_size=4, total_epochs=2)
+        train(
+            tmp_path / "a.h5",
+            base=base,
+            site="a",
+            output=tmp_path / output,
+            settings=to_set(batch_size=4, total_epochs=2),
+        )
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     apply(base, tmp_path / "one", output=model)
     predict(tmp_path / "a.h5", model=[model], output=tmp_path / "a.predictions")
@@ -182,11 +189,11 @@ def test_a_state_dict_dressed_up_as_weights_is_not_half_loaded(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"architecture": "resnet18"}, "no network is called 'resnet18'"),
+        ({"architecture": "resnet18"}, "name is 'resnet18'"),
         ({"architecture": "resnet50", "blocks": "1,2"}, "resnet50 has 4 stages"),
         ({"blocks": "2,x"}, "whole numbers"),
         ({"blocks": "2,0,2"}, "blocks is 0"),
-        ({"norm": "layer"}, "no norm is called 'layer'"),
+        ({"norm": "layer"}, "norm is 'layer'"),
     ],
 )
 def test_impossible_networks(tmp_path: Path, options: dict[str, str], message: str) -> None:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ucadi.errors import UsageError
+from ucadi.hyperparameters import Recipe
 from ucadi.learn import engines
 from ucadi.learn.bfloat16 import FILLINGS, Float32Layer, _in_memory_of, keep_right, same_in_any_memory, wrong_gradients
 from ucadi.learn.loop import train
 from ucadi.learn.networks.architecture import Architecture
 from ucadi.learn.networks.registry import build
-from ucadi.learn.recipe import Recipe
 from ucadi.progress import show_with
 from ucadi.translation.cyclegan import CycleGANTrainer
 from ucadi.translation.networks import build as build_translator

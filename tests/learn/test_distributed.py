@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commandline import to_set
 from datasets import LABELS, write_dataset
 
 from ucadi.commands.init import init
 from ucadi.commands.train import train as train_command
 from ucadi.errors import UsageError
 from ucadi.formats import update as update_format
+from ucadi.hyperparameters import Recipe
 from ucadi.learn.distributed import Group, own_device
 from ucadi.learn.loop import train
 from ucadi.learn.networks.architecture import Architecture
 from ucadi.learn.networks.registry import build, state_arrays
-from ucadi.learn.recipe import Recipe
 
 UCADI = (sys.executable, "-c", "from ucadi.cli import main; main()")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python")
@@ -37,8 +38,8 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     init(output=tmp_path / "base.weights", width=4, size=16)
     (tmp_path / "all.toml").write_text("drop_rate = 0.3\nproximal = 0.1\nclip_norm = 0.5\nweight_decay = 1e-4\n")
     options = [
-        "train", tmp_path / "a.h5", "--site", "a", "--base", tmp_path / "base.weights", "--batch-size", "6",
-        "--local-epochs", "3", "--total-epochs", "3", "--warmup-epochs", "1", "--learning-rate", "0.05",
+        "train", tmp_path / "a.h5", "--site", "a", "--base", tmp_path / "base.weights", "--set", "batch_size=6",
+        "--set", "local_epochs=3", "--set", "total_epochs=3", "--set", "warmup_epochs=1", "--set", "learning_rate=0.05",
         "--recipe", tmp_path / "all.toml", "--validation", tmp_path / "v.h5", "--keep-best", "--json",
     ]  # fmt: skip
     one = run(*UCADI, *options, "-o", tmp_path / "one.update")
@@ -85,7 +86,7 @@ import resource, sys
 import numpy as np
 from ucadi.learn.networks.architecture import Architecture
 from ucadi.learn.networks.registry import build
-from ucadi.learn.recipe import Recipe
+from ucadi.hyperparameters import Recipe
 from ucadi.learn.loop import train
 
 model = build(Architecture(width=16, size=64), 0)
@@ -118,7 +119,16 @@ ucadi.cli.main()
 def test_too_little_memory_is_explained(tmp_path: Path) -> None:
     write_dataset(tmp_path / "a.h5", LABELS * 4, size=64)
     init(output=tmp_path / "base.weights", width=32, size=64)
-    options = ["train", tmp_path / "a.h5", "--site", "a", "--base", tmp_path / "base.weights", "--local-epochs", "1"]
+    options = [
+        "train",
+        tmp_path / "a.h5",
+        "--site",
+        "a",
+        "--base",
+        tmp_path / "base.weights",
+        "--set",
+        "local_epochs=1",
+    ]
     short = run(sys.executable, "-c", SHORT, *options, "-o", tmp_path / "a.update")
     assert short.returncode == 6, short.stderr
     assert "ucadi: error: there is not memory enough for a step of training" in short.stderr
@@ -142,12 +152,12 @@ def test_one_process_under_torchrun_is_one_without(tmp_path: Path) -> None:
     init(output=tmp_path / "base.weights", width=2, size=16)
     train_command(
         tmp_path / "a.h5", base=tmp_path / "base.weights", site="a", output=tmp_path / "x",
-        batch_size=4, total_epochs=1, warmup_epochs=0,
+        settings=to_set(batch_size=4, total_epochs=1, warmup_epochs=0),
     )  # fmt: skip
-    options = ["train", tmp_path / "a.h5", "--site", "a", "--base", tmp_path / "base.weights", "--batch-size", "4"]
+    options = ["train", tmp_path / "a.h5", "--site", "a", "--base", tmp_path / "base.weights", "--set", "batch_size=4"]
     done = run(
-        *TORCHRUN, "--nproc-per-node", "1", *UCADI, *options, "--total-epochs", "1", "--warmup-epochs", "0", "-o",
-        tmp_path / "y",
+        *TORCHRUN, "--nproc-per-node", "1", *UCADI, *options, "--set", "total_epochs=1",
+        "--set", "warmup_epochs=0", "-o", tmp_path / "y",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()

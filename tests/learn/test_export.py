@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from commandline import to_set
 from datasets import LABELS, write_dataset
 from places import ROOT
 
@@ -36,8 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         base, update = folder / f"{name}-0.weights", folder / f"{name}.update"
         init(output=base, architecture=name, width=8, blocks=blocks, size=16)
         train(
-            folder / "a.h5", base=base, site="a", output=update, batch_size=8, total_epochs=4, local_epochs=4,
-            warmup_epochs=0, learning_rate=0.05,
+            folder / "a.h5", base=base, site="a", output=update,
+            settings=to_set(batch_size=8, total_epochs=4, local_epochs=4, warmup_epochs=0, learning_rate=0.05),
         )  # fmt: skip
         apply(base, update, output=folder / f"{name}.weights")
     return folder

@@ -11,6 +11,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 import torch
+from commandline import to_set
 from datasets import LABELS, write_dataset
 from torch.nn import functional
 
@@ -20,11 +21,12 @@ from ucadi.commands.train import train as train_command
 from ucadi.errors import UsageError
 from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats import update as update_format
+from ucadi.hyperparameters import Recipe
 from ucadi.learn.loop import Hooks, train
 from ucadi.learn.networks.architecture import Architecture
 from ucadi.learn.networks.registry import build, state_arrays
 from ucadi.learn.privacy import epsilon, private_gradient
-from ucadi.learn.recipe import Recipe, steps
+from ucadi.learn.recipe import steps
 from ucadi.learn.state import TrainingState
 
 TINY = Architecture(width=4, slices=8, size=16, norm="group")
@@ -140,7 +142,7 @@ def test_what_is_spent_is_printed_and_recorded(tmp_path: Path) -> None:
         output = tmp_path / f"{local_epochs}.update"
         result = train_command(
             tmp_path / "a.h5", base=tmp_path / "base.weights", site="a", output=output,
-            recipe=tmp_path / "private.toml", local_epochs=local_epochs, first_epoch=first_epoch,
+            recipe=tmp_path / "private.toml", settings=to_set(local_epochs=local_epochs), first_epoch=first_epoch,
         )  # fmt: skip
         recorded = update_format.read_update(output).privacy
         assert recorded is not None

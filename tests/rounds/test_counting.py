@@ -49,7 +49,7 @@ def open_counting(federation: Federation, **options: object) -> None:
     key = federation.key("coordinator")
     if "output" in options:
         options["roster"] = federation.roster
-    round_open(number=1, count=MODEL, key=key, **options)  # type: ignore[arg-type]
+    round_open(number=1, count_scores_of=MODEL, key=key, **options)  # type: ignore[arg-type]
 
 
 def encrypt_histogram(federation: Federation, site: str, output: Path, *, plan: Path | None = None) -> None:
@@ -134,9 +134,11 @@ def test_what_does_not_belong_is_refused(counting: Federation, tmp_path: Path) -
     site, other = counting.sites[:2]
     coordinator, roster, plan = counting.key("coordinator"), counting.roster, counting.plan
     with pytest.raises(UsageError, match="no SHA-256"):
-        round_open(number=1, count="5" * 63, roster=roster, key=coordinator, output=tmp_path / "p")
+        round_open(number=1, count_scores_of="5" * 63, roster=roster, key=coordinator, output=tmp_path / "p")
     with pytest.raises(UsageError, match="begins with a model"):
-        round_open(number=1, base=counting.base, count=MODEL, roster=roster, key=coordinator, output=tmp_path / "p")
+        round_open(
+            number=1, base=counting.base, count_scores_of=MODEL, roster=roster, key=coordinator, output=tmp_path / "p"
+        )
     out = tmp_path / "out.enc"
     # an update where counts are added, and counts where updates are
     with pytest.raises(MismatchError, match="base"):

@@ -9,11 +9,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from commandline import ucadi
+from commandline import to_set, ucadi
 from datasets import LABELS, SIZE, noise_case, write_dataset
 from places import REAL, ROOT
 
@@ -36,23 +37,20 @@ from ucadi.formats.container import file_digest
 
 needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason="no real CT data; UCADI_TEST_DATA names its folder")
 
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "size": 32,
     "width": 4,
     "blocks": 1,
-    "epochs": 2,
-    "batch_size": 3,
-    "slices_per_case": 2,
-    "seed": 4,
-    "learning_rate": 0.01,
     "window": (-1024, 600),
+    "settings": to_set(total_epochs=2, batch_size=3, slices_per_case=2, seed=4, learning_rate=0.01),
 }
 
 
 def options(**changed: object) -> list[str]:
     """The same as words of a command line."""
-    words = []
-    for name, value in (OPTIONS | changed).items():
+    chosen = OPTIONS | changed
+    words = [word for one in chosen.pop("settings") for word in ("--set", one)]
+    for name, value in chosen.items():
         words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
     return words
 
@@ -143,7 +141,7 @@ def test_killed_at_random_moments(folder: Path, tmp_path: Path) -> None:
     rng = random.Random(8)
     stood_at = set()
     for _ in range(3):
-        process = start(folder, killed, "--checkpoint", checkpoint, "--checkpoint-minutes", "0")
+        process = start(folder, killed, "--checkpoint", checkpoint, "--checkpoint-every", "0s")
         before = checkpoint.read_bytes() if checkpoint.exists() else b""
         while process.poll() is None and (not checkpoint.exists() or checkpoint.read_bytes() == before):
             time.sleep(0.005)
@@ -174,7 +172,7 @@ def test_another_trainings_checkpoint(folder: Path, tmp_path: Path, monkeypatch:
         with pytest.raises(KeyboardInterrupt):
             translate_train(**arguments, **OPTIONS, checkpoint=checkpoint)  # type: ignore[arg-type]
     for changed, named in (
-        ({"seed": 5}, "recipe"),
+        ({"settings": [*OPTIONS["settings"], "seed=5"]}, "recipe"),
         ({"window": (-200, 400)}, "window_hu"),
         ({"width": 6}, "architecture"),
     ):
@@ -189,7 +187,7 @@ def test_another_trainings_checkpoint(folder: Path, tmp_path: Path, monkeypatch:
 
 def test_what_cannot_be_trained(folder: Path, tmp_path: Path) -> None:
     arguments = {"contrast": folder / "contrast.h5", "noncontrast": folder / "plain.h5", "output": tmp_path / "x"}
-    with pytest.raises(UsageError, match="no such method"):
+    with pytest.raises(FormatError, match="method is 'wishing'"):
         translate_train(**arguments, method="wishing")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="not for training"):
         translate_train(**arguments, split=folder / "s", part="test")  # type: ignore[arg-type]
@@ -337,7 +335,7 @@ def test_split_refuses_patients_of_whom_there_is_nothing_real(mixed: Path, tmp_p
 
 def test_synthetic_cases_train_and_never_test(mixed: Path, tmp_path: Path) -> None:
     init(output=tmp_path / "a.weights", width=2, size=32)
-    schedule = {"base": tmp_path / "a.weights", "site": "a", "local_epochs": 1, "total_epochs": 1, "warmup_epochs": 0}
+    schedule = {"base": tmp_path / "a.weights", "site": "a", "settings": to_set(total_epochs=1, warmup_epochs=0)}
     result = train(
         mixed / "mixed.h5", output=tmp_path / "a.update", split=mixed / "site.split", part="trainval", **schedule
     )  # type: ignore[arg-type]

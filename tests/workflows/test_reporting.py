@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commandline import to_set
 from datasets import LABELS, write_dataset
 from matplotlib import image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -34,8 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(folder: Path) -> list[str]:
     return [
-        "train", str(folder / "a.h5"), "--base", str(folder / "base.weights"), "--site", "a", "--batch-size", "6",
-        "--total-epochs", "4", "--local-epochs", "3", "--validation", str(folder / "v.h5"),
+        "train", str(folder / "a.h5"), "--base", str(folder / "base.weights"), "--site", "a", "--set", "batch_size=6",
+        "--set", "total_epochs=4", "--set", "local_epochs=3", "--validation", str(folder / "v.h5"),
     ]  # fmt: skip
 
 
@@ -69,7 +70,7 @@ def test_the_table_is_the_same_each_time(folder: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         train(
             folder / "a.h5", base=folder / "base.weights", site="a", output=tmp_path / f"{name}.update",
-            batch_size=6, total_epochs=2, warmup_epochs=0, log=tmp_path / name,
+            settings=to_set(batch_size=6, total_epochs=2, warmup_epochs=0), log=tmp_path / name,
         )  # fmt: skip
     for name in ("epochs.csv", "curve.png"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

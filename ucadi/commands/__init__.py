@@ -7,19 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ucadi import units
 from ucadi.errors import UsageError
-from ucadi.fed.plan import Schedule
-from ucadi.formats import schedules
-from ucadi.formats.schedules import RecipeFile
-
-MAX_SEED = (1 << 53) - 1
-"""Largest seed: what JSON of every program holds exactly."""
-
-MAX_EPOCHS = 100_000
+from ucadi.formats.schedules import ROUND_SETTINGS
+from ucadi.settings import Setting, as_toml, settings_of
 
 MAX_PROCESSES = 1024
 
@@ -34,29 +29,12 @@ Part = Annotated[
     str | None, typer.Option(metavar="PART", help="Only the cases in trainval, test, train-K or val-K of the split.")
 ]
 
-LocalEpochs = Annotated[
-    int | None, typer.Option(help="Epochs that a site trains in a round [default: 1].", min=1, max=MAX_EPOCHS)
+HEADROOM = 4
+Headroom = Annotated[
+    int | None, typer.Option(help=f"Ranges are 2^HEADROOM times the base's [default: {HEADROOM}].", min=0, max=16)
 ]
-TotalEpochs = Annotated[
-    int | None, typer.Option(help="Epochs of all rounds together [default: 100].", min=1, max=MAX_EPOCHS)
-]
-WarmupEpochs = Annotated[
-    int | None, typer.Option(help="Epochs over which the learning rate rises [default: 5].", min=0, max=MAX_EPOCHS)
-]
-LearningRate = Annotated[float | None, typer.Option(help="Highest learning rate [default: 0.01].", min=0, max=100)]
-BatchSize = Annotated[int | None, typer.Option(help="CTs in a batch [default: 16].", min=2, max=65536)]
-DropRate = Annotated[
-    float | None, typer.Option(help="DropBlock's drop rate at the end [default: 0.1].", min=0, max=0.99)
-]
-Seed = Annotated[
-    int | None, typer.Option(help="Seed of order, sampling and DropBlock [default: 0].", min=0, max=MAX_SEED)
-]
-
-Headroom = Annotated[int, typer.Option(help="Ranges are 2^HEADROOM times the base's.", min=0, max=16)]
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where torch has one.")]
-
-PrecisionOption = Annotated[str | None, typer.Option("--precision", help="float32 or bfloat16 [default: float32].")]
 
 LogFile = Annotated[
     Path | None, typer.Option("--log", help="Also add each line that is told, with its time, to this file.")
@@ -66,14 +44,61 @@ CheckpointFile = Annotated[
     Path | None,
     typer.Option("--checkpoint", help="File to keep the training's state in, and to go on from; removed at the end."),
 ]
-CheckpointMinutes = Annotated[
-    float,
-    typer.Option("--checkpoint-minutes", help="How often to write it beside the end of each epoch.", min=0, max=1e6),
+CheckpointEvery = Annotated[
+    float | None, units.time(None, "0s", "Also write it this often, besides after each epoch [default: 10m].", bare="m")
 ]
+CHECKPOINT_SECONDS = 600.0
 
-RecipeOption = Annotated[
-    Path | None, typer.Option("--recipe", help="TOML file of hyper-parameters; options given beside it come first.")
-]
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="TOML file of hyper-parameters; see --set.")]
+
+
+def set_option(settings: Mapping[str, Setting]) -> Any:
+    """The option --set KEY=VALUE for these settings, which lists and completes them."""
+
+    def list_them(context: typer.Context, given: list[str] | None) -> list[str] | None:
+        if given and "help" in given and not context.resilient_parsing:
+            typer.echo(as_toml(settings))
+            raise typer.Exit
+        return given
+
+    def complete(incomplete: str) -> list[tuple[str, str]]:
+        key, sign, _ = incomplete.partition("=")
+        if sign and key in settings:
+            one = settings[key]
+            values = one.choices or (("true", "false") if one.kind is bool else ())
+            found = [(f"{key}={value}", "") for value in values]
+        else:
+            found = [(f"{key}=", one.help) for key, one in settings.items()]
+        return [pair for pair in found if pair[0].startswith(incomplete)]
+
+    return typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a hyper-parameter; wins over --recipe; repeatable. --set help lists them.",
+        is_eager=True,  # before arguments are missed
+        callback=list_them,
+        autocompletion=complete,
+    )
+
+
+def setting_option(kind: type, name: str, unset: str = "") -> Any:
+    """An option for a field of a dataclass of settings; `unset` says what holds where it is not given."""
+    one = settings_of(kind)[name]
+    text = f"{one.help[:-1]}: {one.wanted}." if one.choices else one.help
+    text = f"{text[:-1]} [default: {unset}]." if unset else text
+
+    def check(value: Any) -> Any:
+        try:
+            return value if value is None else one.check(value)
+        except UsageError as error:
+            raise typer.BadParameter(f"{error.message}: {error.hint}") from None
+
+    return typer.Option(
+        help=text, min=one.least, max=one.most, callback=check, autocompletion=lambda: list(one.choices)
+    )
+
+
+Settings = Annotated[list[str] | None, set_option(ROUND_SETTINGS)]
 
 
 def refuse_unused(options: Mapping[str, object], why: str) -> None:
@@ -89,22 +114,3 @@ def refuse_unused(options: Mapping[str, object], why: str) -> None:
 def without(output: Path, inputs: Sequence[Path]) -> list[Path]:
     """The inputs but for the output, which a pattern such as *.enc names too when a command is run again."""
     return [path for path in inputs if path.resolve() != output.resolve()]
-
-
-def schedule_of(recipe: RecipeFile | None = None, **chosen: float | str | None) -> Schedule:
-    """The paper's schedule, but for what the recipe says, but for what was chosen on the command line."""
-    given = {name: value for name, value in chosen.items() if value is not None}
-    said = {**(recipe or RecipeFile()).schedule, **given}
-    schedule = Schedule(**said)
-    # the paper's five epochs of warm-up are more than a short training has; whoever says more means something else
-    if "warmup_epochs" in said and schedule.warmup_epochs > schedule.total_epochs:
-        raise UsageError(
-            f"{schedule.warmup_epochs} epochs of warm-up in a schedule of {schedule.total_epochs}",
-            hint="warmup_epochs is at most total_epochs, which counts the epochs of all rounds together",
-        )
-    return schedule
-
-
-def read_recipe(path: Path | None) -> RecipeFile:
-    """The recipe file, or one that says nothing."""
-    return RecipeFile() if path is None else schedules.read_recipe(path)

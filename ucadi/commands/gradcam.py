@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from ucadi import filetypes
 from ucadi._version import __version__
-from ucadi.commands import MAX_SEED, Force
+from ucadi.commands import Force
 from ucadi.ct.statement import Statement
 from ucadi.errors import FormatError, MismatchError
 from ucadi.files import new_folder, refuse_existing
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
+from ucadi.hyperparameters import MAX_SEED
 from ucadi.labels import LABELS, Diagnosis
 from ucadi.learn.heatmaps.methods import GRAD_CAM, METHODS, Method
 from ucadi.parts import Feature, require

@@ -62,8 +62,8 @@ def histogram(
 
     Each site counts its own predictions; whoever adds the files has the AUC of all cases together. These counts
     are not encrypted: in a small histogram single scores can be seen, to 1/1024, though not whose they are.
-    In a counting round (round open --count), encrypt takes a histogram as it takes an update, and what decrypt
-    gives is turned into the histogram of all sites here.
+    In a counting round (round open --count-scores-of), encrypt takes a histogram as it takes an update, and the opened
+    sum becomes the histogram of all sites here.
     """
     if (plan is None) != (roster is None):
         raise UsageError("a plan is read with its roster", hint="--plan and --roster, or neither")

@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
-from ucadi.commands import MAX_SEED, Force, Output
+from ucadi.commands import Force, Output, setting_option
 from ucadi.errors import UsageError
 from ucadi.formats import container
 from ucadi.formats import weights as weights_format
 from ucadi.formats.weights import Weights
+from ucadi.hyperparameters import MAX_SEED
+from ucadi.learn.networks.architecture import Architecture
 from ucadi.learn.networks.blueprints import NETWORKS
 
 
@@ -33,25 +35,12 @@ def init(
     output: Output,
     seed: Annotated[int, typer.Option(help="Seed of the random weights.", min=0, max=MAX_SEED)] = 0,
     architecture: Annotated[
-        str,
-        typer.Option(
-            help="densenet3d, as in the paper, resnet50, resnet101, xception, or one that a package adds.",
-            autocompletion=NETWORKS.names,
-        ),
+        str, typer.Option(help="The network, the paper's by default.", autocompletion=NETWORKS.names)
     ] = "densenet3d",
-    width: Annotated[
-        int | None,
-        typer.Option(
-            help="Channels of the first convolution, which sets all others [default: 32 or 64].", min=1, max=4096
-        ),
-    ] = None,
-    blocks: Annotated[
-        str | None, typer.Option(help="Blocks of each stage [default: 2,2,2 for densenet3d; else as published].")
-    ] = None,
-    size: Annotated[
-        int, typer.Option(help="Rows and columns of the input; the paper's network has 128.", min=1, max=4096)
-    ] = 128,
-    norm: Annotated[str, typer.Option(help="batch, or group, which differentially private training needs.")] = "batch",
+    width: Annotated[int | None, setting_option(Architecture, "width", "as published")] = None,
+    blocks: Annotated[str | None, typer.Option(help="Blocks of each stage, as 2,2,2 [default: as published].")] = None,
+    size: Annotated[int, setting_option(Architecture, "size")] = 128,
+    norm: Annotated[str, setting_option(Architecture, "norm")] = "batch",
     force: Force = False,
 ) -> InitResult:
     """Make the random initial weights that a federation begins with.
@@ -59,7 +48,6 @@ def init(
     The same seed gives the same bytes on every machine, with or without torch. A smaller --width, --size or fewer
     --blocks suit small machines.
     """
-    from ucadi.learn.networks.architecture import Architecture
     from ucadi.learn.networks.layout import initial_arrays, layout
 
     network = Architecture.of(architecture, width=width, blocks=_parsed(blocks), size=size, norm=norm)

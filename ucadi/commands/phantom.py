@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ucadi.commands import MAX_PROCESSES, MAX_SEED
+from ucadi.commands import MAX_PROCESSES
 from ucadi.errors import UsageError
 from ucadi.files import new_folder
+from ucadi.hyperparameters import MAX_SEED
 from ucadi.labels import LABELS
 from ucadi.parts import Feature, require
 from ucadi.progress import track

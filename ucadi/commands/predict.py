@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from ucadi.commands import MAX_SEED, Device, Force, Part, SplitFile
+from ucadi.commands import Device, Force, Part, SplitFile
 from ucadi.errors import UsageError
 from ucadi.files import make_folder
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import split as split_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.predictions import UNLABELLED, Predictions
+from ucadi.hyperparameters import MAX_SEED
 from ucadi.parts import Feature, how_to_install, require
 from ucadi.progress import note, track
 

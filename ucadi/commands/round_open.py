@@ -10,20 +10,13 @@ from typing import Annotated
 import typer
 
 from ucadi.commands import (
-    BatchSize,
-    DropRate,
+    HEADROOM,
     Force,
     Headroom,
     KeyFile,
-    LearningRate,
-    LocalEpochs,
-    PrecisionOption,
-    RecipeOption,
-    Seed,
-    TotalEpochs,
-    WarmupEpochs,
-    read_recipe,
-    schedule_of,
+    RecipeFile,
+    Settings,
+    refuse_unused,
 )
 from ucadi.errors import MismatchError, UsageError
 from ucadi.fed.fixedpoint import layout_of
@@ -35,11 +28,14 @@ from ucadi.formats import plan as plan_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.exchange import Exchange
+from ucadi.formats.schedules import read_recipe
 from ucadi.kinds import Kind
 from ucadi.rounds.closing import read_roster
 from ucadi.rounds.counting import WEIGHT_CAP, counting_layout
 from ucadi.rounds.round import Round
-from ucadi.workflows.training import recipe_of
+
+CAP = 65536
+"""The weight cap where none is given: examples x local epochs."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ def round_open(
     number: Annotated[int, typer.Option(help="Number of the round, from 1.", min=1, max=9999)],
     key: KeyFile,
     base: Annotated[Path | None, typer.Option(help="The global weights that the round begins with.")] = None,
-    count: Annotated[
+    count_scores_of: Annotated[
         str | None,
         typer.Option(help="SHA-256 of a model: the sites add up histograms of its scores, and nobody trains."),
     ] = None,
@@ -81,27 +77,21 @@ def round_open(
         int | None, typer.Option(help="Fewest contributions [default: all sites].", min=1, max=10_000)
     ] = None,
     weight_cap: Annotated[
-        int, typer.Option(help="Largest examples x local epochs of a site.", min=1, max=1 << 31)
-    ] = 65536,
-    headroom: Headroom = 4,
-    local_epochs: LocalEpochs = None,
-    total_epochs: TotalEpochs = None,
-    warmup_epochs: WarmupEpochs = None,
-    learning_rate: LearningRate = None,
-    batch_size: BatchSize = None,
-    drop_rate: DropRate = None,
-    seed: Seed = None,
-    precision: PrecisionOption = None,
-    recipe: RecipeOption = None,
+        int | None,
+        typer.Option(help=f"Largest examples x local epochs of a site [default: {CAP}].", min=1, max=1 << 31),
+    ] = None,
+    headroom: Headroom = None,
+    recipe: RecipeFile = None,
+    settings: Settings = None,
     force: Force = False,
 ) -> RoundResult:
     """Open a round: a signed plan that fixes base, sites, ranges and hyper-parameters for everyone.
 
-    Either --exchange says where everything lies, or --roster and --output do. With --count in place of --base, it is
-    a counting round, for the pooled ROC of a model: see histogram.
+    Either --exchange says where everything lies, or --roster and --output do. With --count-scores-of in place of
+    --base, it is a counting round, for the pooled ROC of a model: see histogram.
     """
-    if (base is None) == (count is None):
-        raise UsageError("a round begins with a model", hint="--base FILE, or --count SHA256 to count its scores")
+    if (base is None) == (count_scores_of is None):
+        raise UsageError("a round begins with a model", hint="--base FILE, or --count-scores-of SHA256")
     if exchange is not None:
         if roster is not None or output is not None:
             raise UsageError("in an exchange directory, places are fixed", hint="leave out --roster and --output")
@@ -115,13 +105,17 @@ def round_open(
     keys = key_format.read_key(key)
     members.check_led_by(keys, key.name)
     sites = members.names if site is None else tuple(sorted(members.member(name).name for name in set(site)))
-    chosen = read_recipe(recipe)
+    chosen = read_recipe(recipe, settings or ())
+    cap = CAP if weight_cap is None else weight_cap
     if base is None:
-        digest, layout, weight_cap = _digest(count or ""), counting_layout(len(sites)), WEIGHT_CAP
+        training = {"--weight-cap": weight_cap, "--headroom": headroom, "--recipe": recipe, "--set": settings}
+        refuse_unused(training, "nobody trains in a counting round")
+        digest, layout, cap = _digest(count_scores_of or ""), counting_layout(len(sites)), WEIGHT_CAP
     else:
         weights = weights_format.read(base)
         digest = weights.digest
-        layout = layout_of(without_norms(weights.arrays) if chosen.local_norms else weights.arrays, headroom)
+        shared = without_norms(weights.arrays) if chosen.local_norms else weights.arrays
+        layout = layout_of(shared, HEADROOM if headroom is None else headroom)
     plan = Plan(
         federation=members.federation,
         round=number,
@@ -130,22 +124,11 @@ def round_open(
         mode=members.policy.mode,
         sites=sites,
         quorum=len(sites) if quorum is None else quorum,
-        weight_cap=weight_cap,
+        weight_cap=cap,
         layout=layout,
         server=chosen.server,
-        schedule=schedule_of(
-            chosen,
-            local_epochs=local_epochs,
-            total_epochs=total_epochs,
-            warmup_epochs=warmup_epochs,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            drop_rate=drop_rate,
-            seed=seed,
-            precision=precision,
-        ),
+        schedule=chosen.schedule,
     )
-    recipe_of(plan.schedule)  # what no site could train with is refused here
     bits = Round(plan, "", members).bits
     if exchange is not None and base is not None:
         _publish(base, Exchange(exchange), number, digest)

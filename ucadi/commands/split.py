@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ucadi.commands import MAX_SEED, Force, Output
+from ucadi.commands import Force, Output
 from ucadi.errors import MismatchError
 from ucadi.formats import split as split_format
+from ucadi.hyperparameters import MAX_SEED
 from ucadi.parts import Feature, require
 from ucadi.splitting import TEST, TRAINVAL, divide
 

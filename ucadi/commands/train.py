@@ -7,36 +7,27 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ucadi.commands import (
-    MAX_EPOCHS,
-    BatchSize,
+    CHECKPOINT_SECONDS,
+    CheckpointEvery,
     CheckpointFile,
-    CheckpointMinutes,
     Device,
-    DropRate,
     Force,
-    LearningRate,
-    LocalEpochs,
     Output,
     Part,
-    PrecisionOption,
-    RecipeOption,
-    Seed,
+    RecipeFile,
+    Settings,
     SplitFile,
-    TotalEpochs,
-    WarmupEpochs,
-    read_recipe,
-    schedule_of,
+    refuse_unused,
 )
 from ucadi.errors import FormatError, MismatchError, UsageError
 from ucadi.fed.averaging import apply_deltas
 from ucadi.fed.norms import with_norms
 from ucadi.fed.optimisers import FEDAVG
-from ucadi.fed.plan import Schedule
 from ucadi.fed.update import Arrays, Privacy, Update, bounded, difference
 from ucadi.files import refuse_existing
 from ucadi.formats import checkpoint as checkpoint_format
@@ -44,15 +35,16 @@ from ucadi.formats import split as split_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
-from ucadi.formats.schedules import RecipeFile
+from ucadi.formats.schedules import RoundRecipe, read_recipe
 from ucadi.formats.weights import Weights
+from ucadi.hyperparameters import MAX_EPOCHS, Recipe
 from ucadi.identity import check_name
 from ucadi.labels import LABELS
 from ucadi.parts import Feature, require
 from ucadi.rounds.round import Round
 from ucadi.scoring.metrics import macro_auc
 from ucadi.workflows.reporting import Report
-from ucadi.workflows.training import Cases, check_round, identity, recipe_of
+from ucadi.workflows.training import Cases, check_round, identity
 
 if TYPE_CHECKING:
     from ucadi.formats.dataset import Dataset
@@ -108,28 +100,23 @@ def train(
     first_epoch: Annotated[
         int, typer.Option(help="Epoch of the schedule to begin at, from 0.", min=0, max=MAX_EPOCHS)
     ] = 0,
-    local_epochs: LocalEpochs = None,
-    total_epochs: TotalEpochs = None,
-    warmup_epochs: WarmupEpochs = None,
-    learning_rate: LearningRate = None,
-    batch_size: BatchSize = None,
-    drop_rate: DropRate = None,
-    seed: Seed = None,
-    precision: PrecisionOption = None,
-    recipe: RecipeOption = None,
-    norms: Annotated[
-        Path | None, typer.Option(help="The site's update of the round before, where norms stay at home.")
+    recipe: RecipeFile = None,
+    settings: Settings = None,
+    local_norms: Annotated[
+        Path | None, typer.Option(help="This site's previous update, for rounds with local norms (FedBN).")
     ] = None,
     validation: Annotated[
-        Path | None, typer.Option(help="A dataset to look at after each epoch, or --validation-part.")
+        Path | None, typer.Option(help="A dataset to measure after each epoch; or --validation-part.")
     ] = None,
-    validation_part: Annotated[str | None, typer.Option(metavar="PART", help="The same of the split: val-K.")] = None,
+    validation_part: Annotated[
+        str | None, typer.Option(metavar="PART", help="Validate on this part of --split, for example val-1.")
+    ] = None,
     keep_best: Annotated[
         bool, typer.Option("--keep-best", help="End with the epoch of the highest AUC on the validation set.")
     ] = False,
     patience: Annotated[
         int | None,
-        typer.Option(help="End when so many epochs in a row were no better than the best.", min=1, max=MAX_EPOCHS),
+        typer.Option(help="End after so many epochs without a better one (early stopping).", min=1, max=MAX_EPOCHS),
     ] = None,
     log: Annotated[
         Path | None, typer.Option(help="Folder for epochs.csv and curve.png, anew after each epoch.")
@@ -137,10 +124,10 @@ def train(
     tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard.")] = None,
     device: Device = "auto",
     save_memory: Annotated[
-        bool, typer.Option("--save-memory", help="Compute what is within blocks twice rather than keep it.")
+        bool, typer.Option("--save-memory", help="Recompute activations in the backward pass (gradient checkpointing).")
     ] = False,
     checkpoint: CheckpointFile = None,
-    checkpoint_minutes: CheckpointMinutes = 10,
+    checkpoint_every: CheckpointEvery = None,
     force: Force = False,
 ) -> TrainResult:
     """Train on a site's data: without --site a model of one's own, with it an update for aggregate or encrypt.
@@ -166,19 +153,11 @@ def train(
         split_format.require_training(part)
     if site is not None:
         check_name(site)
+    if checkpoint is None:
+        refuse_unused({"--checkpoint-every": checkpoint_every}, "there is no --checkpoint to write")
     for path in (output, checkpoint or output):
         refuse_existing(path, force=force or path == checkpoint)
     weights = weights_format.read(base)
-    chosen = {
-        "local_epochs": local_epochs,
-        "total_epochs": total_epochs,
-        "warmup_epochs": warmup_epochs,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "drop_rate": drop_rate,
-        "seed": seed,
-        "precision": precision,
-    }
     begins: Arrays = weights.arrays
     this: Round | None = None
     if plan is not None:
@@ -186,17 +165,19 @@ def train(
             raise UsageError("a plan is checked against its roster", hint="--roster")
         if site is None:
             raise UsageError("a round takes a site's update", hint="--site, with the site's name in the roster")
-        if first_epoch or recipe or any(value is not None for value in chosen.values()):
-            raise UsageError("the plan sets the schedule", hint="leave out the options that the plan decides")
+        if first_epoch or recipe or settings:
+            raise UsageError("the plan sets the schedule", hint="leave out --first-epoch, --recipe and --set")
         this = Round.read(plan, roster)
         check_round(this, weights, site, base.name)
         schedule, first_epoch = this.plan.schedule, this.plan.first_epoch
         if keep_best or patience:
             raise UsageError("the plan says how long to train", hint="leave out --keep-best and --patience")
-        if norms is not None:
-            begins = with_norms(weights.arrays, weights.arrays, update_format.read_update(norms), this.plan.layout)
+        if local_norms is not None:
+            previous = update_format.read_update(local_norms)
+            begins = with_norms(weights.arrays, weights.arrays, previous, this.plan.layout)
     else:
-        schedule = _alone(read_recipe(recipe), norms, chosen)
+        refuse_unused({"--roster": roster}, "a roster goes with a plan")
+        schedule = _alone(read_recipe(recipe, settings or ()), local_norms)
     if schedule.noise:
         require(Feature.PRIVACY)
 
@@ -225,7 +206,7 @@ def train(
             cases,
             schedule,
             epochs,
-            norms=file_digest(norms) if norms else None,
+            norms=file_digest(local_norms) if local_norms else None,
             validation=[Cases(data, schedule).digest for data in seen],
             keep_best=keep_best,
             patience=patience,
@@ -235,7 +216,7 @@ def train(
             model,
             cases.slab,
             cases.labels,
-            recipe_of(schedule),
+            schedule,
             first_epoch=epochs.start,
             epochs=len(epochs),
             validation=check,
@@ -244,7 +225,7 @@ def train(
                 score=macro_auc,
                 report=Report(schedule.total_epochs, log, tensorboard) if first else None,
                 checkpoint=partial(checkpoint_format.write, checkpoint, training) if checkpoint and first else None,
-                checkpoint_seconds=60 * checkpoint_minutes,
+                checkpoint_seconds=CHECKPOINT_SECONDS if checkpoint_every is None else checkpoint_every,
             ),
             group=group,
         )
@@ -303,7 +284,7 @@ def _validation_data(
 
 
 def _validation(
-    cases: Cases, seen: list[Cases], schedule: Schedule, keep_best: bool, patience: int | None
+    cases: Cases, seen: list[Cases], schedule: Recipe, keep_best: bool, patience: int | None
 ) -> Validation | None:
     from ucadi.learn.loop import Validation
 
@@ -322,13 +303,13 @@ def _validation(
     return Validation(held_out.fixed_slab, held_out.labels, keep_best, patience)
 
 
-def _privacy(schedule: Schedule, cases: int, epochs: int) -> Privacy | None:
+def _privacy(schedule: Recipe, cases: int, epochs: int) -> Privacy | None:
     """What all epochs up to these have spent: a site is taken to have been in every round."""
     if not schedule.noise or schedule.clip_norm is None:
         return None
     from ucadi.learn.privacy import epsilon
 
-    spent = epsilon(recipe_of(schedule), cases, epochs, schedule.delta)
+    spent = epsilon(schedule, cases, epochs, schedule.delta)
     return Privacy(spent, schedule.delta, schedule.noise, schedule.clip_norm)
 
 
@@ -338,8 +319,8 @@ def _spent(privacy: Privacy | None) -> str:
     return f"\nprivacy spent so far: epsilon {privacy.epsilon:.3g} at delta {privacy.delta:g}, for one scan"
 
 
-def _alone(recipe: RecipeFile, norms: Path | None, chosen: dict[str, Any]) -> Schedule:
+def _alone(recipe: RoundRecipe, norms: Path | None) -> Recipe:
     """The schedule of a training without a plan, which has no round to share anything in."""
     if recipe.server != FEDAVG or recipe.local_norms or norms is not None:
-        raise UsageError("without a plan there are no others to share with", hint="leave out server and norms")
-    return schedule_of(recipe, **chosen)
+        raise UsageError("without a plan there are no others to share with", hint="leave out server and local norms")
+    return recipe.schedule

@@ -16,28 +16,33 @@ import numpy.typing as npt
 import typer
 
 from ucadi.commands import (
-    MAX_EPOCHS,
-    MAX_SEED,
+    CHECKPOINT_SECONDS,
+    CheckpointEvery,
     CheckpointFile,
-    CheckpointMinutes,
     Device,
     Force,
     Output,
     Part,
+    RecipeFile,
     SplitFile,
+    refuse_unused,
+    set_option,
+    setting_option,
 )
 from ucadi.ct.translation import CONTRAST_WINDOW_HU, Window
-from ucadi.errors import FormatError, UsageError
+from ucadi.errors import FormatError
 from ucadi.files import make_folder, refuse_existing, write_file
 from ucadi.formats import split as split_format
 from ucadi.formats.container import file_digest
+from ucadi.formats.schedules import choose
+from ucadi.hyperparameters import MAX_EPOCHS
 from ucadi.parts import Feature, require
 from ucadi.progress import note
+from ucadi.settings import settings_of
 from ucadi.translation.recipe import (
     CONTRAST,
     CYCLE_GAN,
     KINDS,
-    METHODS,
     NONCONTRAST,
     TranslationRecipe,
     TranslationRecord,
@@ -78,44 +83,24 @@ def translate_train(
     output: Output,
     split: SplitFile = None,
     part: Part = None,
-    method: Annotated[str, typer.Option(help=f"How to translate: {', '.join(METHODS)}.")] = CYCLE_GAN,
-    size: Annotated[
-        int, typer.Option(help="Rows and columns of the images; datasets may have others.", min=32, max=4096)
-    ] = 512,
-    width: Annotated[int, typer.Option(help="Channels of the networks' first convolution.", min=2, max=4096)] = 64,
-    blocks: Annotated[int, typer.Option(help="Residual blocks of a generator.", min=1, max=100)] = 9,
-    depth: Annotated[
-        int, typer.Option(help="Adjacent slices that are translated together, an odd number.", min=1, max=99)
-    ] = 3,
-    skip: Annotated[bool, typer.Option(help="Generators make the change, not the whole image.")] = True,
+    method: Annotated[str, setting_option(TranslatorArchitecture, "method")] = CYCLE_GAN,
+    size: Annotated[int, setting_option(TranslatorArchitecture, "size")] = 512,
+    width: Annotated[int, setting_option(TranslatorArchitecture, "width")] = 64,
+    blocks: Annotated[int, setting_option(TranslatorArchitecture, "blocks")] = 9,
+    depth: Annotated[int, setting_option(TranslatorArchitecture, "depth")] = 3,
+    skip: Annotated[bool, setting_option(TranslatorArchitecture, "skip")] = True,
     window: Annotated[
         tuple[int, int], typer.Option(metavar="LOW HIGH", help="HU that the networks see as -1 to 1.")
     ] = CONTRAST_WINDOW_HU,
-    epochs: Annotated[int, typer.Option(help="How often to go through the data.", min=1, max=MAX_EPOCHS)] = 200,
-    batch_size: Annotated[int, typer.Option(help="Images of each kind in a batch.", min=1, max=65536)] = 12,
-    learning_rate: Annotated[
-        float, typer.Option(help="Of the first half; then it falls to zero.", min=0, max=100)
-    ] = 2e-4,
-    slices_per_case: Annotated[
-        int, typer.Option(help="Most slices drawn of a case in an epoch.", min=1, max=10_000)
-    ] = 40,
-    consistency: Annotated[
-        float | None,
-        typer.Option(help="Weight of what ties an image to its source [default: the method's].", min=0, max=1e6),
-    ] = None,
-    identity: Annotated[
-        float | None,
-        typer.Option(help="Weight of what changes where nothing should [default: the method's].", min=0, max=1e6),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights, order, pools and augmentation.", min=0, max=MAX_SEED)] = 0,
-    precision: Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")] = "float32",
+    recipe: RecipeFile = None,
+    settings: Annotated[list[str] | None, set_option(settings_of(TranslationRecipe))] = None,
     samples: Annotated[
         Path | None, typer.Option(help="Folder for sheets of samples: before, after, difference.")
     ] = None,
     samples_every: Annotated[int, typer.Option(help="Epochs from one sheet to the next.", min=1, max=MAX_EPOCHS)] = 10,
     device: Device = "auto",
     checkpoint: CheckpointFile = None,
-    checkpoint_minutes: CheckpointMinutes = 10,
+    checkpoint_every: CheckpointEvery = None,
     force: Force = False,
 ) -> TranslateTrainResult:
     """Learn to make contrast CTs non-contrast and the reverse, from unpaired scans (paper, CycleGAN).
@@ -123,6 +108,8 @@ def translate_train(
     The defaults are the paper's, for a GPU; --size 64 --width 16 --blocks 4 is enough to try it on a CPU. With
     --checkpoint, a training that was stopped goes on from there and ends with the same bytes.
     """
+    if checkpoint is None:
+        refuse_unused({"--checkpoint-every": checkpoint_every}, "there is no --checkpoint to write")
     require(Feature.NETWORKS, Feature.DATASETS, where={Feature.PLOTS: samples})
     from ucadi.formats import dataset as dataset_format
     from ucadi.formats import translation_checkpoint
@@ -137,16 +124,10 @@ def translate_train(
         refuse_existing(path, force=force or path == checkpoint)
     if samples is not None:
         make_folder(samples)
-    if method not in METHODS:
-        raise UsageError(f"--method {method}: no such method", hint=f"there are {', '.join(METHODS)}")
-    published = METHODS[method]
-    weights = (published[0] if consistency is None else consistency, published[1] if identity is None else identity)
     if part is not None:
         split_format.require_training(part)
     architecture = TranslatorArchitecture(width, blocks, depth, size, skip, method)
-    recipe = TranslationRecipe(
-        learning_rate, batch_size, epochs, slices_per_case, *weights, precision=precision, seed=seed
-    )
+    chosen = TranslationRecipe.of(method, choose(settings_of(TranslationRecipe), recipe, settings or ()))
     seen = Window(*window)
     with ExitStack() as opened:
         data = {}
@@ -158,22 +139,22 @@ def translate_train(
         images = _Images(data, seen, architecture)
         origin = {
             "datasets": {kind: _digest(one) for kind, one in data.items()},
-            "recipe": recipe.description(),
+            "recipe": chosen.description(),
         }
         training = {**origin, "architecture": architecture.description(), "window_hu": list(window)}
-        model = build(architecture, seed).to(own_device(device))
+        model = build(architecture, chosen.seed).to(own_device(device))
         began = perf_counter()
         records = train_translator(
             model,
             images.image,
             {kind: [one.length(index) for index in range(len(one))] for kind, one in data.items()},
-            recipe,
+            chosen,
             resume=translation_checkpoint.read(checkpoint, training) if checkpoint else None,
             hooks=TranslationHooks(
-                report=partial(_report, epochs),
-                show=partial(_show, samples, samples_every, epochs, images) if samples else None,
+                report=partial(_report, chosen.total_epochs),
+                show=partial(_show, samples, samples_every, chosen.total_epochs, images) if samples else None,
                 checkpoint=partial(translation_checkpoint.write, checkpoint, training) if checkpoint else None,
-                checkpoint_seconds=60 * checkpoint_minutes,
+                checkpoint_seconds=CHECKPOINT_SECONDS if checkpoint_every is None else checkpoint_every,
             ),
         )
         seconds = perf_counter() - began

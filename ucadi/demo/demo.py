@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from ucadi.commands import MAX_SEED
 from ucadi.commands.evaluate import evaluate
 from ucadi.commands.gradcam import MONTAGE, gradcam
 from ucadi.commands.phantom import phantom
@@ -22,6 +21,7 @@ from ucadi.files import new_folder, write_file
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.predictions import Predictions
+from ucadi.hyperparameters import MAX_SEED
 from ucadi.labels import Diagnosis
 from ucadi.parts import Feature, require
 from ucadi.progress import note

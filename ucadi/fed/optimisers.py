@@ -7,7 +7,6 @@ rounds in one way), so every site computes the same bits.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from ucadi.errors import MismatchError, UsageError
 from ucadi.fed.update import Arrays
+from ucadi.settings import check_fields, setting
 
 Method = Literal["fedavg", "fedavgm", "fedadam", "fedyogi"]
 
@@ -35,31 +35,22 @@ MEMORIES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ServerOptimiser:
-    """A method with its constants; UsageError for impossible ones.
+    """A method with its constants; UsageError for impossible ones."""
 
-    `learning_rate` defaults to 1, for the adaptive methods to 0.01. `momentum` is the literature's beta (beta_1),
-    `decay` beta_2, `adaptivity` tau, which also is the square root of the variance before the first round.
-    """
-
-    method: Method = "fedavg"
-    learning_rate: float | None = None
-    momentum: float = 0.9
-    decay: float = 0.99
-    adaptivity: float = 1e-3
+    method: Method = setting("fedavg", "How the next model is made of the mean update.", choices=get_args(Method))
+    learning_rate: float | None = setting(
+        None, "Learning rate of the server.", above=0, unset="1, of adaptive methods 0.01", example=1.0
+    )
+    momentum: float = setting(0.9, "Momentum: beta, or beta_1.", least=0, below=1)
+    decay: float = setting(0.99, "Decay of the variance: beta_2.", least=0, below=1)
+    adaptivity: float = setting(
+        1e-3, "Tau, which is also the square root of the variance before the first round.", above=0
+    )
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise UsageError(f"no server optimiser {self.method!r}", hint=f"there are {', '.join(get_args(Method))}")
+        check_fields(self, what="server optimiser")
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", _LEARNING_RATES[self.method])
-        for name, value, fits, wanted in (
-            ("learning_rate", self.rate, 0 < self.rate < math.inf, "above zero"),
-            ("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1"),
-            ("decay", self.decay, 0 <= self.decay < 1, "from 0 to below 1"),
-            ("adaptivity", self.adaptivity, 0 < self.adaptivity < math.inf, "above zero"),
-        ):
-            if not fits:
-                raise UsageError(f"server optimiser: {name} is {value}", hint=f"it must be {wanted}")
         if self.method == "fedavg" and self.rate != 1:
             raise UsageError("fedavg adds the mean as it is", hint="fedavgm with a momentum of 0 takes a learning_rate")
 

@@ -2,69 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from ucadi.errors import UsageError
 from ucadi.fed.fixedpoint import Layout
 from ucadi.fed.optimisers import FEDAVG, ServerOptimiser
-from ucadi.labels import LOSS_WEIGHTS
+from ucadi.hyperparameters import Recipe
 
 KeyMode = Literal["members", "threshold"]
-
-Precision = Literal["float32", "bfloat16"]
-"""Of the arithmetic of training; weights are float32 always. bfloat16 is fast only where the processor knows it."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """What a site does in its round: the hyper-parameters that all sites share.
-
-    The learning rate runs over `total_epochs` of all rounds together, not anew in each. The defaults are
-    the paper's (Methods). `proximal` is FedProx's mu; `clip_norm` bounds the gradient's norm in each step and
-    `update_norm` that of the whole update; `balanced` draws each diagnosis equally often; `augment` moves and
-    turns each slab a little. A `noise` above zero makes the training differentially private: each case's
-    gradient is bounded by `clip_norm`, and noise of that many times the bound added; what is spent is told
-    for `delta`.
-    """
-
-    local_epochs: int = 1
-    total_epochs: int = 100
-    warmup_epochs: int = 5
-    learning_rate: float = 0.01
-    batch_size: int = 16
-    drop_rate: float = 0.1
-    seed: int = 0
-    precision: Precision = "float32"
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    loss_weights: tuple[float, ...] = LOSS_WEIGHTS
-    proximal: float = 0.0
-    clip_norm: float | None = None
-    update_norm: float | None = None
-    balanced: bool = False
-    augment: bool = False
-    noise: float = 0.0
-    delta: float = 1e-5
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "loss_weights", tuple(self.loss_weights))  # JSON knows lists only
-        if not 1 <= self.local_epochs <= self.total_epochs:
-            raise UsageError(
-                f"{self.local_epochs} local epochs in a schedule of {self.total_epochs} in total",
-                hint="local_epochs (--local-epochs) is from 1 to total_epochs (--total-epochs)",
-            )
-        if self.batch_size < 2:
-            raise UsageError(f"batches of {self.batch_size}", hint="batch_size is 2 or more")
-        if self.precision not in ("float32", "bfloat16"):
-            raise UsageError(f"no precision {self.precision!r}", hint="float32 or bfloat16")
-        if self.update_norm is not None and not 0 < self.update_norm < math.inf:
-            raise UsageError(f"update_norm is {self.update_norm}", hint="it must be above zero, or not given")
-        if not 0 <= self.noise < math.inf or not 0 < self.delta < 1:
-            raise UsageError("noise is zero or more, and delta between 0 and 1")
-        if self.noise and self.clip_norm is None:
-            raise UsageError("noise is in multiples of clip_norm, which is not given", hint="clip_norm = 1.0, perhaps")
 
 
 @dataclass(frozen=True)
@@ -84,7 +30,7 @@ class Plan:
     quorum: int
     weight_cap: int
     layout: Layout
-    schedule: Schedule
+    schedule: Recipe
     server: ServerOptimiser = FEDAVG
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from ucadi import units
-from ucadi.commands import Headroom, KeyFile, LogFile
+from ucadi.commands import HEADROOM, Headroom, KeyFile, LogFile
 from ucadi.errors import UsageError
 from ucadi.events import Events
 from ucadi.federation.awaiting import Awaited, Awaits, Teller
@@ -63,7 +63,7 @@ def coordinate(
         int | None,
         typer.Option(help="Sites in a round, chosen by lot each time [default: all members].", min=2, max=10_000),
     ] = None,
-    headroom: Headroom = 4,
+    headroom: Headroom = None,
     relay: RelayAddress = None,
     relay_card: RelayCard = None,
     once: Annotated[
@@ -85,7 +85,8 @@ def coordinate(
     first = folder.opened_rounds()[0]
     read_round(folder, first).roster.check_led_by(keys, key.name)
     events = Events(as_json=as_json, log=log)
-    coordinator = Coordinator(folder, keys, until_round, deadline, sites, headroom, events)
+    doublings = HEADROOM if headroom is None else headroom
+    coordinator = Coordinator(folder, keys, until_round, deadline, sites, doublings, events)
     with line_to(relay, relay_card, keys, folder, events) as line:
         _run(coordinator, line, once=once, poll=poll)
     return coordinator.result()

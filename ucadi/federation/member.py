@@ -147,7 +147,7 @@ class Site:
                 output=update,
                 split=self.options.split,
                 part=self.options.part,
-                norms=self._norms(number, this),
+                local_norms=self._norms(number, this),
                 checkpoint=self.private.of_round(this, "checkpoint"),
             )
             self.private.note_seconds(this, training=result.seconds)

@@ -70,8 +70,8 @@ def _plan(fields: Fields, roster: Roster) -> Plan:
         quorum=fields.number("quorum"),
         weight_cap=fields.number("weight_cap"),
         layout=Layout(tuple(_tensor(tensor) for tensor in fields.objects("layout"))),
-        schedule=schedules.parse(fields.object("schedule")),
-        server=schedules.parse_server(fields.object("server")) if "server" in fields.values else FEDAVG,
+        schedule=schedules.parse(fields.object("schedule").values),
+        server=schedules.parse_server(fields.object("server").values) if "server" in fields.values else FEDAVG,
     )
 
 

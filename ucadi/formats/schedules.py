@@ -1,47 +1,106 @@
-"""Hyper-parameters as files: the schedule within a plan, and the recipe that people write, in TOML."""
+"""Hyper-parameters as files: the schedule within a plan, and the recipe that people write, in TOML or by --set."""
 
 from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ucadi.errors import FormatError, UsageError
-from ucadi.fed.optimisers import FEDAVG, ServerOptimiser
-from ucadi.fed.plan import Schedule
+from ucadi.fed.optimisers import ServerOptimiser
 from ucadi.files import read_text
-from ucadi.formats.container import MAX_HEADER
-from ucadi.formats.signed import Fields
+from ucadi.formats.container import MAX_HEADER, Metadata
+from ucadi.hyperparameters import Recipe
+from ucadi.settings import Setting, setting, settings_of
 
-ALWAYS = (
-    "local_epochs",
-    "total_epochs",
-    "warmup_epochs",
-    "learning_rate",
-    "batch_size",
-    "drop_rate",
-    "seed",
-    "precision",
-)
-"""What every plan says of its schedule; of the rest it says only what is not the default."""
+T = TypeVar("T")
 
 _SAME_RELEASE = "use the same release of ucadi at every site"
 
 
 @dataclass(frozen=True)
-class RecipeFile:
-    """What a recipe file asks for: fields of the schedule, the server's optimiser, and whether norms stay at home."""
+class RoundRecipe:
+    """What is asked for: how to train, what makes the next model of the mean, and whether norms stay at home."""
 
-    schedule: Mapping[str, Any] = field(default_factory=dict)
-    server: ServerOptimiser = FEDAVG
-    local_norms: bool = False
+    schedule: Recipe
+    server: ServerOptimiser
+    local_norms: bool = setting(False, "Norms stay at home (FedBN); for round open only.")
 
 
-def read_recipe(path: Path) -> RecipeFile:
-    """Reads a recipe; FormatError for an entry that there is not, or of the wrong kind."""
+ROUND_SETTINGS: Mapping[str, Setting] = {
+    **settings_of(Recipe),
+    **settings_of(RoundRecipe),
+    **{f"server.{key}": replace(one, name=f"server.{key}") for key, one in settings_of(ServerOptimiser).items()},
+}
+"""All that a recipe of training may say, by its key in TOML."""
+
+
+def read_recipe(path: Path | None, given: Sequence[str] = ()) -> RoundRecipe:
+    """What the recipe file says, but for what was `given` as KEY=VALUE; errors as of `choose`."""
+    chosen = choose(ROUND_SETTINGS, path, given)
+    server = {key.removeprefix("server."): chosen.pop(key) for key in list(chosen) if key.startswith("server.")}
+    local_norms = chosen.pop("local_norms", False)
+    try:
+        return RoundRecipe(_recipe_of(chosen), ServerOptimiser(**server), local_norms)
+    except UsageError as error:
+        if path is None or given:
+            raise
+        raise FormatError(f"{path.name}: {error.message}", hint=error.hint) from None
+
+
+def choose(settings: Mapping[str, Setting], path: Path | None, given: Sequence[str]) -> dict[str, Any]:
+    """The values of a TOML file, and over them those `given` as KEY=VALUE, each checked by itself.
+
+    FormatError, naming the file, for an entry that there is not or of the wrong kind; UsageError for one of `given`.
+    """
+    return {**({} if path is None else _read(settings, path)), **dict(_parsed(settings, one) for one in given)}
+
+
+def to_document(schedule: Recipe) -> Metadata:
+    """The schedule as a plan says it: of most hyper-parameters only what is not the default."""
+    said = {
+        name: getattr(schedule, name)
+        for name, one in settings_of(Recipe).items()
+        if one.always or getattr(schedule, name) != one.default
+    }
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in said.items()}
+
+
+def parse(document: Metadata) -> Recipe:
+    """The schedule that a plan says."""
+    missing = [name for name, one in settings_of(Recipe).items() if one.always and name not in document]
+    if missing:
+        raise FormatError(f"the schedule does not say {missing[0]}", hint=_SAME_RELEASE)
+    return _built(Recipe, document, "the schedule")
+
+
+def parse_server(document: Metadata) -> ServerOptimiser:
+    """The server's optimiser that a plan says."""
+    return _built(ServerOptimiser, document, "the server's optimiser")
+
+
+def _recipe_of(chosen: Mapping[str, Any]) -> Recipe:
+    recipe = Recipe(**chosen)
+    # the paper's five epochs of warm-up are more than a short training has; whoever says more means something else
+    if "warmup_epochs" in chosen and recipe.warmup_epochs > recipe.total_epochs:
+        raise UsageError(
+            f"{recipe.warmup_epochs} epochs of warm-up in a schedule of {recipe.total_epochs}",
+            hint="warmup_epochs is at most total_epochs, which counts the epochs of all rounds together",
+        )
+    return recipe
+
+
+def _built(kind: type[T], document: Metadata, what: str) -> T:
+    unknown = sorted(document.keys() - settings_of(kind).keys())
+    if unknown:
+        raise FormatError(f"{what}: there is no {unknown[0]!r:.40}", hint=_SAME_RELEASE)
+    return kind(**document)
+
+
+def _read(settings: Mapping[str, Setting], path: Path) -> dict[str, Any]:
     text = read_text(path, "a recipe (TOML)", most=MAX_HEADER)
     try:
         document = tomllib.loads(text)
@@ -49,76 +108,39 @@ def read_recipe(path: Path) -> RecipeFile:
         raise FormatError(
             f"{path.name}: not TOML: {error}", hint="one setting a line, for example learning_rate = 0.05"
         ) from None
-    server, local_norms = document.pop("server", {}), document.pop("local_norms", False)
-    if not isinstance(local_norms, bool):
-        raise FormatError(f"{path.name}: local_norms is true or false")
     try:
-        for kind, given in ((Schedule, document), (ServerOptimiser, server)):
-            _check_written(kind, given, path.name)
-        chosen = _typed(
-            Schedule, Fields(document, path.name), path.name, "a recipe may say what the options of ucadi train say"
-        )
-        return RecipeFile(chosen, parse_server(Fields(server, f"{path.name}: server")), local_norms)
+        return {key: _checked(_known(settings, key), value) for key, value in _flat(document).items()}
     except UsageError as error:
         raise FormatError(f"{path.name}: {error.message}", hint=error.hint) from None
 
 
-def to_document(schedule: Schedule) -> dict[str, Any]:
-    """The schedule as a plan says it."""
-    defaults = Schedule()
-    said = {
-        name: value for name, value in asdict(schedule).items() if name in ALWAYS or value != getattr(defaults, name)
-    }
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in said.items()}
+def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a document, those of its tables with dots in their names, as TOML may write them too."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        flat |= {f"{key}.{inner}": one for inner, one in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
 
 
-def parse(held: Fields) -> Schedule:
-    """The schedule that a plan says."""
-    missing = [name for name in ALWAYS if name not in held.values]
-    if missing:
-        raise FormatError(f"the schedule does not say {missing[0]}", hint=_SAME_RELEASE)
-    return Schedule(**_typed(Schedule, held, "the schedule", _SAME_RELEASE))
+def _checked(one: Setting, value: Any) -> Any:
+    if isinstance(value, str) and one.kind is not str:
+        raise UsageError(f"{one.name} is the text {value!r:.40}", hint=f"it has no quotes: {one.name} = {one.toml()}")
+    return one.check(value)
 
 
-def parse_server(held: Fields) -> ServerOptimiser:
-    """The server's optimiser that a plan or a recipe says."""
-    return ServerOptimiser(**_typed(ServerOptimiser, held, "the server's optimiser", _SAME_RELEASE))
+def _parsed(settings: Mapping[str, Setting], given: str) -> tuple[str, Any]:
+    key, sign, text = given.partition("=")
+    if not sign:
+        raise UsageError(f"--set {given}: it says no value", hint="--set KEY=VALUE, and --set help lists the keys")
+    try:
+        return key, _known(settings, key).parse(text)
+    except UsageError as error:
+        raise UsageError(f"--set: {error.message}", hint=error.hint) from None
 
 
-def _check_written(kind: type[Any], given: Any, name: str) -> None:
-    """Raises FormatError for a value that a person wrote in another way than it is meant: quoted, or a fraction."""
-    defaults = {one.name: one.default for one in fields(kind)}
-    for key, value in given.items() if isinstance(given, dict) else ():
-        default = defaults.get(key)
-        if isinstance(value, str) and not isinstance(default, str):
-            raise FormatError(f"{name}: {key} is the text {value!r}", hint=f"a number has no quotes: {key} = 0.05")
-        if type(default) is int and type(value) is not int:
-            raise FormatError(f"{name}: {key} is {value}", hint=f"a whole number: {key} = {default}")
-        if type(default) is bool and type(value) is not bool:
-            raise FormatError(f"{name}: {key} is {value}", hint=f"{key} = true, or {key} = false")
-
-
-def _typed(kind: type[Any], held: Fields, name: str, hint: str) -> dict[str, Any]:
-    """The object's values, each as the dataclass has it; nothing else may be there."""
-    known = {one.name: one for one in fields(kind)}
-    unknown = sorted(held.values.keys() - known.keys())
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        meant = f"did you mean {near[0]}?" if near else f"{hint}: {', '.join(known)}"
-        raise FormatError(f"{name}: there is no {unknown[0]!r}", hint=meant)
-    values: dict[str, Any] = {}
-    for key in held.values:
-        default = known[key].default
-        match default:
-            case bool():
-                values[key] = held.flag(key)
-            case int():
-                values[key] = held.number(key)
-            case str():
-                values[key] = held.text(key)
-            case tuple():
-                values[key] = tuple(held.reals(key))
-            case _:
-                assert default is not MISSING
-                values[key] = held.real(key)
-    return values
+def _known(settings: Mapping[str, Setting], key: str) -> Setting:
+    if key not in settings:
+        near = difflib.get_close_matches(key.replace("-", "_"), settings, n=3)
+        meant = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(settings)}"
+        raise UsageError(f"there is no {key!r:.40}", hint=meant)
+    return settings[key]

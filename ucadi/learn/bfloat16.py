@@ -56,7 +56,7 @@ def keep_right(network: nn.Module, sample: Tensor) -> list[str]:
         if any(isinstance(layer, Float32Layer) for layer in layers):
             raise UsageError(
                 f"bfloat16 goes wrong on this processor: wrong gradients in {_some(names)}",
-                hint="train in float32: --precision float32, or precision in the recipe or at round open",
+                hint='train in float32: precision = "float32" in the recipe, or --set precision=float32',
             )
         for layer in layers:
             layer.__class__ = type(f"Float32{type(layer).__name__}", (Float32Layer, type(layer)), {})

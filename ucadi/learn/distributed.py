@@ -33,7 +33,7 @@ class Group:
             return range(len(cases))
         if len(cases) < self.size:
             raise UsageError(
-                f"a batch of {len(cases)} cases for {self.size} processes", hint="a larger --batch-size, or fewer"
+                f"a batch of {len(cases)} cases for {self.size} processes", hint="a larger batch_size, or fewer"
             )
         ends = np.cumsum([len(part) for part in np.array_split(cases, self.size)])
         return range(0 if self.rank == 0 else int(ends[self.rank - 1]), int(ends[self.rank]))

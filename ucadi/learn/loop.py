@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ucadi.errors import FormatError, MismatchError, UsageError
+from ucadi.hyperparameters import Recipe
 from ucadi.learn.distributed import ALONE, Group
 from ucadi.learn.inference import predict
 from ucadi.learn.loading import made_ahead
@@ -28,7 +29,7 @@ from ucadi.learn.networks.architecture import Architecture
 from ucadi.learn.networks.classifier import Classifier
 from ucadi.learn.networks.registry import checked_slab, load_arrays, state_arrays
 from ucadi.learn.privacy import check_private
-from ucadi.learn.recipe import Recipe, Step, learning_rate, steps
+from ucadi.learn.recipe import Step, learning_rate, steps
 from ucadi.learn.state import Arrays, EpochRecord, TrainingState
 from ucadi.learn.step import Trainer
 from ucadi.progress import track

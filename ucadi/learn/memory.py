@@ -50,6 +50,6 @@ def out_of_memory_explained() -> Iterator[None]:
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise CapacityError(
                 "there is not memory enough for a step of training",
-                hint="--save-memory, a smaller --batch-size, or fewer processes at a time",
+                hint="--save-memory, a smaller batch_size, or fewer processes at a time",
             ) from error
         raise

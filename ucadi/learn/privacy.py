@@ -16,18 +16,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ucadi.errors import UsageError
-from ucadi.learn.recipe import Recipe, Step, steps_an_epoch
+from ucadi.hyperparameters import Recipe
+from ucadi.learn.recipe import Step, steps_an_epoch
 
 
 def check_private(norm: str, recipe: Recipe) -> None:
-    """Raises UsageError for what cannot be private: a batch norm, a gradient without bound, a balanced draw."""
+    """Raises UsageError for what cannot be private: a batch norm, a balanced draw."""
     if norm != "group":
         raise UsageError(
             "a batch norm mixes the cases of a batch, so that no gradient is that of one case",
             hint="begin with weights of ucadi init --norm group",
         )
-    if recipe.clip_norm is None:
-        raise UsageError("noise is in multiples of clip_norm, which is not given", hint="clip_norm = 1.0, perhaps")
     if recipe.balanced:
         raise UsageError("a balanced draw tells more of rare cases", hint="leave out balanced, or the noise")
 

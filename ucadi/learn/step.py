@@ -14,12 +14,13 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from ucadi.errors import CapacityError
+from ucadi.hyperparameters import Recipe
 from ucadi.learn.bfloat16 import keep_right
 from ucadi.learn.distributed import Group, synchronise_norms
 from ucadi.learn.networks.classifier import Classifier
 from ucadi.learn.networks.registry import copies, fill, load_arrays, state_arrays
 from ucadi.learn.privacy import private_gradient
-from ucadi.learn.recipe import Recipe, Step, drop_rate, learning_rate, steps_an_epoch
+from ucadi.learn.recipe import Step, drop_rate, learning_rate, steps_an_epoch
 from ucadi.learn.state import Arrays, TrainingState
 
 

@@ -38,7 +38,7 @@ def check_counting(this: Round) -> None:
     if not is_counting(this):
         raise MismatchError(
             f"round {this.plan.round} of {this.plan.federation} adds updates, not histograms",
-            hint="histograms are added in a round of their own: round open --count MODEL",
+            hint="histograms are added in a round of their own: round open --count-scores-of MODEL",
         )
 
 

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ucadi.errors import FormatError, UsageError
+from ucadi.errors import FormatError
+from ucadi.hyperparameters import BATCH, EPOCHS, PRECISION, SEED, Precision
 from ucadi.learn.state import Arrays
+from ucadi.settings import check_fields, setting
 
 NONCONTRAST, CONTRAST = "non-contrast", "contrast"
 
@@ -48,23 +50,15 @@ class TranslatorArchitecture:
     rows and columns that it was trained at. FormatError for numbers that make no network.
     """
 
-    width: int = 64
-    blocks: int = 9
-    depth: int = 3
-    size: int = 512
-    skip: bool = True
-    method: str = CYCLE_GAN
+    width: int = setting(64, "Channels of the networks' first convolution.", least=2, most=1024)
+    blocks: int = setting(9, "Residual blocks of a generator.", least=1, most=64)
+    depth: int = setting(3, "Adjacent slices that are translated together, an odd number.", least=1, most=99, step=2)
+    size: int = setting(512, "Rows and columns of the images; datasets may have others.", least=32, most=4096, step=4)
+    skip: bool = setting(True, "Generators make the change, not the whole image.")
+    method: str = setting(CYCLE_GAN, "How to translate.", choices=tuple(METHODS))
 
     def __post_init__(self) -> None:
-        for name, value, fits, wanted in (
-            ("width", self.width, 2 <= self.width <= 1024, "2 to 1024"),
-            ("blocks", self.blocks, 1 <= self.blocks <= 64, "1 to 64"),
-            ("depth", self.depth, 1 <= self.depth <= 99 and self.depth % 2 == 1, "odd, and 99 or less"),
-            ("size", self.size, 32 <= self.size <= 4096 and self.size % 4 == 0, "a multiple of 4, from 32 to 4096"),
-            ("method", self.method, self.method in METHODS, f"one of {', '.join(METHODS)}"),
-        ):
-            if not fits or type(value) not in (int, str):
-                raise FormatError(f"translator: {name} is {value!r:.40}", hint=f"it must be {wanted}")
+        check_fields(self, FormatError, "translator")
 
     @classmethod
     def parse(cls, described: Mapping[str, Any]) -> TranslatorArchitecture:
@@ -79,40 +73,40 @@ class TranslatorArchitecture:
         return asdict(self)
 
 
+def _published(number: int) -> str:
+    return "the method's: " + ", ".join(f"{weights[number]:g} for {method}" for method, weights in METHODS.items())
+
+
 @dataclass(frozen=True)
 class TranslationRecipe:
     """How to train; the defaults are the paper's, where it gives them, or Zhu et al.'s. UsageError for impossible ones.
 
-    `slices_per_case` are drawn of each case anew in each epoch (the paper used about 40 of each). `consistency` and
-    `identity` weigh these losses against the adversarial one; `pool_size` is how many made images of each kind the
-    critics are shown from memory. `augment` mirrors and moves images at random.
+    The paper drew about 40 slices of each case.
     """
 
-    learning_rate: float = 2e-4
-    batch_size: int = 12
-    total_epochs: int = 200
-    slices_per_case: int = 40
-    consistency: float = METHODS[CYCLE_GAN][0]
-    identity: float = METHODS[CYCLE_GAN][1]
-    pool_size: int = 50
-    augment: bool = True
-    precision: str = "float32"
-    seed: int = 0
+    learning_rate: float = setting(2e-4, "Learning rate of the first half; then it falls to zero.", least=0)
+    batch_size: int = setting(12, "Images of each kind in a batch.", unit="images", least=1, **BATCH)
+    total_epochs: int = setting(200, "How often to go through the data.", **EPOCHS)
+    slices_per_case: int = setting(40, "Most slices drawn of a case in an epoch.", unit="slices", least=1, most=10_000)
+    consistency: float = setting(
+        METHODS[CYCLE_GAN][0], "Weight of the loss that ties an image to its source.", least=0, unset=_published(0)
+    )
+    identity: float = setting(METHODS[CYCLE_GAN][1], "Weight of the identity loss.", least=0, unset=_published(1))
+    pool_size: int = setting(
+        50, "Made images of each kind that are kept to show the critics.", unit="images", least=0, most=10_000
+    )
+    augment: bool = setting(True, "Mirror and move images at random.")
+    precision: Precision = setting("float32", "Arithmetic of training; bfloat16 is mixed precision.", **PRECISION)
+    seed: int = setting(0, "Seed of weights, order, pools and augmentation.", **SEED)
 
     def __post_init__(self) -> None:
-        for name, value, fits, wanted in (
-            ("learning_rate", self.learning_rate, 0 <= self.learning_rate < math.inf, "zero or more"),
-            ("batch_size", self.batch_size, self.batch_size >= 1, "one or more"),
-            ("total_epochs", self.total_epochs, self.total_epochs >= 1, "one or more"),
-            ("slices_per_case", self.slices_per_case, self.slices_per_case >= 1, "one or more"),
-            ("consistency", self.consistency, 0 <= self.consistency < math.inf, "zero or more"),
-            ("identity", self.identity, 0 <= self.identity < math.inf, "zero or more"),
-            ("pool_size", self.pool_size, self.pool_size >= 0, "zero or more"),
-            ("precision", self.precision, self.precision in ("float32", "bfloat16"), "float32 or bfloat16"),
-            ("seed", self.seed, self.seed >= 0, "zero or more"),
-        ):
-            if not fits:
-                raise UsageError(f"translation: {name} is {value}", hint=f"it must be {wanted}")
+        check_fields(self, what="translation")
+
+    @classmethod
+    def of(cls, method: str, chosen: Mapping[str, Any]) -> TranslationRecipe:
+        """The recipe of a method, whose authors' weights hold where others are not `chosen`."""
+        consistency, identity = METHODS[method]
+        return cls(**{"consistency": consistency, "identity": identity, **chosen})
 
     def description(self) -> dict[str, Any]:
         """As JSON for a file."""

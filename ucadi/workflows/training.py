@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,12 +12,11 @@ from ucadi.ct import sampling
 from ucadi.ct.augmentation import augment
 from ucadi.errors import FormatError, MismatchError
 from ucadi.fed.fixedpoint import layout_of
-from ucadi.fed.plan import Schedule
 from ucadi.formats import schedules
 from ucadi.formats.container import Metadata
 from ucadi.formats.weights import Weights
+from ucadi.hyperparameters import Recipe
 from ucadi.labels import LABELS
-from ucadi.learn.recipe import Recipe
 from ucadi.rounds.counting import is_counting
 from ucadi.rounds.round import Round
 
@@ -51,16 +49,10 @@ def check_round(this: Round, weights: Weights, site: str, base: str) -> None:
         raise MismatchError("the plan's ranges are not those of its base", hint="ask the coordinator to open it again")
 
 
-def recipe_of(schedule: Schedule) -> Recipe:
-    """What a schedule means for training."""
-    same = {one.name: getattr(schedule, one.name) for one in fields(Recipe)}
-    return Recipe(**{**same, "warmup_epochs": min(schedule.warmup_epochs, schedule.total_epochs)})
-
-
 class Cases:
     """A dataset's cases for training, all of them labelled; FormatError if one is not."""
 
-    def __init__(self, data: Dataset, schedule: Schedule) -> None:
+    def __init__(self, data: Dataset, schedule: Recipe) -> None:
         self.data, self._seed, self._augment = data, schedule.seed, schedule.augment
         self.labels = [int(label) for label in data.labels if label is not None]
         if len(self.labels) != len(data):
@@ -94,7 +86,7 @@ class Cases:
         return hashlib.sha256("\n".join([self.data.digest, *self.data.ids]).encode()).hexdigest()
 
 
-def identity(weights: Weights, cases: Cases, schedule: Schedule, epochs: range, **others: object) -> Metadata:
+def identity(weights: Weights, cases: Cases, schedule: Recipe, epochs: range, **others: object) -> Metadata:
     """All that decides a training's result, as JSON: a checkpoint is of this training and no other."""
     return {
         "base": weights.digest,

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ucadi.errors import FormatError, MismatchError, UsageError
+from ucadi.hyperparameters import Recipe
 from ucadi.learn.heatmaps.gradcam import activation_maps, gradcam, place
 from ucadi.learn.loop import train
 from ucadi.learn.networks.architecture import Architecture
 from ucadi.learn.networks.classifier import Classifier
 from ucadi.learn.networks.registry import build
-from ucadi.learn.recipe import Recipe
 
 TINY = Architecture(width=4, slices=8, size=16)
 

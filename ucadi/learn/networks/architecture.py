@@ -8,6 +8,7 @@ from typing import Any
 
 from ucadi.errors import FormatError
 from ucadi.learn.networks.blueprints import NETWORKS, Blueprint
+from ucadi.settings import check_fields, setting
 
 NORMS = ("batch", "group")
 
@@ -23,41 +24,33 @@ class Architecture:
     FormatError for numbers that make no network.
     """
 
-    name: str = "densenet3d"
-    width: int = 32
-    blocks: tuple[int, ...] = (2, 2, 2)
-    slices: int = 16
-    size: int = 128
-    classes: int = 4
-    norm: str = "batch"
+    name: str = setting("densenet3d", "The network, the paper's by default.")
+    width: int = setting(32, "Channels of the first convolution, which sets all others.", least=2, most=1024)
+    blocks: tuple[int, ...] = setting((2, 2, 2), "Blocks of each stage.", least=1, most=64, longest=8)
+    slices: int = setting(16, "Slices of the input.", least=1, most=1024)
+    size: int = setting(128, "Rows and columns of the input; the paper's network has 128.", least=1, most=4096)
+    classes: int = setting(4, "Classes to tell apart.", least=2, most=1000)
+    norm: str = setting("batch", "Norm of the layers, group for differentially private training.", choices=NORMS)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "blocks", tuple(self.blocks))  # JSON knows lists only
+        check_fields(self, FormatError, "architecture")
         if self.name not in NETWORKS:
             raise FormatError(
                 f"architecture: no network is called {self.name!r:.60}",
                 hint=f"there are {', '.join(NETWORKS.names())}; a package may add others",
             )
-        if self.norm not in NORMS:
-            raise FormatError(f"architecture: no norm is called {self.norm!r}", hint=f"there are {', '.join(NORMS)}")
         stages = len(self.blueprint.blocks)
-        if not self.blueprint.halved and len(self.blocks) != stages:
-            raise FormatError(f"architecture: blocks are {len(self.blocks)}, {self.name} has {stages} stages")
-        halvings = len(self.blocks) - 1 if self.blueprint.halved else 0  # the others pad their strides
-        for name, values, least, most in (
-            ("width", (self.width,), 2, 1024),
-            ("number of blocks", (len(self.blocks),), 1, 8),
-            ("blocks", self.blocks, 1, 64),
-            ("slices", (self.slices,), 2**halvings, 1024),
-            ("size", (self.size,), 2**halvings, 4096),
-            ("classes", (self.classes,), 2, 1000),
-        ):
-            for value in values:
-                if type(value) is not int or not least <= value <= most:
-                    raise FormatError(
-                        f"architecture: {name} is {value!r:.40}",
-                        hint=f"it must be a whole number from {least} to {most}",
-                    )
+        if not self.blueprint.halved:
+            if len(self.blocks) != stages:
+                raise FormatError(f"architecture: blocks are {len(self.blocks)}, {self.name} has {stages} stages")
+            return  # the others pad their strides
+        least = 2 ** (len(self.blocks) - 1)
+        for name, value in (("slices", self.slices), ("size", self.size)):
+            if value < least:
+                raise FormatError(
+                    f"architecture: {name} is {value}",
+                    hint=f"with {len(self.blocks)} blocks it must be {least} or more",
+                )
 
     @property
     def blueprint(self) -> Blueprint:

@@ -162,12 +162,14 @@ def ucadi(arrays: Arrays, sites: int, *, threshold: int | None = None) -> Row:
         )
 
 
-def ucadi_error(arrays: Arrays, opened: Path, this: Round) -> float:
+def ucadi_error(arrays: Arrays, opened: Path, round_: Round) -> float:
     aggregate = update_format.read_aggregate(opened)
     start, largest = 1, 0.0
-    for tensor, (_, mean) in zip(this.plan.layout.tensors, weighted_mean(arrays, len(this.plan.sites)), strict=True):
+    for tensor, (_, mean) in zip(
+        round_.plan.layout.tensors, weighted_mean(arrays, len(round_.plan.sites)), strict=True
+    ):
         total = aggregate.total[start : start + tensor.size]
-        found = decode(total, tensor, weight=aggregate.weight, cap=this.plan.weight_cap, bits=this.bits)
+        found = decode(total, tensor, weight=aggregate.weight, cap=round_.plan.weight_cap, bits=round_.bits)
         largest = max(largest, float(np.abs(found - mean.reshape(-1)).max()))
         start += tensor.size
     return largest

@@ -30,7 +30,7 @@ import numpy as np
 
 from ucadi.commands.phantom import phantom
 from ucadi.commands.preprocess import preprocess
-from ucadi.ct.reading.parallel import Job, read_one
+from ucadi.ct.reading.parallel import ReadJob, read_one
 from ucadi.ct.reading.scan import Scan, read_scan
 
 RUNS = 5
@@ -45,7 +45,7 @@ def by_ucadi(folder: Path) -> tuple[int, ...]:
 
 def by_ucadi_with_observations(folder: Path) -> tuple[int, ...]:
     """With contrast, lungs and units, which the others do not look at."""
-    scan = read_one(Job(folder, SIZE, 2))
+    scan = read_one(ReadJob(folder, SIZE, 2))
     assert isinstance(scan, Scan), scan
     return scan.volume.hu.shape
 

@@ -215,12 +215,12 @@ def seconds_to_load() -> dict[str, float]:
     """Seconds from the file to one slab, plain and augmented."""
     from ucadi.formats import dataset as dataset_format
     from ucadi.hyperparameters import Recipe
-    from ucadi.workflows.training import Cases
+    from ucadi.workflows.training import TrainingCases
 
     found = {}
     with dataset(8) as path, dataset_format.open(path) as data:
         for name, augment in (("plain", False), ("augmented", True)):
-            cases = Cases(data, Recipe(augment=augment))
+            cases = TrainingCases(data, Recipe(augment=augment))
             cases.slab(0, 0)
             began = time.perf_counter()
             for index in range(len(data)):

@@ -30,9 +30,9 @@ sys.path.insert(0, str(ROOT / "tests/helpers"))
 from traps import TRAPS, Trap, verdict  # noqa: E402 - where the tests are
 
 from ucadi.ct.reading.nifti import from_nifti  # noqa: E402
-from ucadi.ct.reading.parallel import Job, read_one  # noqa: E402
+from ucadi.ct.reading.parallel import ReadJob, read_one  # noqa: E402
 from ucadi.ct.reading.refusals import RefusedError  # noqa: E402
-from ucadi.ct.reading.scan import Source  # noqa: E402
+from ucadi.ct.reading.scan import KnownScan  # noqa: E402
 
 PAGE = ROOT / "docs" / "preprocess.md"
 BEGIN, END = "<!-- table: examples/compare_loaders.py --write -->\n", "<!-- end of table -->\n"
@@ -104,10 +104,10 @@ def peer(trap: Trap, load: Callable[[Path], Loaded]) -> str:
 def ucadi(trap: Trap) -> str:
     """What ucadi makes of it."""
     with tempfile.TemporaryDirectory() as name:
-        outcome = read_one(Job(trap.build(Path(name)), None, 15))
+        outcome = read_one(ReadJob(trap.build(Path(name)), None, 15))
     if isinstance(outcome, RefusedError):
         return f"refused: `{outcome.reason.value}`"
-    assert not isinstance(outcome, Source)
+    assert not isinstance(outcome, KnownScan)
     if trap.extent is None:
         return f"flagged: `{trap.flag}`" if trap.flag in outcome.flags else "**loaded**"
     wrong = verdict(trap, outcome.volume.hu, outcome.volume.affine)

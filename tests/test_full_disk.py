@@ -19,7 +19,7 @@ from series import save, series
 from ucadi.commands.init import init
 from ucadi.commands.merge import merge
 from ucadi.commands.split import split
-from ucadi.ct.reading.parallel import Job, read_one
+from ucadi.ct.reading.parallel import ReadJob, read_one
 from ucadi.errors import OutputError
 from ucadi.files import new_file, new_folder, write_file
 from ucadi.formats import dataset, salt
@@ -118,7 +118,7 @@ def test_a_zip_file_that_cannot_be_unpacked_is_no_bad_scan(tmp_path: Path) -> No
         for file in folder.iterdir():
             made.write(file, file.name)
     with no_file_longer_than(100), pytest.raises(OutputError, match="File too large") as caught:
-        read_one(Job(tmp_path / "scan.zip", 16, 2))
+        read_one(ReadJob(tmp_path / "scan.zip", 16, 2))
     assert "TMPDIR" in (caught.value.hint or "")
 
 

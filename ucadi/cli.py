@@ -34,7 +34,7 @@ class Row(NamedTuple):
     summary: str
 
 
-class Group(NamedTuple):
+class CommandGroup(NamedTuple):
     """Commands of two words: the first one, what they are about, and the commands."""
 
     name: str
@@ -42,11 +42,11 @@ class Group(NamedTuple):
     rows: tuple[Row, ...]
 
 
-PANELS: Mapping[str, tuple[Row | Group, ...]] = {
+PANELS: Mapping[str, tuple[Row | CommandGroup, ...]] = {
     "Data": (
         Row("demo", "demo.demo:demo", "From synthetic CTs to a result and a heatmap, in a minute."),
         Row("phantom", "commands.phantom:phantom", "Make synthetic chest CTs as DICOM."),
-        Group(
+        CommandGroup(
             "pacs",
             "Fetch series from an archive, send objects to it.",
             (
@@ -57,7 +57,7 @@ PANELS: Mapping[str, tuple[Row | Group, ...]] = {
         Row("preprocess", "commands.preprocess:preprocess", "Make a dataset from chest CTs (DICOM, NIfTI)."),
         Row("merge", "commands.merge:merge", "Make one dataset of several."),
         Row("split", "commands.split:split", "Divide patients into training, validation and test."),
-        Group(
+        CommandGroup(
             "translate",
             "Make contrast CTs non-contrast, and the reverse.",
             (
@@ -78,7 +78,7 @@ PANELS: Mapping[str, tuple[Row | Group, ...]] = {
     ),
     "Federation set-up": (
         Row("keygen", "commands.keygen:keygen", "Make the keys of a site, a coordinator or a relay."),
-        Group(
+        CommandGroup(
             "roster",
             "Say who belongs to a federation.",
             (
@@ -89,20 +89,20 @@ PANELS: Mapping[str, tuple[Row | Group, ...]] = {
                 Row("show", "commands.roster:roster_show", "Print a roster's members and fingerprints."),
             ),
         ),
-        Group(
+        CommandGroup(
             "relay",
             "Move a federation's files.",
             (Row("serve", "commands.relay_serve:relay_serve", "Run a relay between coordinator and sites."),),
         ),
     ),
     "Rounds by themselves": (
-        Group(
+        CommandGroup(
             "site",
             "Take part in the rounds.",
             (Row("run", "federation.site:site_run", "Take part in round after round."),),
         ),
         Row("coordinate", "federation.coordinator:coordinate", "Open and close round after round."),
-        Group(
+        CommandGroup(
             "round",
             "Open, close and look at rounds.",
             (
@@ -123,7 +123,7 @@ PANELS: Mapping[str, tuple[Row | Group, ...]] = {
         Row("push", "commands.push:push", "Send files to the relay."),
         Row("pull", "commands.pull:pull", "Fetch files from the relay."),
         Row("wait", "commands.wait:wait", "Wait until files are at the relay."),
-        Group(
+        CommandGroup(
             "courier",
             "Carry rounds by hand.",
             (
@@ -175,10 +175,10 @@ def command_line(*, whole: bool = False) -> TyperGroup:
     return group
 
 
-def _commands(entries: Iterable[Row | Group], panel: str | None, whole: bool) -> dict[str, Any]:
+def _commands(entries: Iterable[Row | CommandGroup], panel: str | None, whole: bool) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for entry in entries:
-        if isinstance(entry, Group):
+        if isinstance(entry, CommandGroup):
             made[entry.name] = TyperGroup(
                 name=entry.name,
                 help=entry.summary,

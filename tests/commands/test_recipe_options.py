@@ -30,7 +30,7 @@ from ucadi.labels import Diagnosis
 from ucadi.learn.recipe import steps
 from ucadi.scoring.metrics import macro_auc
 from ucadi.settings import settings_of
-from ucadi.workflows.training import Cases
+from ucadi.workflows.training import TrainingCases
 
 # Balanced draws
 
@@ -89,7 +89,7 @@ def test_augmentation_moves_a_chest_a_little() -> None:
 def test_slabs_change_with_the_epoch_and_only_with_it(tmp_path: Path) -> None:
     path = write_dataset(tmp_path / "a.h5", LABELS)
     with dataset.open(path) as data:
-        plain, moved = Cases(data, Recipe()), Cases(data, Recipe(augment=True))
+        plain, moved = TrainingCases(data, Recipe()), TrainingCases(data, Recipe(augment=True))
         assert np.array_equal(moved.slab(3, 1), moved.slab(3, 1))
         assert not np.array_equal(moved.slab(3, 1), moved.slab(4, 1))
         assert not np.array_equal(moved.slab(3, 1), plain.slab(3, 1))

@@ -27,7 +27,7 @@ from ucadi.ct.heatmap_objects import PARAMETRIC_MAP, SEGMENTATION, UNKNOWN_DATE,
 from ucadi.ct.overlay import Style, overlay
 from ucadi.ct.placing import onto_slice
 from ucadi.ct.reading.scan import read_scan, source_series
-from ucadi.ct.statement import Statement
+from ucadi.ct.statement import HeatmapDescription
 from ucadi.errors import MismatchError, SeriesError, UsageError
 from ucadi.labels import NOTICE
 from ucadi.scoring.plots import overlay_colours
@@ -135,7 +135,7 @@ def test_equal_inputs_give_equal_bytes_and_others_other_uids(tmp_path: Path) -> 
     names = [path.name for path in one.iterdir()]
     assert filecmp.cmpfiles(one, two, names, shallow=False) == (names, [], [])
     other, *_ = objects_of(
-        place, tmp_path / "other", Statement("covid", 0.5, "grad-cam", "cd" * 32, "1.0", SAYS.details)
+        place, tmp_path / "other", HeatmapDescription("covid", 0.5, "grad-cam", "cd" * 32, "1.0", SAYS.details)
     )
     uids = [{pydicom.dcmread(path).SOPInstanceUID for path in folder.iterdir()} for folder in (one, other)]
     assert not uids[0] & uids[1]

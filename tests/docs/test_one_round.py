@@ -85,9 +85,9 @@ def test_it_runs_and_is_short() -> None:
 
 def same_round(page: Any, made: Federation) -> tuple[Any, dict[str, Any], list[Any]]:
     """The commands' round as the page's: plan, keys, updates."""
-    this = Round.read(made.plan, made.roster)
-    members = this.roster.members
+    round_ = Round.read(made.plan, made.roster)
+    members = round_.roster.members
     base = weights_format.read(made.base).arrays
-    plan = page.Plan(base, tuple(members), this.plan.weight_cap, this.public_seed)
+    plan = page.Plan(base, tuple(members), round_.plan.weight_cap, round_.public_seed)
     keys = {site: key_format.read_key(made.key(site)) for site in made.sites}
     return plan, keys, [update_format.read_update(path) for path in made.updates]

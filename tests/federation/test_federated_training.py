@@ -78,11 +78,11 @@ def test_norms_are_known_by_their_names(kind: str) -> None:
 
 
 def test_norms_stay_at_home(sites: Sites) -> None:
-    this = sites.open(1, sites.base, "local_norms = true\n")
-    updates = [sites.train(site, sites.base, f"{site}-1.update", **this) for site in SITES]
+    round_ = sites.open(1, sites.base, "local_norms = true\n")
+    updates = [sites.train(site, sites.base, f"{site}-1.update", **round_) for site in SITES]
     total, following = sites.folder / "sum", sites.folder / "next.weights"
-    aggregate(updates, **this, output=total, force=True)
-    apply(sites.base, total, **this, output=following, force=True)
+    aggregate(updates, **round_, output=total, force=True)
+    apply(sites.base, total, **round_, output=following, force=True)
     before, after = weights_format.read(sites.base), weights_format.read(following)
     own = update_format.read_update(updates[0])
     names = [name for name in before.arrays if is_norm(name)]
@@ -97,38 +97,40 @@ def test_norms_stay_at_home(sites: Sites) -> None:
         array.size for name, array in before.arrays.items() if name not in names
     )
     encrypt(
-        updates[0], **this, key=sites.folder / "site-a.key", output=sites.folder / "site-a.enc", force=True
+        updates[0], **round_, key=sites.folder / "site-a.key", output=sites.folder / "site-a.enc", force=True
     )  # what is encrypted has the layout's values only, or it would be refused
 
     personal = sites.folder / "site-a.weights"
-    apply(sites.base, total, **this, local_norms=updates[0], output=personal, force=True)
+    apply(sites.base, total, **round_, local_norms=updates[0], output=personal, force=True)
     mine = weights_format.read(personal)
     for name in before.arrays:
         expected = before.arrays[name] + own.deltas[name] if name in names else after.arrays[name]
         assert np.array_equal(mine.arrays[name], expected), name
 
     # the next round begins where the site's own norms were
-    this = sites.open(2, following, "local_norms = true\n")
-    goes_on = update_format.read_update(sites.train("site-a", following, "a-2.update", **this, local_norms=updates[0]))
-    afresh = update_format.read_update(sites.train("site-a", following, "a-2x.update", **this))
+    round_ = sites.open(2, following, "local_norms = true\n")
+    goes_on = update_format.read_update(
+        sites.train("site-a", following, "a-2.update", **round_, local_norms=updates[0])
+    )
+    afresh = update_format.read_update(sites.train("site-a", following, "a-2x.update", **round_))
     assert any(not np.array_equal(goes_on.deltas[name], afresh.deltas[name]) for name in names)
 
     # where they are shared, nobody has any of their own
-    this = sites.open(3, following, "")
+    round_ = sites.open(3, following, "")
     with pytest.raises(MismatchError, match="shares the norms"):
-        sites.train("site-a", following, "x.update", **this, local_norms=updates[0])
-    shared = [sites.train(site, following, f"{site}-3.update", **this) for site in SITES]
-    aggregate(shared, **this, output=total, force=True)
+        sites.train("site-a", following, "x.update", **round_, local_norms=updates[0])
+    shared = [sites.train(site, following, f"{site}-3.update", **round_) for site in SITES]
+    aggregate(shared, **round_, output=total, force=True)
     with pytest.raises(MismatchError, match="shares the norms"):
-        apply(following, total, **this, local_norms=updates[0], output=personal, force=True)
+        apply(following, total, **round_, local_norms=updates[0], output=personal, force=True)
     with pytest.raises(UsageError, match="without a plan"):
         sites.train("site-a", following, "x.update", local_norms=updates[0], settings=to_set(batch_size=4))
 
 
 def test_the_pull_to_the_base(sites: Sites) -> None:
     def moved(mu: float) -> float:
-        this = sites.open(1, sites.base, f"local_epochs = 3\nproximal = {mu}\n")
-        return learned_norm(update_format.read_update(sites.train("site-a", sites.base, "p.update", **this)).deltas)
+        round_ = sites.open(1, sites.base, f"local_epochs = 3\nproximal = {mu}\n")
+        return learned_norm(update_format.read_update(sites.train("site-a", sites.base, "p.update", **round_)).deltas)
 
     assert moved(10.0) < 0.7 * moved(0.0)
 

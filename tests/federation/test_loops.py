@@ -145,11 +145,11 @@ def test_a_handover_opens_for_members_only_and_only_to_the_planned_model(fresh: 
     hub.site("site-a")
     exchange = Exchange(hub.exchange)
     place = exchange.path(Kind.HANDOVER, 2, "site-a")
-    this, held = read_round(exchange, 2), handover_format.read(place)
-    check_handover(held, this, place.name)
+    round_, held = read_round(exchange, 2), handover_format.read(place)
+    check_handover(held, round_, place.name)
     for name in ("stranger", "coordinator"):
         with pytest.raises(MismatchError):
-            open_handover(held, this, key_format.read_key(hub.key(name)), tmp_path / "stolen")
+            open_handover(held, round_, key_format.read_key(hub.key(name)), tmp_path / "stolen")
     assert not (tmp_path / "stolen").exists()
     for index in (0, place.stat().st_size // 2, -1):  # a flipped bit anywhere
         data = bytearray(place.read_bytes())
@@ -157,7 +157,7 @@ def test_a_handover_opens_for_members_only_and_only_to_the_planned_model(fresh: 
         spoiled = tmp_path / "spoiled.sealed"
         spoiled.write_bytes(data)
         with pytest.raises((FormatError, MismatchError)):
-            check_handover(handover_format.read(spoiled), this, "spoiled")
+            check_handover(handover_format.read(spoiled), round_, "spoiled")
     # renamed into another member's place, it is passed over, and the good one taken
     shutil.copy(place, exchange.path(Kind.HANDOVER, 2, "site-b"))
     place.unlink()
@@ -220,22 +220,24 @@ def test_a_coordinator_that_changes_the_model_is_found_out(fresh: Hub, tmp_path:
     hub = fresh.copy(tmp_path / "hub")
     one_round(hub)
     exchange = Exchange(hub.exchange)
-    this = read_round(exchange, 1)
+    round_ = read_round(exchange, 1)
     # the members' statements replaced by forged ones: their signatures do not hold, so nothing is opened
     honest = {}
     for site in hub.sites:
         path = exchange.path(Kind.METRICS, 1, site)
         honest[site] = path.read_bytes()
         keys = key_format.read_key(hub.key("coordinator"))
-        statement_format.write(path, Statement("coordinator", this.plan_digest, "f" * 64, (0,)), keys, force=True)
+        statement_format.write(path, Statement("coordinator", round_.plan_digest, "f" * 64, (0,)), keys, force=True)
     assert hub.coordinate().rounds == {1: "closed"}
     for site, data in honest.items():
         exchange.path(Kind.METRICS, 1, site).write_bytes(data)
     # two members of three who lie together lead the coordinator astray, and the third stops
-    exponents = statement_format.read(exchange.path(Kind.METRICS, 1, "site-c"), this.roster.member("site-c")).exponents
+    exponents = statement_format.read(
+        exchange.path(Kind.METRICS, 1, "site-c"), round_.roster.member("site-c")
+    ).exponents
     for site in ("site-a", "site-b"):
         keys = key_format.read_key(hub.key(site))
-        lie = Statement(site, this.plan_digest, "f" * 64, exponents)
+        lie = Statement(site, round_.plan_digest, "f" * 64, exponents)
         statement_format.write(exchange.path(Kind.METRICS, 1, site), lie, keys, force=True)
     hub.coordinate()
     with pytest.raises(MismatchError, match="begins with ffffffff"):
@@ -246,11 +248,11 @@ def test_sites_that_disagree_on_the_model_stop_the_rounds(fresh: Hub, tmp_path: 
     hub = fresh.copy(tmp_path / "hub")
     one_round(hub)
     exchange = Exchange(hub.exchange)
-    this = read_round(exchange, 1)
+    round_ = read_round(exchange, 1)
     for site, digit in zip(hub.sites, "abc", strict=True):
         path = exchange.path(Kind.METRICS, 1, site)
-        honest = statement_format.read(path, this.roster.member(site))
-        other = Statement(site, this.plan_digest, digit * 64, honest.exponents)
+        honest = statement_format.read(path, round_.roster.member(site))
+        other = Statement(site, round_.plan_digest, digit * 64, honest.exponents)
         statement_format.write(path, other, key_format.read_key(hub.key(site)), force=True)
     with pytest.raises(MismatchError, match="disagree on the model"):
         hub.coordinate()

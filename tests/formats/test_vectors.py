@@ -214,12 +214,12 @@ def test_a_round_of_others_is_verified_added_opened_and_applied(
 def test_a_share_sealed_by_others(keys: dict[str, Path]) -> None:
     """What is in a seal of threshold mode is the share that the holder's place in the roster says."""
     folder = VECTORS / "threshold"
-    this = Round.read(folder / "plan.json", folder / "federation.json")
+    round_ = Round.read(folder / "plan.json", folder / "federation.json")
     upload = ciphertext_format.read_ciphertext(folder / "site-b.enc")
     shares = {}
     for place, site in enumerate(SITES):
         holder = key_format.read_key(keys[site])
-        context = this.seal_context("site-b", site, upload.contribution.ciphertext_digest)
+        context = round_.seal_context("site-b", site, upload.contribution.ciphertext_digest)
         shares[place] = np.frombuffer(holder.open(upload.sealed[place].tobytes(), context), "<u2")
     secret = randomness.secret_polynomial(stand_in("site-b secret", 32))
     np.testing.assert_array_equal(shamir.combine(shares, 2), secret)
@@ -227,14 +227,14 @@ def test_a_share_sealed_by_others(keys: dict[str, Path]) -> None:
 
 def test_seals_and_their_context(keys: dict[str, Path]) -> None:
     folder = VECTORS / "members"
-    this = Round.read(folder / "plan.json", folder / "federation.json")
+    round_ = Round.read(folder / "plan.json", folder / "federation.json")
     upload = ciphertext_format.read_ciphertext(folder / "site-a.enc")
-    context = this.seal_context("site-a", "site-c", upload.contribution.ciphertext_digest)
+    context = round_.seal_context("site-a", "site-c", upload.contribution.ciphertext_digest)
     assert (
         context
         == (
             f'ucadi/seal/v1\n{{"ciphertext":"{upload.contribution.ciphertext_digest}","federation":"vectors",'
-            f'"plan":"{this.plan_digest}","receiver":"site-c","round":7,"sender":"site-a"}}'
+            f'"plan":"{round_.plan_digest}","receiver":"site-c","round":7,"sender":"site-a"}}'
         ).encode()
     )
     seed = key_format.read_key(keys["site-c"]).open(upload.sealed[2].tobytes(), context)

@@ -118,16 +118,16 @@ def _of_a_round(folder: Path) -> list[Target]:
         rounds.answer(1, site)
     rounds.lead_on(1, "site-a")
     exchange = rounds.exchange
-    this = Round.read(exchange.plan(1), federation.roster)
+    round_ = Round.read(exchange.plan(1), federation.roster)
     member, leader = (keys.read_key(federation.key(name)) for name in ("site-b", "coordinator"))
     reader = keys.read_key(federation.key("site-c"))
-    total = read_total(exchange, 1, this)
+    total = read_total(exchange, 1, round_)
     base, out = weights.read(federation.base), folder / "out"
     handed = rounds.file(Kind.HANDOVER, 1, "site-b")
-    write_handover(handed, federation.base, this, member)
+    write_handover(handed, federation.base, round_, member)
     said = rounds.file(Kind.METRICS, 1, "site-b")
     statement.write(
-        said, Statement("site-b", this.plan_digest, MODEL, (1,) * 4, {"training": 1.5}, {"auc": 0.5}), member
+        said, Statement("site-b", round_.plan_digest, MODEL, (1,) * 4, {"training": 1.5}, {"auc": 0.5}), member
     )
     parcel = folder / "parcel"
     courier.write(parcel, exchange.root, [p.name for p in exchange.places() if p.number <= 1], "site-c")
@@ -135,39 +135,39 @@ def _of_a_round(folder: Path) -> list[Target]:
 
     def answers(path: Path) -> None:
         answer = partial.read(path)
-        check_answer(answer, this, path.name)
+        check_answer(answer, round_, path.name)
         others = [partial.read(exchange.path(Kind.PARTIAL, 1, site)) for site in ("site-a", "site-c")]
         mine = [other for other in others if other.holder != answer.holder]
-        combine_answers([answer, *mine], total, this, reader)
+        combine_answers([answer, *mine], total, round_, reader)
 
     def hand_over(path: Path) -> None:
         found = handover.read(path)
-        check_handover(found, this, path.name)
-        open_handover(found, this, reader, out, force=True)
+        check_handover(found, round_, path.name)
+        open_handover(found, round_, reader, out, force=True)
 
     def sums(path: Path) -> None:
         shutil.copyfile(path, exchange.aggregate(1))
-        read_total(exchange, 1, this)
+        read_total(exchange, 1, round_)
 
     def opened(path: Path) -> None:
-        next_weights(base, update.read_aggregate(path), this, change=MODEL, name=path.name)
+        next_weights(base, update.read_aggregate(path), round_, change=MODEL, name=path.name)
 
     def plain(path: Path) -> None:
         found = update.read_update(path)
-        check_belongs(found, this)
-        for _ in Encoder(found, this.plan.layout, cap=this.plan.weight_cap, bits=this.bits).pieces():
+        check_belongs(found, round_)
+        for _ in Encoder(found, round_.plan.layout, cap=round_.plan.weight_cap, bits=round_.bits).pieces():
             pass
 
     def unpack(path: Path) -> None:
         shutil.rmtree(empty, ignore_errors=True)
         empty.mkdir()
         with courier.opened(path) as found:
-            let_in(found, type(exchange)(empty), this.roster)
+            let_in(found, type(exchange)(empty), round_.roster)
 
     enlisted = roster.read(federation.roster)
     of = exchange.path
     return [
-        _target("upload", [of(Kind.UPLOAD, 1, "site-b")], lambda path: read_own_upload(path, this, "site-b"), member),
+        _target("upload", [of(Kind.UPLOAD, 1, "site-b")], lambda path: read_own_upload(path, round_, "site-b"), member),
         _target("sum", [exchange.aggregate(1)], sums, leader),
         _target("partial", [of(Kind.PARTIAL, 1, "site-b")], answers, member),
         _target("handover", [handed], hand_over, member),

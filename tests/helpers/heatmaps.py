@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from ucadi.ct.heatmap_objects import write
 from ucadi.ct.overlay import Style
 from ucadi.ct.reading.scan import read_scan, source_series
-from ucadi.ct.statement import Statement
+from ucadi.ct.statement import HeatmapDescription
 from ucadi.labels import NOTICE
 from ucadi.scoring.plots import overlay_colours
 
-SAYS = Statement("covid", 0.5, "grad-cam", "ab" * 32, "1.0", ("layer=last",))
+SAYS = HeatmapDescription("covid", 0.5, "grad-cam", "ab" * 32, "1.0", ("layer=last",))
 
 
 def style() -> Style:
@@ -22,7 +22,7 @@ def style() -> Style:
 
 
 def objects_of(
-    place: Path, folder: Path, says: Statement = SAYS
+    place: Path, folder: Path, says: HeatmapDescription = SAYS
 ) -> tuple[Path, NDArray[np.float32], NDArray[np.float64]]:
     """The objects of a heatmap with one hot spot, about the scan at a place."""
     scan = read_scan(place, size=24, min_slices=10)

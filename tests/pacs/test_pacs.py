@@ -34,7 +34,7 @@ from ucadi.commands.pacs import PacsPullResult, pacs_pull, pacs_push
 from ucadi.commands.preprocess import preprocess
 from ucadi.errors import CapacityError, FormatError, PacsError, SignatureError, UsageError
 from ucadi.pacs.address import Credentials, Node, Web, check_secrecy, parse, read_credentials
-from ucadi.pacs.inbox import Address, Inbox, Limits, check_uid
+from ucadi.pacs.inbox import Address, Inbox, TransferLimits, check_uid
 from ucadi.pacs.query import Query
 
 needs_orthanc = pytest.mark.skipif(not IS_INSTALLED, reason=WHY_NOT)
@@ -483,17 +483,17 @@ def test_an_inbox_takes_what_was_asked_for_only(tmp_path: Path, ct: Path) -> Non
     headers = [pydicom.dcmread(path) for path in paths]
     wanted = frozenset(Address("1.2.4.8", "1.2.4.4", str(h.SOPInstanceUID)) for h in headers[:2])
     size = paths[0].stat().st_size
-    inbox = Inbox(tmp_path / "in", wanted, Limits(2, size + 10))
+    inbox = Inbox(tmp_path / "in", wanted, TransferLimits(2, size + 10))
     inbox.add(paths[0].read_bytes())
     with pytest.raises(CapacityError):
         inbox.add(paths[1].read_bytes())
     for wrong in (paths[2].read_bytes()[:100], b""):
         with pytest.raises(PacsError):
-            Inbox(tmp_path / "in", wanted, Limits(2, 10**9)).add(wrong)
+            Inbox(tmp_path / "in", wanted, TransferLimits(2, 10**9)).add(wrong)
     with pytest.raises(PacsError, match="not asked for"):
-        Inbox(tmp_path / "in", wanted, Limits(2, 10**9)).add(paths[2].read_bytes())
+        Inbox(tmp_path / "in", wanted, TransferLimits(2, 10**9)).add(paths[2].read_bytes())
     with pytest.raises(CapacityError):
-        Inbox(tmp_path / "in", wanted, Limits(1, 10**9))
+        Inbox(tmp_path / "in", wanted, TransferLimits(1, 10**9))
     assert len(inbox.missing) == 1
     (kept,) = (tmp_path / "in").rglob("*.dcm")
     assert kept.read_bytes() == paths[0].read_bytes()

@@ -19,7 +19,7 @@ from ucadi.errors import RelayError
 from ucadi.kinds import Kind, Maker, Place
 from ucadi.relay import protocol
 from ucadi.relay.broker import Broker
-from ucadi.relay.desk import Limits
+from ucadi.relay.desk import RelayLimits
 from ucadi.relay.protocol import CHUNK, Chunk, Done, Entries, File, Get, Hello, List, Peer, Put, Refuse, Want
 from ucadi.relay.sockets import client_socket, server_socket
 from ucadi.relay.store import Store
@@ -438,7 +438,7 @@ def test_beyond_so_many_connections_members_wait(tmp_path: Path) -> None:
     relayed = make_relayed(tmp_path)
     peers = {relayed.keys(site).public.transport: Peer(site, coordinator=False) for site in relayed.sites}
     secret = relayed.keys("relay").transport
-    with Broker(Store(relayed.exchange), secret, lambda: peers, limits=Limits(connections=2)) as broker:
+    with Broker(Store(relayed.exchange), secret, lambda: peers, limits=RelayLimits(connections=2)) as broker:
         address = broker.bind("tcp://127.0.0.1:0")
         serving = in_thread(broker.run)
         try:
@@ -461,7 +461,7 @@ def test_a_relay_within_a_large_process_counts_only_its_own_memory(tmp_path: Pat
     relayed = make_relayed(tmp_path)
     peers = {relayed.keys("site-a").public.transport: Peer("site-a", coordinator=False)}
     secret, events = relayed.keys("relay").transport, list[str]()
-    others = b"\1" * (Limits().memory_bytes + 50_000_000)
+    others = b"\1" * (RelayLimits().memory_bytes + 50_000_000)
     with Broker(
         Store(relayed.exchange), secret, lambda: peers, log=lambda event, _fields: events.append(event)
     ) as broker:
@@ -473,7 +473,7 @@ def test_a_relay_within_a_large_process_counts_only_its_own_memory(tmp_path: Pat
         finally:
             broker.stop()
             serving.join()
-    assert len(others) > Limits().memory_bytes
+    assert len(others) > RelayLimits().memory_bytes
     assert events == ["receiving", "received"]
 
 
@@ -482,7 +482,7 @@ def test_idle_transfers_are_dropped_and_can_be_continued(tmp_path: Path) -> None
     peers = {relayed.keys("site-a").public.transport: Peer("site-a", coordinator=False)}
     file = random_file(tmp_path / "file", 3 * CHUNK)
     data = file.read_bytes()
-    secret, limits = relayed.keys("relay").transport, Limits(idle_seconds=3.0)
+    secret, limits = relayed.keys("relay").transport, RelayLimits(idle_seconds=3.0)
     with Broker(Store(relayed.exchange), secret, lambda: peers, limits=limits) as broker:
         address = broker.bind("tcp://127.0.0.1:0")
         serving = in_thread(broker.run)

@@ -161,21 +161,21 @@ def test_what_does_not_belong_is_refused(counting: Federation, tmp_path: Path) -
         else:
             with pytest.raises(CapacityError, match="one score"):
                 encrypt_histogram(counting, site, tmp_path / "second.enc")
-    this = Round.read(plan, roster)
+    round_ = Round.read(plan, roster)
     with pytest.raises(MismatchError, match="nobody trains"):
-        check_round(this, weights_format.read(counting.base), site, "base.weights")
+        check_round(round_, weights_format.read(counting.base), site, "base.weights")
 
 
 def test_a_sum_that_cannot_be_one_is_refused(counting: Federation, tmp_path: Path) -> None:
     """Counts below zero, as a site may send that makes its own ciphertext; a sum without its plan; the same twice."""
-    this = Round.read(counting.plan, counting.roster)
-    total = np.zeros(this.values, np.int32)
+    round_ = Round.read(counting.plan, counting.roster)
+    total = np.zeros(round_.values, np.int32)
     total[:2] = 3, -1
-    update_format.write_sum(tmp_path / "bad", total, base=MODEL, plan=this.plan_digest, sites=counting.sites)
+    update_format.write_sum(tmp_path / "bad", total, base=MODEL, plan=round_.plan_digest, sites=counting.sites)
     with pytest.raises(MismatchError, match="no sites can have"):
         read_sum(counting, tmp_path / "bad")
     total[1] = 1
-    update_format.write_sum(tmp_path / "good", total, base=MODEL, plan=this.plan_digest, sites=counting.sites)
+    update_format.write_sum(tmp_path / "good", total, base=MODEL, plan=round_.plan_digest, sites=counting.sites)
     with pytest.raises(UsageError, match="under its round's plan"):
         histogram([tmp_path / "good"], output=tmp_path / "out")
     again = read_sum(counting, tmp_path / "good").histogram

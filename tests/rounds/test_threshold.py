@@ -224,12 +224,12 @@ def test_a_holder_who_answers_with_a_wrong_share_is_noticed(own: Federation, mon
 def test_coalitions_below_the_threshold_with_the_aggregator_open_nothing(made: Federation) -> None:
     """They have every file, and the keys of two holders; they try to open site-d's update."""
     victim = ciphertext_format.read_ciphertext(made.ciphertext("site-d"))
-    this = Round.read(made.plan, made.roster)
-    zeros_at = this.values
+    round_ = Round.read(made.plan, made.roster)
+    zeros_at = round_.values
 
     def opens(secret: np.ndarray) -> bool:
         try:
-            next(scheme.decrypt(victim.ciphertext, this.values, 1, this.packing, this.public_seed, secret))
+            next(scheme.decrypt(victim.ciphertext, round_.values, 1, round_.packing, round_.public_seed, secret))
         except UcadiError:
             return False
         return True
@@ -238,7 +238,7 @@ def test_coalitions_below_the_threshold_with_the_aggregator_open_nothing(made: F
         shares = {}
         for place in coalition:
             keys = key_format.read_key(made.key(SITES[place]))
-            context = this.seal_context("site-d", keys.name, victim.contribution.ciphertext_digest)
+            context = round_.seal_context("site-d", keys.name, victim.contribution.ciphertext_digest)
             opened = keys.open(victim.sealed[place].tobytes(), context)
             shares[place] = np.frombuffer(opened, dtype="<u2")
             for other in set(range(4)) - {place}:  # nobody opens a seal that is another's

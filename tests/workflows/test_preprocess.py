@@ -26,7 +26,7 @@ from ucadi.commands.merge import merge
 from ucadi.commands.preprocess import PreprocessResult, preprocess
 from ucadi.commands.split import split
 from ucadi.ct.reading import nifti, parallel
-from ucadi.ct.reading.parallel import Job, read_scans
+from ucadi.ct.reading.parallel import ReadJob, read_scans
 from ucadi.ct.reading.refusals import Reason, RefusedError
 from ucadi.ct.reading.scan import Scan, read_scan
 from ucadi.ct.volume import Volume
@@ -191,7 +191,7 @@ def test_labels_and_folders_must_match(site: Path, text: str, error: type[Except
 
 def test_labels_as_spreadsheets_write_them(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_bytes("\ufeffCase;Patient;Label;Note\r\nx\\y;p;Other-Viral;é\r\n".encode())
-    assert caselist.read(tmp_path / "labels.csv") == [caselist.Entry("x/y", "p", Diagnosis.OTHER_VIRAL)]
+    assert caselist.read(tmp_path / "labels.csv") == [caselist.ListedCase("x/y", "p", Diagnosis.OTHER_VIRAL)]
 
 
 def test_unlabelled(site: Path) -> None:
@@ -529,14 +529,14 @@ def test_nifti_and_zip_cases_beside_folders(site: Path) -> None:
 
 
 def test_outcomes_come_in_order(site: Path) -> None:
-    jobs = [Job(site / "scans" / name, 16, 4) for name in ("a", "none", "b/first", "b/second", "a")]
+    jobs = [ReadJob(site / "scans" / name, 16, 4) for name in ("a", "none", "b/first", "b/second", "a")]
     outcomes = list(read_scans(jobs, workers=2))
     assert [isinstance(outcome, Scan) for outcome in outcomes] == [True, False, True, True, True]
     expected = [outcome.digest if isinstance(outcome, Scan) else "" for outcome in read_scans(jobs, workers=1)]
     assert [outcome.digest if isinstance(outcome, Scan) else "" for outcome in outcomes] == expected
 
 
-def die_of_b(job: Job) -> parallel.Outcome:
+def die_of_b(job: ReadJob) -> parallel.Outcome:
     """Stands in for a decoder that crashes."""
     if job.path.name == "b":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -545,7 +545,7 @@ def die_of_b(job: Job) -> parallel.Outcome:
 
 def test_a_scan_that_kills_its_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "read_one", die_of_b)
-    outcomes = list(read_scans([Job(Path(name), None, 1) for name in "aabaaba"], workers=2))
+    outcomes = list(read_scans([ReadJob(Path(name), None, 1) for name in "aabaaba"], workers=2))
     assert [o.digest if isinstance(o, Scan) else o.reason.value for o in outcomes] == [
         *("a", "a", "crashed", "a", "a", "crashed", "a")
     ]
@@ -556,7 +556,7 @@ def test_an_unexpected_error_is_a_refusal(tmp_path: Path, monkeypatch: pytest.Mo
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr(parallel, "read_scan", fail)
-    (outcome,) = read_scans([Job(tmp_path, None, 1)], workers=1)
+    (outcome,) = read_scans([ReadJob(tmp_path, None, 1)], workers=1)
     assert isinstance(outcome, RefusedError)
     assert outcome.detail.startswith("ZeroDivisionError in test_preprocess.py:")
 

@@ -79,7 +79,7 @@ def aggregate(
     integers, so both ways give the same sum to the last bit, in any order. Only plain updates can be judged by
     their values, or combined by another rule than the mean.
     """
-    this = Round.read(plan, roster)
+    round_ = Round.read(plan, roster)
     refuse_existing(output, force=force)
     inputs = without(output, updates)
     if _are_encrypted(inputs):
@@ -88,22 +88,24 @@ def aggregate(
         chosen = {"--rule": rule != robust.MEAN, "--max-faulty": max_faulty, "--max-norm": max_norm}
         refuse_unused({**chosen, "--quarantine": quarantine, "--clip": clip}, "nobody can judge what is encrypted")
         keys = key_format.read_key(key)
-        this.roster.check_led_by(keys, key.name)
-        sites = write_sum(output, inputs, this, keys, force=force)
+        round_.roster.check_led_by(keys, key.name)
+        sites = write_sum(output, inputs, round_, keys, force=force)
         return AggregateResult(output, sites, encrypted=True)
     refuse_unused({"--key": key}, "an aggregate of plain updates is not signed")
     if rule in (robust.MEAN, "median"):
         refuse_unused({"--max-faulty": max_faulty}, f"{rule} takes no number of faulty updates")
-    admitted = admit(inputs, this, max_norm, clip=clip)
+    admitted = admit(inputs, round_, max_norm, clip=clip)
     if admitted.refused:
         if quarantine is None:
             raise next(iter(admitted.refused.values()))
         set_aside(admitted.refused, quarantine)
     plain = sorted(admitted.good.values(), key=lambda update: update.site)
     sites = tuple(update.site for update in plain)
-    check_quorum(sites, this)
-    total = _total(plain, this, rule, max_faulty or 1, clip)
-    update_format.write_aggregate(output, Aggregate(this.plan.base, this.plan_digest, sites, total, rule), force=force)
+    check_quorum(sites, round_)
+    total = _total(plain, round_, rule, max_faulty or 1, clip)
+    update_format.write_aggregate(
+        output, Aggregate(round_.plan.base, round_.plan_digest, sites, total, rule), force=force
+    )
     refused = {path.name: error.message for path, error in admitted.refused.items()}
     return AggregateResult(output, sites, encrypted=False, rule=rule, refused=refused)
 
@@ -133,9 +135,9 @@ def _format(path: Path) -> str | None:
         return None
 
 
-def _total(plain: list[Update], this: Round, rule: str, max_faulty: int, clip: bool) -> Sum:
-    layout, cap, bits = this.plan.layout, this.plan.weight_cap, this.bits
+def _total(plain: list[Update], round_: Round, rule: str, max_faulty: int, clip: bool) -> Sum:
+    layout, cap, bits = round_.plan.layout, round_.plan.weight_cap, round_.bits
     if rule == robust.MEAN:
         return add(plain, layout, cap=cap, bits=bits, clip=clip)
     combined = robust.RULES.load(rule)(plain, max_faulty)
-    return robust.encode(combined, this.plan.base, layout, cap=cap, bits=bits, clip=clip)
+    return robust.encode(combined, round_.plan.base, layout, cap=cap, bits=bits, clip=clip)

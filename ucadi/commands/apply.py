@@ -61,10 +61,10 @@ def apply(
         case update_format.AGGREGATE_FORMAT:
             if plan is None or roster is None:
                 raise UsageError("an aggregate is applied under its round's plan", hint="--plan and --roster")
-            aggregate, this = update_format.parse_aggregate(held, change.name), Round.read(plan, roster)
-            following = next_weights(weights, aggregate, this, change=digest, name=change.name)
+            aggregate, round_ = update_format.parse_aggregate(held, change.name), Round.read(plan, roster)
+            following = next_weights(weights, aggregate, round_, change=digest, name=change.name)
             if local_norms is not None:
-                following = _with_norms(following, weights, local_norms, this)
+                following = _with_norms(following, weights, local_norms, round_)
         case other:
             raise FormatError(
                 f"{change.name}: a {other} file is no change to weights", hint="decrypt a ciphertext first"
@@ -73,7 +73,7 @@ def apply(
     return ApplyResult(output, container.file_digest(output))
 
 
-def _with_norms(shared: Weights, base: Weights, norms: Path, this: Round) -> Weights:
+def _with_norms(shared: Weights, base: Weights, norms: Path, round_: Round) -> Weights:
     own = update_format.read_update(norms)
-    arrays = with_norms(shared.arrays, base.arrays, own, this.plan.layout)
+    arrays = with_norms(shared.arrays, base.arrays, own, round_.plan.layout)
     return Weights(arrays, shared.architecture, {**shared.origin, "norms": container.file_digest(norms)})

@@ -50,16 +50,16 @@ def decrypt(
     In threshold mode it takes the answers of enough holders as well: see partial-decrypt. The result is the
     same file, byte for byte, as adding the plain updates would give.
     """
-    this = Round.read(plan, roster)
+    round_ = Round.read(plan, roster)
     total = ciphertext_format.read_sum(ciphertext)
-    check_sum(total, this, ciphertext.name)
+    check_sum(total, round_, ciphertext.name)
     keys = key_format.read_key(key)
     given = [*(answers or []), *(answer or [])]
-    if this.plan.mode == "members":
+    if round_.plan.mode == "members":
         if given:
             raise UsageError("this federation's sums are opened by one key", hint="leave out the partial decryptions")
-        secret = open_seals(total, this, keys)
+        secret = open_seals(total, round_, keys)
     else:
-        secret = combine_answers([partial_format.read(path) for path in given], total, this, keys)
-    opened = write_opened(output, total, this, secret, force=force)
+        secret = combine_answers([partial_format.read(path) for path in given], total, round_, keys)
+    opened = write_opened(output, total, round_, secret, force=force)
     return DecryptResult(output, opened.sites, opened.weight)

@@ -49,13 +49,13 @@ def encrypt(
 
     Each run draws a new secret and gives another ciphertext. Upload one only.
     """
-    this = Round.read(plan, roster)
+    round_ = Round.read(plan, roster)
     keys = key_format.read_key(key)
     held = container.read(update, update_format.UPDATE_FORMAT, histogram_format.FORMAT)
     if held.metadata["format"] == histogram_format.FORMAT:
-        contributed = as_update(histogram_format.read(update), keys.name, this)
+        contributed = as_update(histogram_format.read(update), keys.name, round_)
     else:
         contributed = update_format.parse_update(held, update.name)
-    clipped = write_contribution(output, contributed, this, keys, clip=clip, force=force)
+    clipped = write_contribution(output, contributed, round_, keys, clip=clip, force=force)
     size = output.stat().st_size
-    return EncryptResult(output, keys.name, size, size / (4 * this.plan.layout.size), clipped)
+    return EncryptResult(output, keys.name, size, size / (4 * round_.plan.layout.size), clipped)

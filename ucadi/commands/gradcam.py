@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ucadi import filetypes
 from ucadi._version import __version__
 from ucadi.commands import Force
-from ucadi.ct.statement import Statement
+from ucadi.ct.statement import HeatmapDescription
 from ucadi.errors import FormatError, MismatchError
 from ucadi.files import new_folder, refuse_existing
 from ucadi.formats import weights as weights_format
@@ -139,7 +139,9 @@ def gradcam(
             nifti.write(folder / CT, volume.hu, volume.affine)
             if source is not None:
                 made_of = f"layer={layer or 'last'}", f"seed={seed}", f"case={case}"
-                statement = Statement(seen.label, float(mean[seen]), method, file_digest(model), __version__, made_of)
+                statement = HeatmapDescription(
+                    seen.label, float(mean[seen]), method, file_digest(model), __version__, made_of
+                )
                 objects = _write_objects(folder / DICOM, source, heatmap, volume.affine, statement)
             result = GradcamResult(output, case, seen.label, by_label, method, layer, listed, objects)
             described = {name: value for name, value in asdict(result).items() if name != "folder"}
@@ -153,7 +155,7 @@ def _write_objects(
     instances: tuple[Instance, ...],
     heatmap: NDArray[np.float32],
     affine: NDArray[np.float64],
-    says: Statement,
+    says: HeatmapDescription,
 ) -> int:
     """Writes the DICOM objects about the source series and returns how many there are."""
     from ucadi.ct import heatmap_objects

@@ -70,9 +70,9 @@ def histogram(
     inputs = without(output, inputs)
     if not any(_is_opened(path) for path in inputs):
         refuse_unused({"--plan": plan, "--roster": roster}, "only an opened sum is read under its round's plan")
-    this = Round.read(plan, roster) if plan and roster else None
+    round_ = Round.read(plan, roster) if plan and roster else None
     refuse_existing(output, force=force)
-    held = [_read(path, this) for path in inputs]
+    held = [_read(path, round_) for path in inputs]
     if not held:
         raise UsageError(f"{output}: nothing to count but the output itself", hint="name predictions or histograms")
     if len({one.model for one in held}) > 1:
@@ -100,14 +100,14 @@ def _is_opened(path: Path) -> bool:
     return found.metadata.get("format") == update_format.AGGREGATE_FORMAT
 
 
-def _read(path: Path, this: Round | None) -> Histogram:
+def _read(path: Path, round_: Round | None) -> Histogram:
     found = container.read(path, predictions_format.FORMAT, histogram_format.FORMAT, update_format.AGGREGATE_FORMAT)
     if found.metadata.get("format") == histogram_format.FORMAT:
         return histogram_format.parse(found, path.name)
     if found.metadata.get("format") == update_format.AGGREGATE_FORMAT:
-        if this is None:
+        if round_ is None:
             raise UsageError("an opened sum is read under its round's plan", hint="--plan and --roster")
-        return opened_histogram(update_format.parse_aggregate(found, path.name), this, path.name)
+        return opened_histogram(update_format.parse_aggregate(found, path.name), round_, path.name)
     held = predictions_format.read(path)
     if (held.labels == UNLABELLED).any():
         raise FormatError(f"{path}: has cases without a label", hint="only labelled cases can be evaluated")

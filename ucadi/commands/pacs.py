@@ -75,7 +75,7 @@ def pacs_pull(
     for; what is here already is not fetched again, so a broken transfer goes on where it ended.
     """
     place = _place(url)
-    from ucadi.pacs.inbox import Inbox, Limits
+    from ucadi.pacs.inbox import Inbox, TransferLimits
     from ucadi.pacs.query import Query
 
     query = Query(study, series, patient, since, until, modality)
@@ -83,7 +83,7 @@ def pacs_pull(
         raise OutputError(f"{output}: a file, not a folder", hint="choose another --output")
     if output.parent.is_dir():
         refuse_existing(output, force=True)  # what cannot be written is said before anything is fetched
-    limits = Limits(most_instances, int(max_size))
+    limits = TransferLimits(most_instances, int(max_size))
     with closing(_archive(place, credentials, title)) as archive:
         wanted = archive.find(query, limits.instances)
         if not wanted:

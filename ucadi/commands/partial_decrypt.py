@@ -49,11 +49,11 @@ def partial_decrypt(
     Once per round: what was answered for is entered in the ledger first, and another set of sites is refused.
     Keep the ledger as long as the key.
     """
-    this = Round.read(plan, roster)
-    if this.plan.mode != "threshold":
+    round_ = Round.read(plan, roster)
+    if round_.plan.mode != "threshold":
         raise UsageError("this federation's sums are opened by one member's key", hint="ucadi decrypt")
     total = ciphertext_format.read_sum(ciphertext)
-    check_sum(total, this, ciphertext.name)
+    check_sum(total, round_, ciphertext.name)
     keys = key_format.read_key(key)
-    write_answer(output, total, this, keys, key.with_suffix(".ledger") if ledger is None else ledger, force=force)
-    return PartialDecryptResult(output, keys.name, total.sites, this.roster.policy.threshold)
+    write_answer(output, total, round_, keys, key.with_suffix(".ledger") if ledger is None else ledger, force=force)
+    return PartialDecryptResult(output, keys.name, total.sites, round_.roster.policy.threshold)

@@ -83,7 +83,7 @@ def preprocess(
     lacking = [*Feature.DECODERS.missing, *Feature.JPEG12.missing]
     if lacking:
         note(f"some compressed scans will be refused; to read them all: {how_to_install(lacking)}")
-    from ucadi.ct.reading.parallel import Job, read_scans
+    from ucadi.ct.reading.parallel import ReadJob, read_scans
     from ucadi.formats import caselist, container
     from ucadi.formats import dataset as dataset_format
     from ucadi.formats import salt as salt_format
@@ -107,7 +107,7 @@ def preprocess(
             salt_format.read_or_make(salt), entries, frozenset(series or ()), earlier, report is not None
         )
         known = frozenset(run.earlier_cases)
-        jobs = [Job(caselist.scan_path(source, e.case), size, min_slices, run.wanted, known) for e in run.entries]
+        jobs = [ReadJob(caselist.scan_path(source, e.case), size, min_slices, run.wanted, known) for e in run.entries]
         outcomes = track(read_scans(jobs, workers or os.cpu_count() or 1), "Reading scans", total=len(jobs))
         if report is not None:
             stack.callback(quality.write, report, {"size": size, **parameters}, run.records, force=force)

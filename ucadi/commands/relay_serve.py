@@ -58,7 +58,7 @@ def relay_serve(
     What happens is told in lines on stderr, with the time in UTC; with --json, in lines of JSON on stdout.
     """
     from ucadi.relay.broker import Broker
-    from ucadi.relay.desk import Limits
+    from ucadi.relay.desk import RelayLimits
     from ucadi.relay.store import Store
 
     keys = key_format.read_key(key)
@@ -68,7 +68,7 @@ def relay_serve(
     store.sweep()
     for name in store.names():
         store.find(name)  # so that digests are known when the first site asks
-    limits = Limits(file_bytes=int(max_size))
+    limits = RelayLimits(file_bytes=int(max_size))
     with Broker(store, keys.transport, admission.peers, limits=limits, log=events) as broker:
         address = broker.bind(bind)
         with _ended_by_signals(broker):

@@ -45,14 +45,14 @@ def round_close(
     a round that has its receipt stays as it is.
     """
     folder = Exchange(exchange)
-    this = read_round(folder, number)
+    round_ = read_round(folder, number)
     keys = key_format.read_key(key)
-    this.roster.check_led_by(keys, key.name)
-    receipt = close(folder, number, this, keys)
+    round_.roster.check_led_by(keys, key.name)
+    receipt = close(folder, number, round_, keys)
     if receipt.status == "void":
         raise MismatchError(
             f"round {number} is void: {len(receipt.contributions)} of at least "
-            f"{max(this.plan.quorum, this.roster.policy.minimum_sites)} contributions; "
+            f"{max(round_.plan.quorum, round_.roster.policy.minimum_sites)} contributions; "
             f"missing: {', '.join(receipt.missing)}",
             hint="its receipt says so: open a new round, for which the sites train again",
         )

@@ -75,12 +75,12 @@ def round_times(
 
 
 def _times(exchange: Exchange, number: int, bytes_a_second: float) -> RoundTimes | None:
-    this = read_round(exchange, number)
-    found = read_receipt(exchange, number, this)
+    round_ = read_round(exchange, number)
+    found = read_receipt(exchange, number, round_)
     if found is None or found[0].status == "void":
         return None
     sites = found[0].contributions
-    statements = read_statements(exchange, number, this)
+    statements = read_statements(exchange, number, round_)
     said = [dict(statements[site].seconds or {}) for site in sites if site in statements]
     moved = max(_size(exchange, Kind.UPLOAD, number, site) for site in sites) + _size(exchange, Kind.AGGREGATE, number)
 
@@ -93,7 +93,7 @@ def _times(exchange: Exchange, number: int, bytes_a_second: float) -> RoundTimes
         slowest("training"),
         slowest("encryption"),
         moved / bytes_a_second,
-        _aggregation(exchange, number, this),
+        _aggregation(exchange, number, round_),
         slowest("decryption"),
     )
 
@@ -103,9 +103,9 @@ def _size(exchange: Exchange, kind: Kind, number: int, site: str = "") -> int:
     return exchange.path(kind, number, site).stat().st_size if exchange.has(kind, number, site) else 0
 
 
-def _aggregation(exchange: Exchange, number: int, this: Round) -> float | None:
+def _aggregation(exchange: Exchange, number: int, round_: Round) -> float | None:
     path = exchange.path(Kind.TIMES, number)
     try:
-        return (statement_format.read(path, this.roster.coordinator).seconds or {}).get("aggregation")
+        return (statement_format.read(path, round_.roster.coordinator).seconds or {}).get("aggregation")
     except (FormatError, MismatchError):
         return None

@@ -43,8 +43,8 @@ from ucadi.labels import LABELS
 from ucadi.parts import Feature, require
 from ucadi.rounds.round import Round
 from ucadi.scoring.metrics import macro_auc
-from ucadi.workflows.reporting import Report
-from ucadi.workflows.training import Cases, check_round, identity
+from ucadi.workflows.reporting import TrainingReport
+from ucadi.workflows.training import TrainingCases, check_round, identity
 
 if TYPE_CHECKING:
     from ucadi.formats.dataset import Dataset
@@ -159,7 +159,7 @@ def train(
         refuse_existing(path, force=force or path == checkpoint)
     weights = weights_format.read(base)
     begins: Arrays = weights.arrays
-    this: Round | None = None
+    round_: Round | None = None
     if plan is not None:
         if roster is None:
             raise UsageError("a plan is checked against its roster", hint="--roster")
@@ -167,14 +167,14 @@ def train(
             raise UsageError("a round takes a site's update", hint="--site, with the site's name in the roster")
         if first_epoch or recipe or settings:
             raise UsageError("the plan sets the schedule", hint="leave out --first-epoch, --recipe and --set")
-        this = Round.read(plan, roster)
-        check_round(this, weights, site, base.name)
-        schedule, first_epoch = this.plan.schedule, this.plan.first_epoch
+        round_ = Round.read(plan, roster)
+        check_round(round_, weights, site, base.name)
+        schedule, first_epoch = round_.plan.schedule, round_.plan.first_epoch
         if keep_best or patience:
             raise UsageError("the plan says how long to train", hint="leave out --keep-best and --patience")
         if local_norms is not None:
             previous = update_format.read_update(local_norms)
-            begins = with_norms(weights.arrays, weights.arrays, previous, this.plan.layout)
+            begins = with_norms(weights.arrays, weights.arrays, previous, round_.plan.layout)
     else:
         refuse_unused({"--roster": roster}, "a roster goes with a plan")
         schedule = _alone(read_recipe(recipe, settings or ()), local_norms)
@@ -189,7 +189,7 @@ def train(
         group = opened.enter_context(joined(placed))
         first = group.rank == 0
         whole = opened.enter_context(dataset_format.open(dataset))
-        cases = Cases(split_format.select(whole, split, part), schedule)
+        cases = TrainingCases(split_format.select(whole, split, part), schedule)
         if plan is None and len(set(cases.labels)) == 1:
             raise FormatError(
                 f"{dataset.name}: all cases are {LABELS[cases.labels[0]]}, there is nothing to tell apart",
@@ -200,14 +200,14 @@ def train(
             check_input(model, data.size, data.path.name)
         for data in seen:
             split_format.require_scans(data)
-        check = _validation(cases, [Cases(data, schedule) for data in seen], schedule, keep_best, patience)
+        check = _validation(cases, [TrainingCases(data, schedule) for data in seen], schedule, keep_best, patience)
         training = identity(
             weights,
             cases,
             schedule,
             epochs,
             norms=file_digest(local_norms) if local_norms else None,
-            validation=[Cases(data, schedule).digest for data in seen],
+            validation=[TrainingCases(data, schedule).digest for data in seen],
             keep_best=keep_best,
             patience=patience,
         )
@@ -223,7 +223,7 @@ def train(
             resume=checkpoint_format.read(checkpoint, training) if checkpoint else None,
             hooks=Hooks(
                 score=macro_auc,
-                report=Report(schedule.total_epochs, log, tensorboard) if first else None,
+                report=TrainingReport(schedule.total_epochs, log, tensorboard) if first else None,
                 checkpoint=partial(checkpoint_format.write, checkpoint, training) if checkpoint and first else None,
                 checkpoint_seconds=CHECKPOINT_SECONDS if checkpoint_every is None else checkpoint_every,
             ),
@@ -237,7 +237,7 @@ def train(
     examples, done = len(cases.labels), len(records)
     if first:
         if site is not None:
-            belongs = None if this is None else this.plan_digest
+            belongs = None if round_ is None else round_.plan_digest
             update = Update(site, weights.digest, examples, done, deltas, privacy, belongs)
             update_format.write_update(output, update, force=force)
         else:
@@ -284,7 +284,7 @@ def _validation_data(
 
 
 def _validation(
-    cases: Cases, seen: list[Cases], schedule: Recipe, keep_best: bool, patience: int | None
+    cases: TrainingCases, seen: list[TrainingCases], schedule: Recipe, keep_best: bool, patience: int | None
 ) -> Validation | None:
     from ucadi.learn.loop import Validation
 

@@ -78,7 +78,7 @@ def verify(
         return _directory(Exchange(files[0]))
     if plan is None or roster is None:
         raise UsageError("files are verified under their round's plan", hint="--plan and --roster")
-    this = Round.read(plan, roster)
+    round_ = Round.read(plan, roster)
     read = {path: _read(path) for path in files}
     uploads = [held for held in read.values() if isinstance(held, Ciphertext)]
     found: dict[str, str] = {}
@@ -87,27 +87,27 @@ def verify(
         verdicts[path.name] = Verdict.VERIFIED
         match held:
             case Ciphertext():
-                check_contribution(held.contribution, this, path.name)
+                check_contribution(held.contribution, round_, path.name)
                 found[path.name] = f"encrypted and signed by {held.contribution.site}"
             case CiphertextSum():
-                check_sum(held, this, path.name)
+                check_sum(held, round_, path.name)
                 again = check_addition(held, uploads, path.name)
                 verdicts[path.name] = Verdict.VERIFIED if again else Verdict.SIGNATURE_ONLY
-                found[path.name] = f"sum of {', '.join(held.sites)}, signed by {this.roster.coordinator.name}; " + (
+                found[path.name] = f"sum of {', '.join(held.sites)}, signed by {round_.roster.coordinator.name}; " + (
                     "adding again gives the same" if again else "not added again, as not all its uploads were given"
                 )
             case Partial():
-                check_answer(held, this, path.name)
+                check_answer(held, round_, path.name)
                 found[path.name] = f"answer signed by {held.holder}"
             case Update():
-                check_belongs(held, this)
+                check_belongs(held, round_)
                 verdicts[path.name] = Verdict.NOT_RECOMPUTED
                 found[path.name] = f"update of {held.site}, from this round's base; updates bear no signature"
             case Aggregate():
-                check_aggregate(held, this, path.name)
+                check_aggregate(held, round_, path.name)
                 verdicts[path.name] = Verdict.NOT_RECOMPUTED
                 found[path.name] = f"sum of {', '.join(held.sites)}; aggregates bear no signature"
-    return VerifyResult(this.plan.round, found, verdicts, weakest(verdicts.values()))
+    return VerifyResult(round_.plan.round, found, verdicts, weakest(verdicts.values()))
 
 
 def _directory(folder: Exchange) -> VerifyResult:

@@ -28,7 +28,7 @@ from ucadi.ct.placing import edges, onto_slice
 from ucadi.ct.reading.dicom import PixelReader
 from ucadi.ct.reading.elements import text
 from ucadi.ct.reading.instance import Instance
-from ucadi.ct.statement import Statement
+from ucadi.ct.statement import HeatmapDescription
 from ucadi.ct.volume import Affine
 from ucadi.errors import SeriesError
 
@@ -47,7 +47,7 @@ def write(
     instances: Sequence[Instance],
     heatmap: npt.NDArray[np.float32],
     affine: Affine,
-    statement: Statement,
+    statement: HeatmapDescription,
     style: Style,
 ) -> None:
     """Writes the objects of a heatmap (slice, row, column) in [0, 1] that lies by `affine` into `folder`.
@@ -67,7 +67,7 @@ def write(
 class _Source:
     """The images that are referred to, in the order of their stack, and what the new objects take from them."""
 
-    def __init__(self, instances: Sequence[Instance], statement: Statement) -> None:
+    def __init__(self, instances: Sequence[Instance], statement: HeatmapDescription) -> None:
         first = instances[0]
         normal = np.cross(first.across, first.down)
         self.instances = sorted(instances, key=lambda i: float(normal @ i.position))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Statement:
+class HeatmapDescription:
     """diagnosis, method: as words. model: SHA-256 in hex of the weights. version: of ucadi. details: whatever else
     decides what the heatmap is; objects of equal statements about one series have equal UIDs."""
 

@@ -14,7 +14,7 @@ from ucadi.commands import HEADROOM, Headroom, KeyFile, LogFile
 from ucadi.errors import UsageError
 from ucadi.events import Events
 from ucadi.federation.awaiting import Awaited, Awaits, Teller
-from ucadi.federation.transport import Line, Poll, RelayAddress, RelayCard, line_to
+from ucadi.federation.transport import Poll, RelayAddress, RelayCard, Transport, transport_to
 from ucadi.formats import keys as key_format
 from ucadi.formats import plan as plan_format
 from ucadi.formats import statement as statement_format
@@ -87,12 +87,12 @@ def coordinate(
     events = Events(as_json=as_json, log=log)
     doublings = HEADROOM if headroom is None else headroom
     coordinator = Coordinator(folder, keys, until_round, deadline, sites, doublings, events)
-    with line_to(relay, relay_card, keys, folder, events) as line:
+    with transport_to(relay, relay_card, keys, folder, events) as line:
         _run(coordinator, line, once=once, poll=poll)
     return coordinator.result()
 
 
-def _run(coordinator: Coordinator, line: Line, *, once: bool, poll: float) -> None:
+def _run(coordinator: Coordinator, line: Transport, *, once: bool, poll: float) -> None:
     tell = Teller(coordinator.tell)
     line.bring()
     while True:
@@ -128,23 +128,23 @@ class Coordinator:
         if not numbers:
             raise UsageError("no round is open yet", hint="ucadi round open --exchange DIR opens the first")
         number = numbers[-1]
-        this = read_round(self.exchange, number)
-        found = read_receipt(self.exchange, number, this)
+        round_ = read_round(self.exchange, number)
+        found = read_receipt(self.exchange, number, round_)
         if found is None:
-            return self._close(number, this)
+            return self._close(number, round_)
         receipt = found[0]
         self._tell_late(number, receipt)
         following = None
         if receipt.status == "closed":
-            following = agreed(read_statements(self.exchange, number, this), receipt, this)
+            following = agreed(read_statements(self.exchange, number, round_), receipt, round_)
             if following is None:
-                self.awaited = Awaited(Awaits.STATEMENTS, number, self._silent(number, this, receipt))
+                self.awaited = Awaited(Awaits.STATEMENTS, number, self._silent(number, round_, receipt))
                 return False
-        if number >= self._last(this):
+        if number >= self._last(round_):
             self.awaited = None
             return False
         roster = read_roster(self.exchange, self.exchange.newest_roster())
-        plan = next_plan(this, following, roster, self.sites, self.headroom)
+        plan = next_plan(round_, following, roster, self.sites, self.headroom)
         plan_format.write(self.exchange.make_place(Kind.PLAN, number + 1), plan, self.keys)
         self.tell("opened", {"round": plan.round, "base": plan.base, "sites": plan.sites, "quorum": plan.quorum})
         return True
@@ -155,33 +155,33 @@ class Coordinator:
         missing: dict[int, tuple[str, ...]] = {}
         model, federation = None, ""
         for number in self.exchange.rounds():
-            this = read_round(self.exchange, number)
-            found = read_receipt(self.exchange, number, this)
+            round_ = read_round(self.exchange, number)
+            found = read_receipt(self.exchange, number, round_)
             receipt = found[0] if found else None
             status[number] = receipt.status if receipt else "open"
             missing[number] = receipt.missing if receipt else ()
-            federation = this.plan.federation
+            federation = round_.plan.federation
             if receipt and receipt.status == "closed":
-                following = agreed(read_statements(self.exchange, number, this), receipt, this)
+                following = agreed(read_statements(self.exchange, number, round_), receipt, round_)
                 model = following.model if following else None
         return CoordinateResult(federation, model, status, missing, None if self.awaited is None else str(self.awaited))
 
-    def _last(self, this: Round) -> int:
-        schedule = this.plan.schedule
+    def _last(self, round_: Round) -> int:
+        schedule = round_.plan.schedule
         return self.until_round or -(-schedule.total_epochs // schedule.local_epochs)
 
-    def _close(self, number: int, this: Round) -> bool:
+    def _close(self, number: int, round_: Round) -> bool:
         """Closes the round if all have sent or time is up; whether it did."""
         here = {place.site for place in self.exchange.places(Kind.UPLOAD, number)}
         self._tell_sent(number, here)
-        missing = [site for site in this.plan.sites if site not in here]
+        missing = [site for site in round_.plan.sites if site not in here]
         if missing and not self._is_overdue(number):
             self.awaited = Awaited(Awaits.UPLOADS, number, tuple(missing))
             return False
         began = time.perf_counter()
-        receipt = close(self.exchange, number, this, self.keys)
+        receipt = close(self.exchange, number, round_, self.keys)
         seconds = round(time.perf_counter() - began, 3)
-        times = Statement(self.keys.name, this.plan_digest, seconds={"aggregation": seconds})
+        times = Statement(self.keys.name, round_.plan_digest, seconds={"aggregation": seconds})
         statement_format.write(self.exchange.make_place(Kind.TIMES, number), times, self.keys, force=True)
         told = {"round": number, "sites": sorted(receipt.contributions), "missing": receipt.missing, "seconds": seconds}
         self.tell(receipt.status, told)
@@ -193,9 +193,9 @@ class Coordinator:
         # by this machine's clock alone, from when the plan was written here; a clock that went back only waits longer
         return self.deadline is not None and time.time() - self.exchange.plan(number).stat().st_mtime > self.deadline
 
-    def _silent(self, number: int, this: Round, receipt: Receipt) -> tuple[str, ...]:
+    def _silent(self, number: int, round_: Round, receipt: Receipt) -> tuple[str, ...]:
         """The contributing sites that have stated nothing yet."""
-        said = read_statements(self.exchange, number, this)
+        said = read_statements(self.exchange, number, round_)
         return tuple(site for site in sorted(receipt.contributions) if site not in said)
 
     def _tell_sent(self, number: int, here: set[str]) -> None:

@@ -77,29 +77,29 @@ class Site:
         leads_to: str | None = None
         before: tuple[Round, Receipt] | None = None
         for number in numbers:
-            this = read_round(self.exchange, number)
-            this.roster.check_same_federation(self.trusted, self.exchange.roster(number).name)
-            if self.keys.name not in this.roster.names:
+            round_ = read_round(self.exchange, number)
+            round_.roster.check_same_federation(self.trusted, self.exchange.roster(number).name)
+            if self.keys.name not in round_.roster.names:
                 self.awaited = Awaited(Awaits.ROSTER, number)
                 continue
-            if leads_to is not None and leads_to != this.plan.base:
+            if leads_to is not None and leads_to != round_.plan.base:
                 raise MismatchError(
-                    f"round {number} begins with {this.plan.base[:8]}…; what was before leads to {leads_to[:8]}…",
+                    f"round {number} begins with {round_.plan.base[:8]}…; what was before leads to {leads_to[:8]}…",
                     hint="do not go on, and ask the coordinator",
                 )
-            found = read_receipt(self.exchange, number, this)
-            self._last = this
-            if self._hand_over(number, this, before):
+            found = read_receipt(self.exchange, number, round_)
+            self._last = round_
+            if self._hand_over(number, round_, before):
                 return True
             if found is None:
-                return number == numbers[-1] and self._contribute(number, this)
+                return number == numbers[-1] and self._contribute(number, round_)
             receipt = found[0]
-            before, self._ended = (this, receipt), number
+            before, self._ended = (round_, receipt), number
             if receipt.status == "void":
-                leads_to = this.plan.base
+                leads_to = round_.plan.base
                 self.awaited = Awaited(Awaits.AFTER_VOID, number)
                 continue
-            leads_to, moved = self._follow(number, this, receipt)
+            leads_to, moved = self._follow(number, round_, receipt)
             if moved:
                 return True
             if leads_to is not None:
@@ -122,22 +122,22 @@ class Site:
 
     # a round's parts
 
-    def _contribute(self, number: int, this: Round) -> bool:
+    def _contribute(self, number: int, round_: Round) -> bool:
         """Trains and encrypts, unless that is done; whether anything was."""
-        if self.keys.name not in this.plan.sites:
+        if self.keys.name not in round_.plan.sites:
             self.awaited = Awaited(Awaits.CHOICE, number)
             return False
-        if self._stands(Kind.UPLOAD, number, this) or self.exchange.has(Kind.AGGREGATE, number):
+        if self._stands(Kind.UPLOAD, number, round_) or self.exchange.has(Kind.AGGREGATE, number):
             self.awaited = Awaited(Awaits.END, number)
             return False
-        base = self._base(number, this)
+        base = self._base(number, round_)
         if base is None:
             self.awaited = Awaited(Awaits.MODEL, number)
             return False
         plan, roster = self._documents(number)
-        update = self.private.of_round(this, "update")
+        update = self.private.of_round(round_, "update")
         if not update.exists():
-            self.tell("training", {"round": number, "epochs": this.plan.schedule.local_epochs})
+            self.tell("training", {"round": number, "epochs": round_.plan.schedule.local_epochs})
             result = train(
                 self.options.dataset,
                 base=base,
@@ -147,10 +147,10 @@ class Site:
                 output=update,
                 split=self.options.split,
                 part=self.options.part,
-                local_norms=self._norms(number, this),
-                checkpoint=self.private.of_round(this, "checkpoint"),
+                local_norms=self._norms(number, round_),
+                checkpoint=self.private.of_round(round_, "checkpoint"),
             )
-            self.private.note_seconds(this, training=result.seconds)
+            self.private.note_seconds(round_, training=result.seconds)
             self.tell("trained", {"round": number, "loss": result.loss[-1], "seconds": result.seconds})
         began = time.perf_counter()
         encrypted = encrypt(
@@ -162,18 +162,18 @@ class Site:
             clip=self.options.clip,
             force=True,
         )
-        self.private.note_seconds(this, encryption=time.perf_counter() - began)
+        self.private.note_seconds(round_, encryption=time.perf_counter() - began)
         self.tell("encrypted", {"round": number, "bytes": encrypted.bytes, "clipped": encrypted.clipped})
         return True
 
-    def _follow(self, number: int, this: Round, receipt: Receipt) -> tuple[str | None, bool]:
+    def _follow(self, number: int, round_: Round, receipt: Receipt) -> tuple[str | None, bool]:
         """Goes from a closed round to the model that it leads to: its digest once it is here, and whether anything
         was done."""
-        said = read_statements(self.exchange, number, this).get(self.keys.name)
+        said = read_statements(self.exchange, number, round_).get(self.keys.name)
         if said and said.model and self.private.model(said.model).exists():
             self.metrics = said.metrics or self.metrics
             return said.model, False
-        base = self._base(number, this)
+        base = self._base(number, round_)
         if base is None:
             self.awaited = Awaited(Awaits.EARLIER_MODEL, number)
             return None, False
@@ -186,20 +186,20 @@ class Site:
                 f"{total}: not the sum that the receipt names", hint="do not go on, ask the coordinator"
             )
         answers: list[Path] = []
-        if this.plan.mode == "threshold":
-            if self._answer(number, this, total):
+        if round_.plan.mode == "threshold":
+            if self._answer(number, round_, total):
                 return None, True
-            answered, _ = holders(self.exchange, number, this, self.keys)
-            if len(answered) < this.roster.policy.threshold:
-                missing = tuple(name for name in this.roster.names if name not in answered)
+            answered, _ = holders(self.exchange, number, round_, self.keys)
+            if len(answered) < round_.roster.policy.threshold:
+                missing = tuple(name for name in round_.roster.names if name not in answered)
                 self.awaited = Awaited(Awaits.ANSWERS, number, missing)
                 return None, False
             answers = [self.exchange.path(Kind.PARTIAL, number, site) for site in answered]
-        return self._open(number, this, base, answers), True
+        return self._open(number, round_, base, answers), True
 
-    def _answer(self, number: int, this: Round, total: Path) -> bool:
+    def _answer(self, number: int, round_: Round, total: Path) -> bool:
         """Answers for the sum as a holder, unless that is done; whether it was."""
-        if self._stands(Kind.PARTIAL, number, this):
+        if self._stands(Kind.PARTIAL, number, round_):
             return False
         plan, roster = self._documents(number)
         answer = self._place(Kind.PARTIAL, number)
@@ -207,11 +207,13 @@ class Site:
         self.tell("answered", {"round": number})
         return True
 
-    def _open(self, number: int, this: Round, base: Path, answers: list[Path]) -> str:
+    def _open(self, number: int, round_: Round, base: Path, answers: list[Path]) -> str:
         began = time.perf_counter()
         plan, roster = self._documents(number)
         opened = (
-            self._place(Kind.OPENED, number) if self.options.publish_model else self.private.of_round(this, "aggregate")
+            self._place(Kind.OPENED, number)
+            if self.options.publish_model
+            else self.private.of_round(round_, "aggregate")
         )
         if not opened.exists():
             total = self.exchange.aggregate(number)
@@ -223,28 +225,28 @@ class Site:
                 output=opened,
                 answer=answers,
             )
-        made = self.private.of_round(this, "weights")
+        made = self.private.of_round(round_, "weights")
         digest = apply(base, opened, output=made, plan=plan, roster=roster, force=True).digest
         model = made.replace(self.private.model(digest))
-        self.private.note_seconds(this, decryption=time.perf_counter() - began)
-        self.metrics = self._evaluate(this, self._own_model(number, this, base, opened) or model)
+        self.private.note_seconds(round_, decryption=time.perf_counter() - began)
+        self.metrics = self._evaluate(round_, self._own_model(number, round_, base, opened) or model)
         self.tell("opened", {"round": number, "model": digest, **self.metrics})
         statement = Statement(
             self.keys.name,
-            this.plan_digest,
+            round_.plan_digest,
             digest,
-            magnitude_exponents(this.plan.layout.shared(weights_format.read(model).arrays, model.name)),
-            self.private.seconds(this),
+            magnitude_exponents(round_.plan.layout.shared(weights_format.read(model).arrays, model.name)),
+            self.private.seconds(round_),
             self.metrics if self.options.publish_metrics else {},
         )
         statement_format.write(self._place(Kind.METRICS, number), statement, self.keys, force=True)
         return digest
 
-    def _evaluate(self, this: Round, model: Path) -> dict[str, float]:
+    def _evaluate(self, round_: Round, model: Path) -> dict[str, float]:
         """Figures of the model on the site's test set."""
         if self.options.test is None:
             return {}
-        predictions = self.private.of_round(this, "predictions")
+        predictions = self.private.of_round(round_, "predictions")
         predict(self.options.test, model=[model], output=predictions, force=True)
         (reports,) = evaluate([predictions]).reports.values()
         (report,) = reports.values()
@@ -258,46 +260,46 @@ class Site:
 
     # models
 
-    def _base(self, number: int, this: Round) -> Path | None:
+    def _base(self, number: int, round_: Round) -> Path | None:
         """The weights that a round begins with, from wherever they can be had; None if they are not here yet."""
-        model = self.private.model(this.plan.base)
+        model = self.private.model(round_.plan.base)
         if model.exists():
             return model
         published = self.exchange.model(number)
         if self.exchange.has(Kind.MODEL, number):
-            if file_digest(published) != this.plan.base:
+            if file_digest(published) != round_.plan.base:
                 raise MismatchError(f"{published}: not the weights that the plan names", hint="ask the coordinator")
             with new_file(model) as part:
                 shutil.copyfile(published, part)
             return model
-        giver = take_over(self.exchange, number, this, self.keys, model)
+        giver = take_over(self.exchange, number, round_, self.keys, model)
         if giver is None:
             return None
         self.tell("taken over", {"round": number, "from": giver})
         return model
 
-    def _norms(self, number: int, this: Round) -> Path | None:
+    def _norms(self, number: int, round_: Round) -> Path | None:
         """The newest own update before round `number`, where the round leaves norms to the sites."""
-        return None if this.plan.shares_norms else self.private.newest_update(number)
+        return None if round_.plan.shares_norms else self.private.newest_update(number)
 
-    def _own_model(self, number: int, this: Round, base: Path, opened: Path) -> Path | None:
+    def _own_model(self, number: int, round_: Round, base: Path, opened: Path) -> Path | None:
         """The round's model with the site's own norms, where the round leaves them to the sites."""
-        norms = self._norms(number + 1, this)
+        norms = self._norms(number + 1, round_)
         if norms is None:
             return None
         plan, roster = self._documents(number)
-        own = self.private.of_round(this, "own.weights")
+        own = self.private.of_round(round_, "own.weights")
         apply(base, opened, output=own, plan=plan, roster=roster, local_norms=norms, force=True)
         return own
 
-    def _hand_over(self, number: int, this: Round, before: tuple[Round, Receipt] | None) -> bool:
+    def _hand_over(self, number: int, round_: Round, before: tuple[Round, Receipt] | None) -> bool:
         """Seals the model for those who are new in this round's roster, if that is this site's to do."""
-        model = self.private.model(this.plan.base)
-        if before is None or not model.exists() or not has_to_hand_over(self.keys.name, this, *before):
+        model = self.private.model(round_.plan.base)
+        if before is None or not model.exists() or not has_to_hand_over(self.keys.name, round_, *before):
             return False
-        if self._stands(Kind.HANDOVER, number, this):
+        if self._stands(Kind.HANDOVER, number, round_):
             return False
-        write_handover(self._place(Kind.HANDOVER, number), model, this, self.keys, force=True)
+        write_handover(self._place(Kind.HANDOVER, number), model, round_, self.keys, force=True)
         self.tell("handed over", {"round": number})
         return True
 
@@ -307,10 +309,10 @@ class Site:
         """Where this site writes its own file."""
         return self.exchange.make_place(kind, number, self.keys.name)
 
-    def _stands(self, kind: Kind, number: int, this: Round) -> bool:
+    def _stands(self, kind: Kind, number: int, round_: Round) -> bool:
         """Whether this site's own file is in its place, signed by it for this round; anything else may be replaced."""
         here = self.exchange.has(kind, number, self.keys.name)
-        return here and is_signed(self._place(kind, number), self.keys.public, this.plan_digest)
+        return here and is_signed(self._place(kind, number), self.keys.public, round_.plan_digest)
 
     def _documents(self, number: int) -> tuple[Path, Path]:
         """The plan and the roster of a round."""

@@ -39,21 +39,21 @@ class Private:
         except OSError as error:
             raise OutputError.of(self.latest, error) from None
 
-    def of_round(self, this: Round, kind: str) -> Path:
+    def of_round(self, round_: Round, kind: str) -> Path:
         """Where a file of a round lies, whether it is there or not."""
-        return self._root / f"round-{this.plan.round:04}-{this.plan_digest[:16]}.{kind}"
+        return self._root / f"round-{round_.plan.round:04}-{round_.plan_digest[:16]}.{kind}"
 
     def newest_update(self, before: int) -> Path | None:
         """The site's own update of the newest round before that number, if there is one."""
         found = sorted(path for path in self._root.glob("round-*.update") if path.name < f"round-{before:04}")
         return found[-1] if found else None
 
-    def seconds(self, this: Round) -> dict[str, float]:
+    def seconds(self, round_: Round) -> dict[str, float]:
         """How long the parts of a round took, kept from one run of the loop to the next."""
-        noted = self.of_round(this, "seconds")
+        noted = self.of_round(round_, "seconds")
         return json.loads(noted.read_text()) if noted.exists() else {}
 
-    def note_seconds(self, this: Round, **seconds: float) -> None:
+    def note_seconds(self, round_: Round, **seconds: float) -> None:
         """Adds to these, to the millisecond."""
-        noted = self.seconds(this) | {name: round(value, 3) for name, value in seconds.items()}
-        write_file(self.of_round(this, "seconds"), json.dumps(noted).encode(), force=True)
+        noted = self.seconds(round_) | {name: round(value, 3) for name, value in seconds.items()}
+        write_file(self.of_round(round_, "seconds"), json.dumps(noted).encode(), force=True)

@@ -15,7 +15,7 @@ from ucadi.events import Events
 from ucadi.federation.awaiting import Teller
 from ucadi.federation.member import Options, Site
 from ucadi.federation.private import Private
-from ucadi.federation.transport import Line, Poll, RelayAddress, RelayCard, line_to
+from ucadi.federation.transport import Poll, RelayAddress, RelayCard, Transport, transport_to
 from ucadi.files import make_folder
 from ucadi.formats import keys as key_format
 from ucadi.formats import roster as roster_format
@@ -97,7 +97,7 @@ def site_run(
     folder, events = Exchange(make_folder(exchange)), Events(as_json=as_json, log=log)
     options = Options(dataset, split, part, test, clip, publish_model, publish_metrics)
     site = Site(folder, trusted, keys, key, private, options, events)
-    with line_to(relay, relay_card, keys, folder, events) as line:
+    with transport_to(relay, relay_card, keys, folder, events) as line:
         _run(site, line, once=once, until_round=until_round, poll=poll)
     return SiteRunResult(
         keys.name,
@@ -123,7 +123,7 @@ def _check_data(dataset: Path, split: Path | None, part: str | None, test: Path 
             split_format.require_scans(tested)
 
 
-def _run(site: Site, line: Line, *, once: bool, until_round: int | None, poll: float) -> None:
+def _run(site: Site, line: Transport, *, once: bool, until_round: int | None, poll: float) -> None:
     tell = Teller(site.tell)
     line.bring()
     while True:

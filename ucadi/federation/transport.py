@@ -27,21 +27,21 @@ RelayCard = Annotated[Path | None, typer.Option("--relay-card", help="The relay'
 Poll = Annotated[float, units.time("1s", "0.05s", "Time between looks for what is new.")]
 
 
-class Line(Protocol):
+class Transport(Protocol):
     """Brings what is new: others' files here, one's own to them."""
 
     def bring(self) -> None:
         """Does it once; returns also when the line is down, which may pass."""
 
 
-class Folder:
+class SharedFolder:
     """No line: somebody else brings the files, or all parties work in one shared folder."""
 
     def bring(self) -> None:
         """Nothing is to be done."""
 
 
-class RelayLine:
+class RelayTransport:
     """A line to a relay. Where it is down, that is told once, and tried again whenever asked."""
 
     def __init__(self, client: Client, exchange: Exchange, events: Events) -> None:
@@ -82,20 +82,20 @@ class RelayLine:
 
 
 @contextmanager
-def line_to(
+def transport_to(
     relay: str | None, card: Path | None, keys: SecretKeys, exchange: Exchange, events: Events
-) -> Iterator[Line]:
+) -> Iterator[Transport]:
     """The line to the relay at that address; without one, the folder itself."""
     if relay is None:
         refuse_unused({"--relay-card": card}, "there is no --relay")
-        yield Folder()
+        yield SharedFolder()
         return
     if card is None:
         raise UsageError("which relay is it?", hint="--relay-card: the card of the relay at that address")
     from ucadi.relay.client import Client
 
     with Client(relay, key_format.read_card(card).keys, keys, patience=_PATIENCE_SECONDS) as client:
-        yield RelayLine(client, exchange, events)
+        yield RelayTransport(client, exchange, events)
 
 
 _PATIENCE_SECONDS = 60.0

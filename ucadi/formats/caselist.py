@@ -25,7 +25,7 @@ MAX_NAME = 240
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListedCase:
     """A line of the file. case: where the scan lies, relative to the source folder."""
 
     case: str
@@ -33,7 +33,7 @@ class Entry:
     label: Diagnosis | None
 
 
-def read(path: Path, *, unlabelled: bool = False) -> list[Entry]:
+def read(path: Path, *, unlabelled: bool = False) -> list[ListedCase]:
     """The cases of a labels file. `patient` may be absent or empty (each case is then its own patient).
 
     Separators are commas or, as some spreadsheets write, semicolons. Raises FormatError, naming the line, for
@@ -52,7 +52,7 @@ def read(path: Path, *, unlabelled: bool = False) -> list[Entry]:
             f"{path.name}: the columns are {', '.join(names) or 'none'}", hint="the first line is: case,patient,label"
         )
     rows.fieldnames = names
-    entries: dict[str, Entry] = {}
+    entries: dict[str, ListedCase] = {}
     try:
         for row in rows:
             entry = _entry(row, f"{path.name}:{rows.line_num}", unlabelled)
@@ -64,7 +64,7 @@ def read(path: Path, *, unlabelled: bool = False) -> list[Entry]:
     return list(entries.values())
 
 
-def match(source: Path, entries: list[Entry] | None) -> list[Entry]:
+def match(source: Path, entries: list[ListedCase] | None) -> list[ListedCase]:
     """The cases of `source`: those of the labels file, after checking that each exists and none is left out.
 
     Without a labels file, every folder, zip and NIfTI file at the top of `source` is a case without a label.
@@ -76,7 +76,7 @@ def match(source: Path, entries: list[Entry] | None) -> list[Entry]:
         )
     if entries is None:
         names = sorted(path.name for path in source.iterdir() if _is_scan(path))
-        entries = [Entry(name, name, None) for name in names]
+        entries = [ListedCase(name, name, None) for name in names]
     if not entries:
         raise SeriesError(f"{source}: no cases", hint="it holds a folder of DICOM files, a .zip or a .nii.gz per case")
     missing = [entry.case for entry in entries if not scan_path(source, entry.case).exists()]
@@ -100,7 +100,7 @@ def scan_path(source: Path, case: str) -> Path:
     return next((path for path in candidates if path.exists()), candidates[0])
 
 
-def _entry(row: dict[str, str | None], where: str, unlabelled: bool) -> Entry:
+def _entry(row: dict[str, str | None], where: str, unlabelled: bool) -> ListedCase:
     values = {name: (row.get(name) or "").strip() for name in COLUMNS}
     place = PurePosixPath(values["case"].replace("\\", "/"))
     nameable = str(place).isprintable() and all(len(part.encode()) <= MAX_NAME for part in place.parts)
@@ -112,7 +112,7 @@ def _entry(row: dict[str, str | None], where: str, unlabelled: bool) -> Entry:
         label = Diagnosis.parse(values["label"]) if values["label"] else None
     except FormatError as error:
         raise FormatError(f"{where}: {error.message}", hint=error.hint) from None
-    return Entry(str(place), values["patient"] or str(place), label)
+    return ListedCase(str(place), values["patient"] or str(place), label)
 
 
 def _covered(path: Path) -> Path:

@@ -25,7 +25,7 @@ from ucadi.ct.volume import Volume
 from ucadi.errors import FormatError
 from ucadi.files import file_digest, new_file, opened
 from ucadi.formats.container import check_version
-from ucadi.formats.hdf5 import Array, Attribute, Group, opened_file
+from ucadi.formats.hdf5 import Array, Attribute, HDF5Group, opened_file
 from ucadi.formats.unfailing import Unfailing
 from ucadi.kinds import Format
 from ucadi.labels import Diagnosis
@@ -130,7 +130,7 @@ def open(path: Path) -> Iterator[Dataset]:
 class Dataset:
     """An open dataset; volumes are read from the file when asked for. Cases are in the order of their ids."""
 
-    def __init__(self, path: Path, root: Group) -> None:
+    def __init__(self, path: Path, root: HDF5Group) -> None:
         self.path = path
         self._name = path.name
         found = root.text("format", default="")
@@ -200,7 +200,7 @@ class Dataset:
         wanted, places = np.unique(indices, return_inverse=True)
         return np.stack([stored.part(int(i)) for i in wanted])[places]
 
-    def _stored_volume(self, group: Group) -> Array:
+    def _stored_volume(self, group: HDF5Group) -> Array:
         """A case's volume, as it lies in the file."""
         stored = group.array("volume", "<i2", 3)
         slices, rows, columns = stored.shape
@@ -234,7 +234,7 @@ class Dataset:
         tags = self._groups[index].group("tags").attributes()
         return {name: value if isinstance(value, str) else float(value) for name, value in tags.items()}
 
-    def _rejections(self, root: Group) -> list[Rejection]:
+    def _rejections(self, root: HDF5Group) -> list[Rejection]:
         table = root.array("rejections", _REJECTION, 1)
         if table.shape[0] > MAX_CASES * 10:
             raise FormatError(f"{self._name}: the table of rejections is malformed")
@@ -243,14 +243,14 @@ class Dataset:
         except UnicodeDecodeError:
             raise FormatError(f"{self._name}: the table of rejections is malformed") from None
 
-    def _label(self, group: Group) -> Diagnosis | None:
+    def _label(self, group: HDF5Group) -> Diagnosis | None:
         text = group.text("label")
         try:
             return Diagnosis.parse(text) if text else None
         except FormatError as error:
             raise group.error(error.message) from None
 
-    def _synthetic(self, group: Group) -> Synthetic | None:
+    def _synthetic(self, group: HDF5Group) -> Synthetic | None:
         model, kind, source = (group.text(f"synthetic_{part}", "") for part in ("model", "kind", "source"))
         if any((model, kind, source)) and not all((model, kind, source)):
             raise group.error("a synthetic case that does not say what made it of what")

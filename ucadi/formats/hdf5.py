@@ -78,16 +78,16 @@ def _parse(line: bytes) -> Said:
 
 
 @contextmanager
-def opened_file(path: Path, survey: Callable[[Path], Iterator[Said]] = survey) -> Iterator[Group]:
+def opened_file(path: Path, survey: Callable[[Path], Iterator[Said]] = survey) -> Iterator[HDF5Group]:
     """The root of an HDF5 file, whose arrays can be read until the block ends; FormatError for what is none."""
     with opened(path) as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise FormatError(f"{path.name}: not HDF5", hint="is it a dataset of ucadi preprocess?")
-        groups: dict[str, Group] = {}
-        source = Source(path.name, file.fileno())
+        groups: dict[str, HDF5Group] = {}
+        source = HDF5File(path.name, file.fileno())
         for said in survey(path):
             try:
-                group = Group(source, str(said["group"]), dict(said["attributes"]), dict(said["arrays"]))
+                group = HDF5Group(source, str(said["group"]), dict(said["attributes"]), dict(said["arrays"]))
             except (KeyError, TypeError, ValueError):
                 raise source.error("/", "the survey makes no sense") from None
             parent, _, name = group.path[:-1].rpartition("/")
@@ -100,7 +100,7 @@ def opened_file(path: Path, survey: Callable[[Path], Iterator[Said]] = survey) -
 
 
 @dataclass(frozen=True)
-class Source:
+class HDF5File:
     """An open file: its name, for messages, and its descriptor."""
 
     name: str
@@ -112,21 +112,21 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Group:
+class HDF5Group:
     """A group: its attributes, the groups in it by name, and its arrays as the survey describes them."""
 
-    source: Source
+    source: HDF5File
     path: str
     _attributes: dict[str, Any]
     _arrays: dict[str, Any]
-    groups: dict[str, Group] = field(default_factory=dict)
+    groups: dict[str, HDF5Group] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
         """Of all that is in it, whatever it is."""
         return [*self.groups, *self._arrays]
 
-    def group(self, name: str) -> Group:
+    def group(self, name: str) -> HDF5Group:
         """The group of that name in this one."""
         if name not in self.groups:
             raise self.error(f"{name} is missing, a link or no group")
@@ -202,7 +202,7 @@ class Array:
 
     def __init__(
         self,
-        group: Group,
+        group: HDF5Group,
         name: str,
         dtype: np.dtype[Any],
         shape: tuple[int, ...],

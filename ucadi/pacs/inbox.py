@@ -25,7 +25,7 @@ MAX_INSTANCE_BYTES = 1 << 31
 
 
 @dataclass(frozen=True)
-class Limits:
+class TransferLimits:
     """Most instances, and most bytes of all of them together, that one transfer may bring."""
 
     instances: int
@@ -55,7 +55,7 @@ def check_uid(uid: str) -> str:
 class Inbox:
     """Instances that lie in `folder`, and those that come. `wanted` is what may come."""
 
-    def __init__(self, folder: Path, wanted: frozenset[Address], limits: Limits) -> None:
+    def __init__(self, folder: Path, wanted: frozenset[Address], limits: TransferLimits) -> None:
         if len(wanted) > limits.instances:
             raise CapacityError(
                 f"the archive has {len(wanted)} instances for this, more than {limits.instances}",

@@ -28,7 +28,7 @@ Peers = Callable[[], Mapping[bytes, Peer]]
 """The keys that are admitted now (32 bytes each), and whose they are."""
 
 
-class Gate:
+class Admission:
     """The ZAP handler of a context: admits the keys of `peers`, and at most `limit` connections."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], peers: Peers, limit: int = MAX_CONNECTIONS) -> None:

@@ -17,8 +17,8 @@ import zmq
 from ucadi.errors import RelayError
 from ucadi.files import allow_open_files
 from ucadi.relay import protocol
-from ucadi.relay.admission import Entrance, Gate, Pace, Peers
-from ucadi.relay.desk import Desk, Limits
+from ucadi.relay.admission import Admission, Entrance, Pace, Peers
+from ucadi.relay.desk import Desk, RelayLimits
 from ucadi.relay.protocol import (
     Chunk,
     Code,
@@ -68,9 +68,9 @@ class Broker:
     """
 
     def __init__(
-        self, store: Store, secret: bytes, peers: Peers, *, limits: Limits | None = None, log: Log | None = None
+        self, store: Store, secret: bytes, peers: Peers, *, limits: RelayLimits | None = None, log: Log | None = None
     ) -> None:
-        self._limits: Final = limits or Limits()
+        self._limits: Final = limits or RelayLimits()
         self._desk: Final = Desk(store, self._limits)
         self._log: Final = log or (lambda _event, _fields: None)
         self._read_peers: Final = peers
@@ -89,7 +89,7 @@ class Broker:
         allow_open_files(2 * self._limits.connections)  # at the limit, libzmq can accept nobody
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 64)
-        self._gate: Final = Gate(self._context, lambda: self._peers, self._limits.connections)
+        self._gate: Final = Admission(self._context, lambda: self._peers, self._limits.connections)
         self._poller: Final = zmq.Poller()
         self._poller.register(self._gate.socket, zmq.POLLIN)
         self._poller.register(self._work.bell, zmq.POLLIN)

@@ -13,7 +13,7 @@ from ucadi.relay.store import Entry, Incoming, Store
 
 
 @dataclass(frozen=True)
-class Limits:
+class RelayLimits:
     """What the relay bears from its peers, all of whom it knows.
 
     `memory_bytes` counts beyond what the process holds when its relay is made.
@@ -30,7 +30,7 @@ class Limits:
 class Desk:
     """Takes requests for a store. What cannot be granted raises a RefusalError for the peer."""
 
-    def __init__(self, store: Store, limits: Limits) -> None:
+    def __init__(self, store: Store, limits: RelayLimits) -> None:
         self._store: Final = store
         self._limits: Final = limits
 

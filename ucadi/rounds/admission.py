@@ -28,7 +28,7 @@ class Admitted:
     refused: Mapping[Path, UcadiError]
 
 
-def admit(paths: Sequence[Path], this: Round, most: float | None = None, *, clip: bool = False) -> Admitted:
+def admit(paths: Sequence[Path], round_: Round, most: float | None = None, *, clip: bool = False) -> Admitted:
     """Judges files of plain updates: finite, of this round, in its layout and ranges, of a
     weight that it admits, each site once.
 
@@ -38,7 +38,7 @@ def admit(paths: Sequence[Path], this: Round, most: float | None = None, *, clip
     refused: dict[Path, UcadiError] = {}
     for path in paths:
         try:
-            good[path] = _checked(path, this, clip)
+            good[path] = _checked(path, round_, clip)
         except UcadiError as error:
             refused[path] = error
     doubled = twice(update.site for update in good.values())
@@ -68,9 +68,9 @@ def set_aside(refused: Mapping[Path, UcadiError], folder: Path) -> None:
         write_file(folder / f"{path.name}.reason.txt", f"{error.message}\n".encode(), force=True)
 
 
-def _checked(path: Path, this: Round, clip: bool) -> Update:
+def _checked(path: Path, round_: Round, clip: bool) -> Update:
     update = update_format.read_update(path)
-    check_belongs(update, this)
-    encoder = Encoder(update, this.plan.layout, cap=this.plan.weight_cap, bits=this.bits, clip=clip)
+    check_belongs(update, round_)
+    encoder = Encoder(update, round_.plan.layout, cap=round_.plan.weight_cap, bits=round_.bits, clip=clip)
     deque(encoder.pieces(), maxlen=0)  # each value is checked against its range as it is encoded
     return update

@@ -51,7 +51,7 @@ class _Ended:
     """A round that was audited; `receipt` and its digest are None while it is open."""
 
     number: int
-    this: Round
+    round_: Round
     receipt: Receipt | None
     digest: str | None
 
@@ -83,10 +83,10 @@ def audit_rounds(exchange: Exchange, aside: Aside) -> tuple[AuditedRound, ...]:
         with _naming(number):
             if before is not None and before.receipt is None:
                 raise MismatchError(f"opened though round {before.number} has no receipt", hint=_ASK)
-            this = read_round(exchange, number)
-            base = _check_base(exchange, aside, number, this.plan.base, before)
-            found = read_receipt(exchange, number, this)
-            ended = _Ended(number, this, *(found or (None, None)))
+            round_ = read_round(exchange, number)
+            base = _check_base(exchange, aside, number, round_.plan.base, before)
+            found = read_receipt(exchange, number, round_)
+            ended = _Ended(number, round_, *(found or (None, None)))
             if ended.receipt is not None:
                 _check_chain(ended.receipt, before, number)
             audited.append(_audit_end(exchange, ended, base))
@@ -125,16 +125,16 @@ def _check_base(exchange: Exchange, aside: Aside, number: int, base: str, before
     if before.receipt is None:
         return Verdict.SIGNATURE_ONLY, "not recomputed: the round before is open"
     if before.receipt.status == "void":
-        if base != before.this.plan.base:
+        if base != before.round_.plan.base:
             raise MismatchError(f"begins with other weights than round {before.number}, which is void", hint=_ASK)
         return Verdict.VERIFIED, "that of the round before, which is void"
     opened = {place.site: exchange.root / place.name for place in exchange.places(Kind.OPENED, before.number)}
-    if (own := aside.opened.get(before.this.plan_digest)) is not None:
+    if (own := aside.opened.get(before.round_.plan_digest)) is not None:
         opened["one's own folder"] = own
     if not opened:
         return Verdict.SIGNATURE_ONLY, "not recomputed: the opened sum is not at hand"
     published = exchange.has(Kind.MODEL, before.number)
-    weights = exchange.model(before.number) if published else aside.weights.get(before.this.plan.base)
+    weights = exchange.model(before.number) if published else aside.weights.get(before.round_.plan.base)
     if weights is None:
         return Verdict.SIGNATURE_ONLY, "not recomputed: the weights before are not at hand"
     wrong: list[str] = []
@@ -157,11 +157,11 @@ def _check_base(exchange: Exchange, aside: Aside, number: int, base: str, before
 
 def _recompute(weights: Path, before: _Ended, receipt: Receipt, opened: Path) -> str:
     """Digest of the weights that a round leads to: what `ucadi apply` writes."""
-    this, aggregate = before.this, update_format.read_aggregate(opened)
+    round_, aggregate = before.round_, update_format.read_aggregate(opened)
     if list(aggregate.sites) != sorted(receipt.contributions):
         raise MismatchError(f"{opened.name}: the sum of other sites than the receipt names")
     base = weights_format.read(weights)
-    following = next_weights(base, aggregate, this, change=file_digest(opened), name=opened.name)
+    following = next_weights(base, aggregate, round_, change=file_digest(opened), name=opened.name)
     with tempfile.TemporaryDirectory(prefix="ucadi-") as folder:
         written = Path(folder) / "following.weights"
         weights_format.write(written, following)
@@ -170,11 +170,11 @@ def _recompute(weights: Path, before: _Ended, receipt: Receipt, opened: Path) ->
 
 def _audit_end(exchange: Exchange, ended: _Ended, base: _Found) -> AuditedRound:
     """What the receipt says, compared with the uploads and the sum that are at hand."""
-    number, this, receipt = ended.number, ended.this, ended.receipt
+    number, round_, receipt = ended.number, ended.round_, ended.receipt
     there = exchange.has(Kind.AGGREGATE, number)
     if receipt is None:
         if there:
-            read_total(exchange, number, this)
+            read_total(exchange, number, round_)
         found = (Verdict.SIGNATURE_ONLY, "signed; no receipt yet") if there else (Verdict.VERIFIED, "none yet")
         return _audited(number, "open", (), base, found)
     sites = tuple(sorted(receipt.contributions))
@@ -199,10 +199,10 @@ def _check_sum(exchange: Exchange, ended: _Ended, receipt: Receipt, at_hand: lis
         return Verdict.NOT_RECOMPUTED, "not at hand"
     if file_digest(path) != receipt.aggregate:
         raise MismatchError("the sum is not the one that the receipt names", hint=_ASK)
-    total = read_total(exchange, number, ended.this)
+    total = read_total(exchange, number, ended.round_)
     if list(total.sites) != sorted(receipt.contributions):
         raise MismatchError("the sum is of other sites than the receipt names", hint=_ASK)
-    uploads = [read_own_upload(exchange.path(Kind.UPLOAD, number, site), ended.this, site) for site in at_hand]
+    uploads = [read_own_upload(exchange.path(Kind.UPLOAD, number, site), ended.round_, site) for site in at_hand]
     if check_addition(total, uploads, path.name):
         return Verdict.VERIFIED, "adding again gives the same"
     return Verdict.SIGNATURE_ONLY, f"signed; not added again: {len(at_hand)} of {len(total.sites)} uploads at hand"

@@ -38,7 +38,7 @@ _MAX_REASON = 300
 
 
 @dataclass(frozen=True)
-class Uploads:
+class JudgedUploads:
     """What lies in a round's folder of uploads.
 
     `good` gives the SHA-256 of the files that can be added by their site, `refused` the reason by the name of
@@ -62,23 +62,24 @@ def read_round(exchange: Exchange, number: int) -> Round:
     """The plan of a round with its roster, both verified."""
     path = exchange.roster(number)
     read_roster(exchange, path)
-    this = Round.read(exchange.plan(number), path)
-    if this.plan.round != number:
+    round_ = Round.read(exchange.plan(number), path)
+    if round_.plan.round != number:
         raise MismatchError(
-            f"{exchange.plan(number)}: the plan of round {this.plan.round}", hint="each plan lies in its round's folder"
+            f"{exchange.plan(number)}: the plan of round {round_.plan.round}",
+            hint="each plan lies in its round's folder",
         )
-    return this
+    return round_
 
 
-def read_own_upload(path: Path, this: Round, site: str) -> Ciphertext:
+def read_own_upload(path: Path, round_: Round, site: str) -> Ciphertext:
     """The upload that lies in a site's place, which must be that site's."""
-    upload = read_upload(path, this)
+    upload = read_upload(path, round_)
     if upload.contribution.site != site:
         raise MismatchError(f"{path.name}: the upload of {upload.contribution.site}", hint="each site uploads its own")
     return upload
 
 
-def judge_uploads(exchange: Exchange, number: int, this: Round) -> Uploads:
+def judge_uploads(exchange: Exchange, number: int, round_: Round) -> JudgedUploads:
     """Checks each upload by itself: a bad one is refused with its reason and never stops the others."""
     good: dict[str, str] = {}
     refused: dict[str, str] = {}
@@ -86,21 +87,21 @@ def judge_uploads(exchange: Exchange, number: int, this: Round) -> Uploads:
     strays = []
     for path in track(_visible(exchange.uploads(number)), "checking uploads"):
         place = places.get(path.relative_to(exchange.root).as_posix())
-        if place is None or place.site not in this.roster.names:
+        if place is None or place.site not in round_.roster.names:
             strays.append(path.name if path.name.isprintable() else ascii(path.name))
             continue
         _check_readable(path)
         try:
-            read_own_upload(path, this, place.site)
+            read_own_upload(path, round_, place.site)
         except UcadiError as error:
             refused[path.name] = _reason(error)
         else:
             good[place.site] = container.file_digest(path)
-    return Uploads(good, refused, tuple(strays))
+    return JudgedUploads(good, refused, tuple(strays))
 
 
 def holders(
-    exchange: Exchange, number: int, this: Round, keys: SecretKeys | None = None
+    exchange: Exchange, number: int, round_: Round, keys: SecretKeys | None = None
 ) -> tuple[list[str], dict[str, str]]:
     """The holders whose answer for the round's sum is here, and why others' answers do not count, by file name.
 
@@ -109,18 +110,18 @@ def holders(
     answered: list[str] = []
     refused: dict[str, str] = {}
     places = exchange.places(Kind.PARTIAL, number)
-    total = read_total(exchange, number, this) if places and exchange.has(Kind.AGGREGATE, number) else None
+    total = read_total(exchange, number, round_) if places and exchange.has(Kind.AGGREGATE, number) else None
     for place in places:
         path = exchange.root / place.name
         try:
             answer = partial_format.read(path)
-            check_answer(answer, this, path.name)
+            check_answer(answer, round_, path.name)
             if answer.holder != place.site:
                 raise MismatchError(f"{path.name}: the answer of {answer.holder}")
             if total is None or answer.contributions != contributions_digest(total):
                 raise MismatchError(f"{path.name}: for another sum")
             if keys is not None:
-                open_answer(answer, this, keys)
+                open_answer(answer, round_, keys)
         except UcadiError as error:
             refused[path.name] = _reason(error)
         else:
@@ -128,53 +129,53 @@ def holders(
     return answered, refused
 
 
-def read_total(exchange: Exchange, number: int, this: Round) -> CiphertextSum:
+def read_total(exchange: Exchange, number: int, round_: Round) -> CiphertextSum:
     """The round's sum, signed by the coordinator and of signed contributions."""
     path = exchange.aggregate(number)
     total = ciphertext_format.read_sum(path)
-    check_sum(total, this, path.name)
+    check_sum(total, round_, path.name)
     return total
 
 
-def read_receipt(exchange: Exchange, number: int, this: Round) -> tuple[Receipt, str] | None:
+def read_receipt(exchange: Exchange, number: int, round_: Round) -> tuple[Receipt, str] | None:
     """The round's receipt and its digest, or None; checked against the plan."""
     if not exchange.has(Kind.RECEIPT, number):
         return None
     path = exchange.receipt(number)
-    receipt, digest = receipt_format.read(path, this.roster)
-    if (receipt.round, receipt.plan, receipt.base) != (number, this.plan_digest, this.plan.base):
+    receipt, digest = receipt_format.read(path, round_.roster)
+    if (receipt.round, receipt.plan, receipt.base) != (number, round_.plan_digest, round_.plan.base):
         raise MismatchError(f"{path.name}: of another round than its plan", hint="do not use it, ask the coordinator")
-    if sorted([*receipt.contributions, *receipt.missing]) != list(this.plan.sites):
+    if sorted([*receipt.contributions, *receipt.missing]) != list(round_.plan.sites):
         raise MismatchError(
             f"{path.name}: does not say of each site whether it contributed", hint="do not use it, ask the coordinator"
         )
     return receipt, digest
 
 
-def close(exchange: Exchange, number: int, this: Round, keys: SecretKeys) -> Receipt:
+def close(exchange: Exchange, number: int, round_: Round, keys: SecretKeys) -> Receipt:
     """Closes the round, or finds it closed; returns its receipt, which is on the disk then.
 
     Below the quorum the round is void, for good.
     """
-    this.roster.check_led_by(keys)
+    round_.roster.check_led_by(keys)
     with _alone(exchange.plan(number).parent):
-        found = read_receipt(exchange, number, this)
+        found = read_receipt(exchange, number, round_)
         if found is not None:
             return found[0]
         _sweep(exchange, number)
         previous = _last_receipt(exchange, number)
-        uploads = judge_uploads(exchange, number, this)
-        summed = _sum(exchange, number, this, keys, uploads)
+        uploads = judge_uploads(exchange, number, round_)
+        summed = _sum(exchange, number, round_, keys, uploads)
         contributions = uploads.good if summed is None else {site: uploads.good[site] for site in summed}
         receipt = Receipt(
-            federation=this.plan.federation,
+            federation=round_.plan.federation,
             round=number,
-            plan=this.plan_digest,
-            base=this.plan.base,
+            plan=round_.plan_digest,
+            base=round_.plan.base,
             status="void" if summed is None else "closed",
             contributions=contributions,
             refused=uploads.refused,
-            missing=tuple(site for site in this.plan.sites if site not in contributions),
+            missing=tuple(site for site in round_.plan.sites if site not in contributions),
             aggregate=None if summed is None else container.file_digest(exchange.aggregate(number)),
             previous=previous,
         )
@@ -182,23 +183,25 @@ def close(exchange: Exchange, number: int, this: Round, keys: SecretKeys) -> Rec
         return receipt
 
 
-def _sum(exchange: Exchange, number: int, this: Round, keys: SecretKeys, uploads: Uploads) -> tuple[str, ...] | None:
+def _sum(
+    exchange: Exchange, number: int, round_: Round, keys: SecretKeys, uploads: JudgedUploads
+) -> tuple[str, ...] | None:
     """Adds the good uploads, unless that was done before; returns the sites in the sum, or None below the quorum."""
     if exchange.has(Kind.AGGREGATE, number):
-        return _check_standing(exchange, number, this, uploads)
+        return _check_standing(exchange, number, round_, uploads)
     try:
-        check_quorum(sorted(uploads.good), this)
+        check_quorum(sorted(uploads.good), round_)
     except MismatchError:
         return None
     good = [exchange.path(Kind.UPLOAD, number, site) for site in uploads.good]
-    return write_sum(exchange.make_place(Kind.AGGREGATE, number), good, this, keys)
+    return write_sum(exchange.make_place(Kind.AGGREGATE, number), good, round_, keys)
 
 
-def _check_standing(exchange: Exchange, number: int, this: Round, uploads: Uploads) -> tuple[str, ...]:
+def _check_standing(exchange: Exchange, number: int, round_: Round, uploads: JudgedUploads) -> tuple[str, ...]:
     """The sites in a sum that was written before its receipt; MismatchError unless it is that of uploads here."""
-    total = read_total(exchange, number, this)
+    total = read_total(exchange, number, round_)
     present = [site for site in total.sites if site in uploads.good]
-    read = [read_own_upload(exchange.path(Kind.UPLOAD, number, site), this, site) for site in present]
+    read = [read_own_upload(exchange.path(Kind.UPLOAD, number, site), round_, site) for site in present]
     if [upload.contribution for upload in read] != list(total.contributions):
         raise MismatchError(
             f"{exchange.aggregate(number)}: lists uploads that are not here",

@@ -20,23 +20,23 @@ from ucadi.rounds.contribution import ONE_PLAN
 from ucadi.rounds.round import Round
 
 
-def check_contribution(contribution: Contribution, this: Round, name: str) -> None:
+def check_contribution(contribution: Contribution, round_: Round, name: str) -> None:
     """Raises unless the contribution is of this round, by a site of its plan, signed with that site's key."""
-    if contribution.plan != this.plan_digest:
+    if contribution.plan != round_.plan_digest:
         raise MismatchError(f"{name}: encrypted for another round", hint=ONE_PLAN)
-    if contribution.site not in this.plan.sites:
+    if contribution.site not in round_.plan.sites:
         raise MismatchError(
-            f"{name}: {contribution.site} is no site of this round", hint="sites: " + ", ".join(this.plan.sites)
+            f"{name}: {contribution.site} is no site of this round", hint="sites: " + ", ".join(round_.plan.sites)
         )
-    ciphertext_format.verify_signature(contribution.document, this.roster.member(contribution.site), name)
+    ciphertext_format.verify_signature(contribution.document, round_.roster.member(contribution.site), name)
 
 
-def check_quorum(sites: Sequence[str], this: Round) -> None:
+def check_quorum(sites: Sequence[str], round_: Round) -> None:
     """Raises MismatchError, naming who is missing or double, unless the set of sites makes a round."""
     check_once(sites)
-    least = max(this.plan.quorum, this.roster.policy.minimum_sites)
+    least = max(round_.plan.quorum, round_.roster.policy.minimum_sites)
     if len(sites) < least:
-        missing = ", ".join(site for site in this.plan.sites if site not in sites)
+        missing = ", ".join(site for site in round_.plan.sites if site not in sites)
         raise MismatchError(
             f"{len(sites)} of at least {least} contributions; missing: {missing}",
             hint="wait for them; below its quorum a round is void",
@@ -44,42 +44,42 @@ def check_quorum(sites: Sequence[str], this: Round) -> None:
 
 
 def write_sum(
-    path: Path, uploads: Sequence[Path], this: Round, keys: SecretKeys, *, force: bool = False
+    path: Path, uploads: Sequence[Path], round_: Round, keys: SecretKeys, *, force: bool = False
 ) -> tuple[str, ...]:
     """Adds the ciphertexts of a round into `path`, signed by the coordinator; returns the sites, sorted.
 
     The sum does not depend on the order of the uploads. Files are mapped, not loaded: memory stays bounded.
     """
-    this.roster.check_led_by(keys)
-    checked = [read_upload(path, this) for path in track(uploads, "checking uploads")]
+    round_.roster.check_led_by(keys)
+    checked = [read_upload(path, round_) for path in track(uploads, "checking uploads")]
     checked.sort(key=lambda upload: upload.contribution.site)
     sites = tuple(upload.contribution.site for upload in checked)
-    check_quorum(sites, this)
+    check_quorum(sites, round_)
 
     def blocks() -> Iterator[Polynomials]:
-        firsts = range(0, this.polynomials, scheme.BLOCK)
+        firsts = range(0, round_.polynomials, scheme.BLOCK)
         for first in track(firsts, "adding"):
             yield scheme.add(upload.ciphertext[first : first + scheme.BLOCK] for upload in checked)
 
     ciphertext_format.write_sum(
         path,
         [upload.contribution for upload in checked],
-        Stream("U64", (this.polynomials, DEGREE), blocks()),
-        Stream("U8", (len(checked), *this.seals), (upload.sealed for upload in checked)),
-        plan=this.plan_digest,
+        Stream("U64", (round_.polynomials, DEGREE), blocks()),
+        Stream("U8", (len(checked), *round_.seals), (upload.sealed for upload in checked)),
+        plan=round_.plan_digest,
         keys=keys,
         force=force,
     )
     return sites
 
 
-def read_upload(path: Path, this: Round) -> Ciphertext:
+def read_upload(path: Path, round_: Round) -> Ciphertext:
     """A site's ciphertext: who signed it is checked first, then its size, and only then is its content read."""
     held = container.read(path, ciphertext_format.CIPHERTEXT_FORMAT)
     contribution = ciphertext_format.parse_contribution(held.metadata, path.name)
-    check_contribution(contribution, this, path.name)
+    check_contribution(contribution, round_, path.name)
     shapes = {name: tensor.shape for name, tensor in held.tensors.items()}
-    if shapes != {"ciphertext": (this.polynomials, DEGREE), "sealed": this.seals}:
+    if shapes != {"ciphertext": (round_.polynomials, DEGREE), "sealed": round_.seals}:
         raise MismatchError(
             f"{path.name}: the ciphertext of {contribution.site} is of another size than this round's",
             hint=f"do not use it: ask {contribution.site} which release of ucadi made it",

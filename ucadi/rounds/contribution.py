@@ -28,57 +28,59 @@ ONE_PLAN = (
 """What to do about an update or an upload of another round."""
 
 
-def check_belongs(update: Update, this: Round) -> None:
+def check_belongs(update: Update, round_: Round) -> None:
     """Raises MismatchError unless the update was made in this round, from its base, by one of its sites."""
-    if update.base != this.plan.base:
+    if update.base != round_.plan.base:
         raise MismatchError(
-            f"update of {update.site}: made from base {update.base[:8]}…, the plan says {this.plan.base[:8]}…",
+            f"update of {update.site}: made from base {update.base[:8]}…, the plan says {round_.plan.base[:8]}…",
             hint=ONE_PLAN,
         )
-    if update.plan not in (None, this.plan_digest):
+    if update.plan not in (None, round_.plan_digest):
         raise MismatchError(
-            f"update of {update.site}: trained under another plan than that of round {this.plan.round}", hint=ONE_PLAN
+            f"update of {update.site}: trained under another plan than that of round {round_.plan.round}", hint=ONE_PLAN
         )
-    if update.site not in this.plan.sites:
+    if update.site not in round_.plan.sites:
         raise MismatchError(
-            f"update of {update.site}: not a site of this round", hint="sites: " + ", ".join(this.plan.sites)
+            f"update of {update.site}: not a site of this round", hint="sites: " + ", ".join(round_.plan.sites)
         )
 
 
 def write_contribution(
-    path: Path, update: Update, this: Round, keys: SecretKeys, *, clip: bool = False, force: bool = False
+    path: Path, update: Update, round_: Round, keys: SecretKeys, *, clip: bool = False, force: bool = False
 ) -> int:
     """Encrypts the update into `path` for this round and returns how many values were clipped."""
-    check_belongs(update, this)
+    check_belongs(update, round_)
     if keys.name != update.site:
         raise MismatchError(
             f"update of {update.site}: the key is that of {keys.name}", hint="each site encrypts its own"
         )
-    this.roster.index(keys)
-    encoder = Encoder(update, this.plan.layout, cap=this.plan.weight_cap, bits=this.bits, clip=clip)
+    round_.roster.index(keys)
+    encoder = Encoder(update, round_.plan.layout, cap=round_.plan.weight_cap, bits=round_.bits, clip=clip)
     secret_seed = fresh_seed()
     digest = hashlib.sha256()
 
     def blocks() -> Iterator[Polynomials]:
-        encrypted = scheme.encrypt(_unsigned(encoder, this), this.values, this.packing, this.public_seed, secret_seed)
-        for block in track(encrypted, "encrypting", total=-(-this.polynomials // scheme.BLOCK)):
+        encrypted = scheme.encrypt(
+            _unsigned(encoder, round_), round_.values, round_.packing, round_.public_seed, secret_seed
+        )
+        for block in track(encrypted, "encrypting", total=-(-round_.polynomials // scheme.BLOCK)):
             digest.update(block.data)
             yield block
 
-    parts = _secret_parts(secret_seed, this)
+    parts = _secret_parts(secret_seed, round_)
 
     def seals() -> Iterator[Sealed]:
-        for member, part in zip(this.roster.members, parts, strict=True):
-            context = this.seal_context(update.site, member.name, digest.hexdigest())
+        for member, part in zip(round_.roster.members, parts, strict=True):
+            context = round_.seal_context(update.site, member.name, digest.hexdigest())
             yield np.frombuffer(member.seal(part, context), dtype=np.uint8)
 
-    sealed = Stream("U8", this.seals, seals())
+    sealed = Stream("U8", round_.seals, seals())
     ciphertext_format.write_ciphertext(
         path,
         blocks(),
-        this.polynomials,
+        round_.polynomials,
         sealed,
-        plan=this.plan_digest,
+        plan=round_.plan_digest,
         clipped=lambda: encoder.clipped,
         keys=keys,
         force=force,
@@ -86,18 +88,18 @@ def write_contribution(
     return encoder.clipped
 
 
-def _secret_parts(secret_seed: bytes, this: Round) -> list[bytes]:
+def _secret_parts(secret_seed: bytes, round_: Round) -> list[bytes]:
     """What each member gets of the secret: in members mode its seed, in threshold mode a share of it."""
-    members = len(this.roster.members)
-    if this.plan.mode == "members":
+    members = len(round_.roster.members)
+    if round_.plan.mode == "members":
         return [secret_seed] * members
     secret = randomness.secret_polynomial(secret_seed)
-    return [share.tobytes() for share in shamir.split(secret, members, this.roster.policy.threshold)]
+    return [share.tobytes() for share in shamir.split(secret, members, round_.roster.policy.threshold)]
 
 
-def _unsigned(encoder: Encoder, this: Round) -> Iterator[scheme.Values]:
+def _unsigned(encoder: Encoder, round_: Round) -> Iterator[scheme.Values]:
     """The encoded vector as unsigned slots: the weight as it is, every value raised by 2^(bits - 1)."""
     pieces = encoder.pieces()
     yield next(pieces).astype(np.uint64)
     for piece in pieces:
-        yield (piece + (1 << (this.bits - 1))).astype(np.uint64)
+        yield (piece + (1 << (round_.bits - 1))).astype(np.uint64)

@@ -28,40 +28,40 @@ def counting_layout(sites: int) -> Layout:
     return Layout((TensorRange(COUNTS, (2, BINS), Packing(sites).value_bits - 1),))
 
 
-def is_counting(this: Round) -> bool:
+def is_counting(round_: Round) -> bool:
     """Whether the round adds histograms."""
-    return this.plan.layout == counting_layout(len(this.plan.sites)) and this.plan.weight_cap == WEIGHT_CAP
+    return round_.plan.layout == counting_layout(len(round_.plan.sites)) and round_.plan.weight_cap == WEIGHT_CAP
 
 
-def check_counting(this: Round) -> None:
+def check_counting(round_: Round) -> None:
     """Raises MismatchError unless the round adds histograms."""
-    if not is_counting(this):
+    if not is_counting(round_):
         raise MismatchError(
-            f"round {this.plan.round} of {this.plan.federation} adds updates, not histograms",
+            f"round {round_.plan.round} of {round_.plan.federation} adds updates, not histograms",
             hint="histograms are added in a round of their own: round open --count-scores-of MODEL",
         )
 
 
-def as_update(histogram: Histogram, site: str, this: Round) -> Update:
+def as_update(histogram: Histogram, site: str, round_: Round) -> Update:
     """What `site` contributes to a counting round. CapacityError for more cases of a score than fit."""
-    check_counting(this)
-    largest, limit = int(histogram.counts.max(initial=0)), (1 << (this.bits - 1)) - 1
+    check_counting(round_)
+    largest, limit = int(histogram.counts.max(initial=0)), (1 << (round_.bits - 1)) - 1
     if histogram.counts.shape != (2, BINS):
         raise MismatchError(f"a histogram of {histogram.counts.shape[1]} bins, not {BINS}", hint="make it again")
     if largest > limit:
         raise CapacityError(
-            f"{largest} cases have one score; a round of {len(this.plan.sites)} sites admits {limit}",
+            f"{largest} cases have one score; a round of {len(round_.plan.sites)} sites admits {limit}",
             hint="count in several rounds",
         )
     # exact: a value has at most as many bits as a float32's digits
     return Update(site, histogram.model, 1, 1, {COUNTS: histogram.counts.astype(np.float32)})
 
 
-def opened_histogram(aggregate: Aggregate, this: Round, name: str) -> Histogram:
+def opened_histogram(aggregate: Aggregate, round_: Round, name: str) -> Histogram:
     """The histogram of all contributing sites' cases that the opened sum, from the file `name`, is."""
-    check_counting(this)
-    check_aggregate(aggregate, this, name)
+    check_counting(round_)
+    check_aggregate(aggregate, round_, name)
     counts = aggregate.total[1:].astype(np.int64).reshape(2, BINS)
     if aggregate.weight != len(aggregate.sites) or counts.min() < 0:
         raise MismatchError(f"{name}: counts that no sites can have", hint="a site sent something else: count again")
-    return Histogram(this.plan.base, (), counts, aggregate.sites)
+    return Histogram(round_.plan.base, (), counts, aggregate.sites)

@@ -109,12 +109,12 @@ def _check_signed(parcel: Parcel, items: Sequence[Item], exchange: Exchange, tru
         for number in sorted({place.number for place, _ in places if place.kind is not Kind.ROSTER}):
             if not staged.plan(number).exists():
                 raise MismatchError(f"round {number}: no plan, neither here nor brought", hint="bring all of it")
-            this = read_round(staged, number)
-            this.roster.check_same_federation(trusted, staged.roster(number).name)
-            read_receipt(staged, number, this)
+            round_ = read_round(staged, number)
+            round_.roster.check_same_federation(trusted, staged.roster(number).name)
+            read_receipt(staged, number, round_)
             for place, item in places:
                 if place.number == number and place.kind is not Kind.ROSTER:
-                    _check_vouched(place, item, staged, this)
+                    _check_vouched(place, item, staged, round_)
 
 
 def _stage(parcel: Parcel, items: Sequence[Item], exchange: Exchange, folder: Path) -> Exchange:
@@ -136,19 +136,21 @@ def _stage(parcel: Parcel, items: Sequence[Item], exchange: Exchange, folder: Pa
     return Exchange(folder)
 
 
-def _check_vouched(place: Place, item: Item, staged: Exchange, this: Round) -> None:
-    if place.site and place.site not in this.roster.names:
-        raise MismatchError(f"{place.name}: {place.site} is no member", hint="members: " + ", ".join(this.roster.names))
+def _check_vouched(place: Place, item: Item, staged: Exchange, round_: Round) -> None:
+    if place.site and place.site not in round_.roster.names:
+        raise MismatchError(
+            f"{place.name}: {place.site} is no member", hint="members: " + ", ".join(round_.roster.names)
+        )
     match place.kind:
-        case Kind.MODEL if item.sha256 != this.plan.base:
+        case Kind.MODEL if item.sha256 != round_.plan.base:
             raise MismatchError(f"{place.name}: not the weights that the plan of round {place.number} names")
         case Kind.AGGREGATE:
-            found = read_receipt(staged, place.number, this)
+            found = read_receipt(staged, place.number, round_)
             if found is None or item.sha256 != found[0].aggregate:
                 raise MismatchError(f"{place.name}: not the sum that a receipt of round {place.number} names")
         case Kind.PARTIAL:
             answer = partial_format.read(staged.root / place.name)
-            check_answer(answer, this, place.name)
+            check_answer(answer, round_, place.name)
             if answer.holder != place.site:
                 raise MismatchError(f"{place.name}: the answer of {answer.holder}")
         case _:

@@ -10,20 +10,20 @@ from ucadi.rounds.opening import check_aggregate
 from ucadi.rounds.round import Round
 
 
-def next_weights(base: Weights, aggregate: Aggregate, this: Round, *, change: str, name: str) -> Weights:
-    """The weights after the round `this`, which the aggregate with the digest `change`, in the file `name`, ends.
+def next_weights(base: Weights, aggregate: Aggregate, round_: Round, *, change: str, name: str) -> Weights:
+    """The weights after the round `round_`, which the aggregate with the digest `change`, in the file `name`, ends.
 
     MismatchError if any of these do not belong together.
     """
     check_base(aggregate.base, base, name)
-    check_aggregate(aggregate, this, name)
+    check_aggregate(aggregate, round_, name)
     following, memory = apply_mean(
         base.arrays,
         aggregate,
-        this.plan.layout,
-        cap=this.plan.weight_cap,
-        bits=this.bits,
-        server=this.plan.server,
+        round_.plan.layout,
+        cap=round_.plan.weight_cap,
+        bits=round_.bits,
+        server=round_.plan.server,
         memory=base.memory or FORGETFUL,
     )
     origin = {"base": base.digest, "change": change}

@@ -26,66 +26,66 @@ _GIVERS = 3
 """Members who seal the model for newcomers: more than one, as one may vanish."""
 
 
-def write_handover(path: Path, weights: Path, this: Round, keys: SecretKeys, *, force: bool = False) -> None:
+def write_handover(path: Path, weights: Path, round_: Round, keys: SecretKeys, *, force: bool = False) -> None:
     """Seals the weights that the round begins with to all members of its roster, signed by the member `keys`."""
-    if file_digest(weights) != this.plan.base:
+    if file_digest(weights) != round_.plan.base:
         raise MismatchError(
-            f"{weights.name}: not the weights that round {this.plan.round} begins with",
+            f"{weights.name}: not the weights that round {round_.plan.round} begins with",
             hint="hand over the model that the plan names",
         )
-    this.roster.index(keys)
-    key, context = os.urandom(_KEY_BYTES), _context(this, keys.name)
-    sealed = np.stack([np.frombuffer(member.seal(key, context), np.uint8) for member in this.roster.members])
+    round_.roster.index(keys)
+    key, context = os.urandom(_KEY_BYTES), _context(round_, keys.name)
+    sealed = np.stack([np.frombuffer(member.seal(key, context), np.uint8) for member in round_.roster.members])
     encrypted = encrypt_stream(key, _blocks(weights), context)
     size = weights.stat().st_size
-    handover_format.write(path, size, encrypted, sealed, plan=this.plan_digest, keys=keys, force=force)
+    handover_format.write(path, size, encrypted, sealed, plan=round_.plan_digest, keys=keys, force=force)
 
 
-def check_handover(handover: Handover, this: Round, name: str) -> None:
+def check_handover(handover: Handover, round_: Round, name: str) -> None:
     """Raises unless the handover is of this round, by a member of its roster, of the shape that it must have."""
-    if handover.plan != this.plan_digest:
+    if handover.plan != round_.plan_digest:
         raise MismatchError(f"{name}: the model of another round", hint="use the plan that it was sealed for")
-    verify(handover.document, this.roster.member(handover.site), name)
-    if handover.sealed.shape != (len(this.roster.members), _KEY_BYTES + SEAL_OVERHEAD) or not len(handover.body):
+    verify(handover.document, round_.roster.member(handover.site), name)
+    if handover.sealed.shape != (len(round_.roster.members), _KEY_BYTES + SEAL_OVERHEAD) or not len(handover.body):
         raise MismatchError(f"{name}: of another size than a handover", hint=f"ask {handover.site} to seal it again")
 
 
-def open_handover(handover: Handover, this: Round, keys: SecretKeys, path: Path, *, force: bool = False) -> None:
+def open_handover(handover: Handover, round_: Round, keys: SecretKeys, path: Path, *, force: bool = False) -> None:
     """Opens a checked handover into `path`; MismatchError unless it holds the weights that the plan names."""
-    context = _context(this, handover.site)
-    key = keys.open(handover.sealed[this.roster.index(keys)].tobytes(), context)
+    context = _context(round_, handover.site)
+    key = keys.open(handover.sealed[round_.roster.index(keys)].tobytes(), context)
     with new_file(path, force=force) as part:
         with part.open("wb") as file:
             for block in decrypt_stream(key, handover.blocks(), context):
                 file.write(block)
-        if file_digest(part) != this.plan.base:
+        if file_digest(part) != round_.plan.base:
             raise MismatchError(
-                f"handover of {handover.site}: not the weights that round {this.plan.round} begins with",
+                f"handover of {handover.site}: not the weights that round {round_.plan.round} begins with",
                 hint="ask another member for the model",
             )
 
 
-def take_over(exchange: Exchange, number: int, this: Round, keys: SecretKeys, path: Path) -> str | None:
+def take_over(exchange: Exchange, number: int, round_: Round, keys: SecretKeys, path: Path) -> str | None:
     """Opens a handover of the round's model into `path` and returns its giver; None if there is none that is good."""
     for place in exchange.places(Kind.HANDOVER, number):
-        if place.site == keys.name or place.site not in this.roster.names:
+        if place.site == keys.name or place.site not in round_.roster.names:
             continue
         try:
             handover = handover_format.read(exchange.root / place.name)
-            check_handover(handover, this, place.name)
+            check_handover(handover, round_, place.name)
             if handover.site == place.site:
-                open_handover(handover, this, keys, path)
+                open_handover(handover, round_, keys, path)
                 return handover.site
         except (FormatError, MismatchError):
             continue  # another member's may be good
     return None
 
 
-def has_to_hand_over(name: str, this: Round, before: Round, receipt: Receipt) -> bool:
+def has_to_hand_over(name: str, round_: Round, before: Round, receipt: Receipt) -> bool:
     """Whether the member is one of those who seal the model for who is new since the round before."""
-    new = set(this.roster.names) - set(before.roster.names)
+    new = set(round_.roster.names) - set(before.roster.names)
     givers = sorted(receipt.contributions) or list(before.plan.sites)
-    return bool(new) and name in [site for site in givers if site in this.roster.names][:_GIVERS]
+    return bool(new) and name in [site for site in givers if site in round_.roster.names][:_GIVERS]
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
@@ -94,7 +94,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
             yield block
 
 
-def _context(this: Round, sender: str) -> bytes:
+def _context(round_: Round, sender: str) -> bytes:
     """What a handover is bound to. Each member can open it, so it names no receiver."""
-    bound = {"base": this.plan.base, "plan": this.plan_digest, "sender": sender}
+    bound = {"base": round_.plan.base, "plan": round_.plan_digest, "sender": sender}
     return b"ucadi/handover/v1\n" + canonical_json(bound).encode("ascii")

@@ -22,39 +22,39 @@ from ucadi.rounds.collection import check_contribution, check_quorum
 from ucadi.rounds.round import Round
 
 
-def check_sum(total: CiphertextSum, this: Round, name: str) -> None:
+def check_sum(total: CiphertextSum, round_: Round, name: str) -> None:
     """Raises unless this is a sum of this round, signed by its coordinator, of enough sites, each signed."""
-    if total.plan != this.plan_digest:
+    if total.plan != round_.plan_digest:
         raise MismatchError(f"{name}: the sum of another round", hint="use the plan that it was added under")
-    ciphertext_format.verify_signature(total.document, this.roster.coordinator, name)
+    ciphertext_format.verify_signature(total.document, round_.roster.coordinator, name)
     for contribution in total.contributions:
-        check_contribution(contribution, this, f"{name}: contribution of {contribution.site}")
-    check_quorum(total.sites, this)
-    if len(total.ciphertext) != this.polynomials or total.sealed.shape[1:] != this.seals:
+        check_contribution(contribution, round_, f"{name}: contribution of {contribution.site}")
+    check_quorum(total.sites, round_)
+    if len(total.ciphertext) != round_.polynomials or total.sealed.shape[1:] != round_.seals:
         raise MismatchError(f"{name}: of another size than this round's ciphertexts", hint="do not use it")
 
 
-def check_aggregate(aggregate: Aggregate, this: Round, name: str) -> None:
+def check_aggregate(aggregate: Aggregate, round_: Round, name: str) -> None:
     """Raises MismatchError unless this is an aggregate of this round, of the length of its layout."""
-    if aggregate.plan != this.plan_digest or aggregate.base != this.plan.base:
+    if aggregate.plan != round_.plan_digest or aggregate.base != round_.plan.base:
         raise MismatchError(f"{name}: the sum of another round", hint="use the plan that it was added under")
-    if len(aggregate.total) != this.values:
+    if len(aggregate.total) != round_.values:
         raise MismatchError(f"{name}: of another length than this round's updates")
 
 
-def open_seals(total: CiphertextSum, this: Round, keys: SecretKeys) -> Secret:
+def open_seals(total: CiphertextSum, round_: Round, keys: SecretKeys) -> Secret:
     """The sum of the contributing sites' secrets, from the seals made for `keys` (members mode)."""
     secret = np.zeros(DEGREE, dtype=np.int64)
-    for seed in opened_seals(total, this, keys):
+    for seed in opened_seals(total, round_, keys):
         secret += randomness.secret_polynomial(seed)
     return secret
 
 
-def opened_seals(total: CiphertextSum, this: Round, keys: SecretKeys) -> Iterator[bytes]:
+def opened_seals(total: CiphertextSum, round_: Round, keys: SecretKeys) -> Iterator[bytes]:
     """What each contributing site sealed to `keys`; SignatureError names the site whose seal does not open."""
-    place = this.roster.index(keys)
+    place = round_.roster.index(keys)
     for contribution, seals in zip(total.contributions, total.sealed, strict=True):
-        context = this.seal_context(contribution.site, keys.name, contribution.ciphertext_digest)
+        context = round_.seal_context(contribution.site, keys.name, contribution.ciphertext_digest)
         try:
             yield keys.open(seals[place].tobytes(), context)
         except SignatureError as error:
@@ -64,21 +64,21 @@ def opened_seals(total: CiphertextSum, this: Round, keys: SecretKeys) -> Iterato
             ) from None
 
 
-def write_opened(path: Path, total: CiphertextSum, this: Round, secret: Secret, *, force: bool = False) -> Aggregate:
+def write_opened(path: Path, total: CiphertextSum, round_: Round, secret: Secret, *, force: bool = False) -> Aggregate:
     """Decrypts the sum with the sum of the secrets into an aggregate at `path`."""
-    opened = Stream("I32", (this.values,), _signed(total, this, secret))
-    plan = this.plan_digest
-    update_format.write_sum(path, opened, base=this.plan.base, plan=plan, sites=total.sites, force=force)
+    opened = Stream("I32", (round_.values,), _signed(total, round_, secret))
+    plan = round_.plan_digest
+    update_format.write_sum(path, opened, base=round_.plan.base, plan=plan, sites=total.sites, force=force)
     return update_format.read_aggregate(path)
 
 
-def _signed(total: CiphertextSum, this: Round, secret: Secret) -> Iterator[Sum]:
+def _signed(total: CiphertextSum, round_: Round, secret: Secret) -> Iterator[Sum]:
     """The decrypted vector: every value, but not the weight, was raised by 2^(bits - 1) once per site."""
     sites = len(total.sites)
-    raised = np.int64(sites << (this.bits - 1))
+    raised = np.int64(sites << (round_.bits - 1))
     weight = 1
-    parts = scheme.decrypt(total.ciphertext, this.values, sites, this.packing, this.public_seed, secret)
-    for part in track(parts, "decrypting", total=-(-this.polynomials // scheme.BLOCK)):
+    parts = scheme.decrypt(total.ciphertext, round_.values, sites, round_.packing, round_.public_seed, secret)
+    for part in track(parts, "decrypting", total=-(-round_.polynomials // scheme.BLOCK)):
         signed = part.astype(np.int64)
         signed[weight:] -= raised
         weight = 0

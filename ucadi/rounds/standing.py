@@ -10,7 +10,7 @@ from ucadi.formats.exchange import Exchange
 from ucadi.formats.receipt import Receipt
 from ucadi.kinds import Kind
 from ucadi.rounds.closing import (
-    Uploads,
+    JudgedUploads,
     holders,
     judge_uploads,
     read_own_upload,
@@ -55,23 +55,23 @@ class Standing:
 
 def standing(exchange: Exchange, number: int) -> Standing:
     """Looks at a round's files, uploads and all; a bad upload is refused and never an error."""
-    this = read_round(exchange, number)
-    uploads = judge_uploads(exchange, number, this)
-    found = read_receipt(exchange, number, this)
+    round_ = read_round(exchange, number)
+    uploads = judge_uploads(exchange, number, round_)
+    found = read_receipt(exchange, number, round_)
     receipt = found[0] if found else None
-    answered, answers_refused = holders(exchange, number, this)
+    answered, answers_refused = holders(exchange, number, round_)
     contributed, late, refused = _against(receipt, uploads)
     return Standing(
         round=number,
         state=receipt.status if receipt else "summed" if exchange.has(Kind.AGGREGATE, number) else "open",
-        quorum=max(this.plan.quorum, this.roster.policy.minimum_sites),
+        quorum=max(round_.plan.quorum, round_.roster.policy.minimum_sites),
         contributed=contributed,
         late=late,
-        missing=tuple(site for site in this.plan.sites if site not in (*contributed, *late)),
+        missing=tuple(site for site in round_.plan.sites if site not in (*contributed, *late)),
         refused={**refused, **answers_refused},
         strays=uploads.strays,
         answered=tuple(answered),
-        answers_needed=this.roster.policy.threshold,
+        answers_needed=round_.roster.policy.threshold,
     )
 
 
@@ -82,17 +82,19 @@ def check_round_sum(exchange: Exchange, number: int) -> Verdict:
     """
     if not exchange.has(Kind.AGGREGATE, number):
         return Verdict.VERIFIED
-    this = read_round(exchange, number)
-    total = read_total(exchange, number, this)
+    round_ = read_round(exchange, number)
+    total = read_total(exchange, number, round_)
     uploads = []
     for site in total.sites:
         with suppress(UcadiError):  # what is bad or not here is named by `standing`
-            uploads.append(read_own_upload(exchange.path(Kind.UPLOAD, number, site), this, site))
+            uploads.append(read_own_upload(exchange.path(Kind.UPLOAD, number, site), round_, site))
     again = check_addition(total, uploads, exchange.aggregate(number).name)
     return Verdict.VERIFIED if again else Verdict.SIGNATURE_ONLY
 
 
-def _against(receipt: Receipt | None, uploads: Uploads) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]:
+def _against(
+    receipt: Receipt | None, uploads: JudgedUploads
+) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]:
     """Who contributed, who came late and what was refused: as the receipt has it, once there is one."""
     if receipt is None:
         return tuple(uploads.good), (), uploads.refused

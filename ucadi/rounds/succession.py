@@ -27,21 +27,21 @@ class Following:
     exponents: tuple[int, ...]
 
 
-def read_statements(exchange: Exchange, number: int, this: Round) -> dict[str, Statement]:
+def read_statements(exchange: Exchange, number: int, round_: Round) -> dict[str, Statement]:
     """The members' statements on a round, by site; those that are not theirs, or not of this round, are not counted."""
     found = {}
     for place in exchange.places(Kind.METRICS, number):
-        if place.site in this.roster.names:
+        if place.site in round_.roster.names:
             try:
-                statement = statement_format.read(exchange.root / place.name, this.roster.member(place.site))
+                statement = statement_format.read(exchange.root / place.name, round_.roster.member(place.site))
             except (FormatError, MismatchError):
                 continue
-            if statement.plan == this.plan_digest:
+            if statement.plan == round_.plan_digest:
                 found[place.site] = statement
     return found
 
 
-def agreed(statements: dict[str, Statement], receipt: Receipt, this: Round) -> Following | None:
+def agreed(statements: dict[str, Statement], receipt: Receipt, round_: Round) -> Following | None:
     """What more than half of the contributing sites state; None while too few have spoken.
 
     Every honest site computes the same to the last bit. Raises MismatchError, naming who states what, once all have
@@ -49,8 +49,8 @@ def agreed(statements: dict[str, Statement], receipt: Receipt, this: Round) -> F
     """
     said: dict[Following, list[str]] = defaultdict(list)
     for site in receipt.contributions:
-        statement = statements.get(site, Statement(site, this.plan_digest))
-        if statement.model is not None and len(statement.exponents) == len(this.plan.layout.tensors):
+        statement = statements.get(site, Statement(site, round_.plan_digest))
+        if statement.model is not None and len(statement.exponents) == len(round_.plan.layout.tensors):
             said[Following(statement.model, statement.exponents)].append(site)
     for following, sites in said.items():
         if 2 * len(sites) > len(receipt.contributions):
@@ -64,13 +64,13 @@ def agreed(statements: dict[str, Statement], receipt: Receipt, this: Round) -> F
     return None
 
 
-def next_plan(this: Round, following: Following | None, roster: Roster, sites: int | None, headroom: int) -> Plan:
+def next_plan(round_: Round, following: Following | None, roster: Roster, sites: int | None, headroom: int) -> Plan:
     """The plan after this round's: the same but for base, ranges, roster and who is in.
 
     A void round leads to nothing: the next one begins with its base again. `sites` is how many take part, chosen
     evenly; all members if None.
     """
-    plan = this.plan
+    plan = round_.plan
     names = roster.names if sites is None else chosen(roster, plan.round + 1, sites)
     changed = replace(
         plan,

@@ -89,12 +89,12 @@ def train_translator(
     if resume and resume.next_epoch > recipe.total_epochs:
         raise MismatchError(f"training state: it continues at epoch {resume.next_epoch} of {recipe.total_epochs}")
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False), out_of_memory_explained():
-        run = _Run(model, image, recipe, hooks or TranslationHooks(), resume)
+        run = _TranslationRun(model, image, recipe, hooks or TranslationHooks(), resume)
         run.go(lengths)
     return run.records
 
 
-class _Run:
+class _TranslationRun:
     """A training under way."""
 
     def __init__(

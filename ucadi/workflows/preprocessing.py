@@ -9,9 +9,9 @@ from dataclasses import replace
 from ucadi.ct.montage import montage_jpeg
 from ucadi.ct.reading.parallel import Outcome
 from ucadi.ct.reading.refusals import RefusedError, SetAside
-from ucadi.ct.reading.scan import Scan, Source
+from ucadi.ct.reading.scan import KnownScan, Scan
 from ucadi.errors import MismatchError, SeriesError
-from ucadi.formats.caselist import Entry
+from ucadi.formats.caselist import ListedCase
 from ucadi.formats.dataset import Case, Dataset, Rejection
 from ucadi.formats.salt import pseudonym
 from ucadi.labels import Diagnosis
@@ -27,7 +27,7 @@ class Preprocessing:
     def __init__(
         self,
         secret: bytes,
-        entries: Sequence[Entry],
+        entries: Sequence[ListedCase],
         wanted: frozenset[str],
         earlier: Dataset | None,
         pictures: bool,
@@ -83,9 +83,9 @@ class Preprocessing:
                 hint="--linkage lists every series and its UID",
             )
 
-    def _case(self, case: str, patient: str, label: Diagnosis | None, scan: Scan | Source) -> Case:
+    def _case(self, case: str, patient: str, label: Diagnosis | None, scan: Scan | KnownScan) -> Case:
         """The case of a scan, which is the earlier dataset's if that has read it already."""
-        if isinstance(scan, Source):
+        if isinstance(scan, KnownScan):
             assert self.earlier is not None, "scans are known from an earlier dataset only"
             earlier = self.earlier.case(self.earlier_cases[scan.digest])
             return replace(earlier, id=case, patient=patient, label=label)
@@ -93,14 +93,14 @@ class Preprocessing:
         return Case(case, patient, label, scan.volume, positions, scan.tags, scan.digest, scan.flags)
 
 
-def _refused(entry: Entry, case: str, refusal: RefusedError) -> Record:
+def _refused(entry: ListedCase, case: str, refusal: RefusedError) -> Record:
 
     label = "" if entry.label is None else entry.label.label
     not_used = tuple(map(_not_used, refusal.series))
     return Record(case, label, refusal.reason.value, refusal.detail, not_used=not_used)
 
 
-def _record(case: Case, scan: Scan | Source, picture: bool) -> Record:
+def _record(case: Case, scan: Scan | KnownScan, picture: bool) -> Record:
     """A case in the report."""
 
     return Record(
@@ -126,7 +126,7 @@ def _not_used(series: SetAside) -> NotUsed:
 def _linkage(case: str, name: str, outcome: Outcome, aside: Sequence[SetAside]) -> Iterator[tuple[object, ...]]:
     """Rows of the linkage table: the series that is used, if any, with its unreadable files, then the others."""
 
-    if isinstance(outcome, Scan | Source):
+    if isinstance(outcome, Scan | KnownScan):
         broken = " ".join(outcome.unreadable) if isinstance(outcome, Scan) else ""
         yield case, name, outcome.ordinal, outcome.uid, "yes", broken
     elif not aside:
@@ -135,7 +135,7 @@ def _linkage(case: str, name: str, outcome: Outcome, aside: Sequence[SetAside]) 
         yield case, name, series.ordinal, series.uid, "no", ""
 
 
-def _hint_for_none(entries: Sequence[Entry]) -> str:
+def _hint_for_none(entries: Sequence[ListedCase]) -> str:
     if len(entries) > 1 and all(entry.case.lower().endswith(".dcm") for entry in entries):
         return "a folder of slices is one case: name the folder above it"
     return "--report lists every series with its reason"

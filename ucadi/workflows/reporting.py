@@ -11,7 +11,7 @@ from ucadi.learn.state import EpochRecord
 from ucadi.progress import note
 
 
-class Report:
+class TrainingReport:
     """Called after each epoch with all records. `log` is a folder for `epochs.csv` and `curve.png`, `board` one for
     TensorBoard."""
 

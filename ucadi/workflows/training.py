@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from ucadi.formats.dataset import Dataset
 
 
-def check_round(this: Round, weights: Weights, site: str, base: str) -> None:
+def check_round(round_: Round, weights: Weights, site: str, base: str) -> None:
     """Raises MismatchError unless `weights`, from the file `base`, are the round's and `site` takes part in it."""
-    if is_counting(this):
+    if is_counting(round_):
         raise MismatchError(
-            f"round {this.plan.round} counts scores: nobody trains in it",
+            f"round {round_.plan.round} counts scores: nobody trains in it",
             hint="give it an exchange directory of its own, and encrypt the histogram there",
         )
-    if weights.digest != this.plan.base:
+    if weights.digest != round_.plan.base:
         raise MismatchError(
-            f"{base}: digest {weights.digest[:8]}…, the plan begins from {this.plan.base[:8]}…",
+            f"{base}: digest {weights.digest[:8]}…, the plan begins from {round_.plan.base[:8]}…",
             hint="use the weights that the round before ended with",
         )
-    if site not in this.plan.sites:
-        raise MismatchError(f"{site} is no site of this round", hint="sites: " + ", ".join(this.plan.sites))
+    if site not in round_.plan.sites:
+        raise MismatchError(f"{site} is no site of this round", hint="sites: " + ", ".join(round_.plan.sites))
     # the coordinator chose the ranges; a site trusts only what it computes itself
-    layout = this.plan.layout
+    layout = round_.plan.layout
     shared = layout.shared(weights.arrays, base)
     headrooms = {
         planned.exponent - own.exponent
@@ -49,7 +49,7 @@ def check_round(this: Round, weights: Weights, site: str, base: str) -> None:
         raise MismatchError("the plan's ranges are not those of its base", hint="ask the coordinator to open it again")
 
 
-class Cases:
+class TrainingCases:
     """A dataset's cases for training, all of them labelled; FormatError if one is not."""
 
     def __init__(self, data: Dataset, schedule: Recipe) -> None:
@@ -86,7 +86,7 @@ class Cases:
         return hashlib.sha256("\n".join([self.data.digest, *self.data.ids]).encode()).hexdigest()
 
 
-def identity(weights: Weights, cases: Cases, schedule: Recipe, epochs: range, **others: object) -> Metadata:
+def identity(weights: Weights, cases: TrainingCases, schedule: Recipe, epochs: range, **others: object) -> Metadata:
     """All that decides a training's result, as JSON: a checkpoint is of this training and no other."""
     return {
         "base": weights.digest,

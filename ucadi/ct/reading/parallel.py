@@ -18,12 +18,12 @@ from pathlib import Path
 
 from ucadi.ct.observation import observe
 from ucadi.ct.reading.refusals import Reason, RefusedError
-from ucadi.ct.reading.scan import Scan, Source, find_source, read_scan
+from ucadi.ct.reading.scan import KnownScan, Scan, find_source, read_scan
 from ucadi.errors import OutputError
 
 
 @dataclass(frozen=True)
-class Job:
+class ReadJob:
     """What `read_scan` is asked for. known: digests of scans that need not be read, only found."""
 
     path: Path
@@ -33,16 +33,16 @@ class Job:
     known: frozenset[str] = frozenset()
 
 
-Outcome = Scan | Source | RefusedError
+Outcome = Scan | KnownScan | RefusedError
 
 
-def read_scans(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
+def read_scans(jobs: Sequence[ReadJob], workers: int) -> Iterator[Outcome]:
     """Reads every scan and yields the outcomes in the order of the jobs. At most `2 * workers` are under way."""
     if min(workers, len(jobs)) <= 1:
         yield from map(read_one, jobs)
         return
     waiting = deque(jobs)
-    running: deque[tuple[Job, Future[Outcome]]] = deque()
+    running: deque[tuple[ReadJob, Future[Outcome]]] = deque()
     pool = _pool(workers)
     try:
         while waiting or running:
@@ -64,7 +64,7 @@ def read_scans(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def read_one(job: Job) -> Outcome:
+def read_one(job: ReadJob) -> Outcome:
     """One scan with what is observed in it, or why it is refused, whatever is wrong with it.
 
     Raises OutputError where it is the disk that is full: that is no fault of the scan.
@@ -93,7 +93,7 @@ def _place(error: Exception) -> str:
     return f"in {Path(frame.filename).name}:{frame.lineno}"
 
 
-def _read_alone(job: Job) -> Outcome:
+def _read_alone(job: ReadJob) -> Outcome:
     """One scan in a process that may die."""
     with _pool(1) as pool:
         try:

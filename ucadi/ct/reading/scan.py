@@ -69,7 +69,7 @@ def read_scan(path: Path, *, size: int | None = None, min_slices: int = 40, seri
 
 
 @dataclass(frozen=True)
-class Source:
+class KnownScan:
     """What a scan will be read from. The digest is that of `Scan`, unless slices turn out broken or doubled."""
 
     digest: str
@@ -79,13 +79,13 @@ class Source:
     set_aside: tuple[SetAside, ...] = ()
 
 
-def find_source(path: Path, *, min_slices: int = 40, series: Collection[str] = ()) -> Source | None:
+def find_source(path: Path, *, min_slices: int = 40, series: Collection[str] = ()) -> KnownScan | None:
     """The series that `read_scan` will read, by its headers, and the digest of its files; None if there is none.
 
     Takes a fraction of the time, because no pixels are decoded.
     """
     if nifti.is_nifti(path):
-        return Source(file_digest(path))
+        return KnownScan(file_digest(path))
     if archive.is_archive(path):
         with archive.unpacked(path) as folder:
             return find_source(folder, min_slices=min_slices, series=series)
@@ -96,7 +96,7 @@ def find_source(path: Path, *, min_slices: int = 40, series: Collection[str] = (
     best = usable[0]
     digest = _digest_of_files(instance.path for instance in best.instances)
     aside = tuple(s.set_aside() for s in found.series if s is not best)
-    return Source(digest, best.uid, best.ordinal, len(best.instances), aside)
+    return KnownScan(digest, best.uid, best.ordinal, len(best.instances), aside)
 
 
 @contextmanager

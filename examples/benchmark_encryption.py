@@ -148,7 +148,9 @@ def ucadi(arrays: Arrays, sites: int, *, threshold: int | None = None) -> Row:
             key, output = folder / f"{site}.key", folder / f"{site}.partial"
             answering.time(lambda k=key, o=output: partial_decrypt(total, **common, key=k, output=o))  # type: ignore[misc]
             answers.append(output)
-        decrypting.time(lambda: decrypt(total, **common, key=folder / f"{names[0]}.key", output=opened, answer=answers))
+        decrypting.time(
+            lambda: decrypt(total, **common, key=folder / f"{names[0]}.key", output=opened, partial=answers)
+        )
         return Row(
             f"ucadi {'members' if threshold is None else f'{threshold} holders'}",
             sum(array.size for array in arrays.values()),

@@ -222,7 +222,7 @@ def test_what_is_no_file_is_not_seen_and_stops_nobody(
     own = summed.copy(tmp_path / "own")
     round_folder = own.exchange.plan(1).parent
     own.exchange.path(Kind.UPLOAD, 1, "site-c").unlink()
-    for name in ("receipt.json", "aggregate.enc", ".closing", "uploads/site-c.enc", "partials", "metrics", "handover"):
+    for name in ("receipt.json", "sum.enc", ".closing", "uploads/site-c.enc", "partials", "metrics", "handover"):
         odd(round_folder / name)
     odd(own.exchange.model(2))
     began = time.perf_counter()
@@ -276,7 +276,7 @@ def test_in_a_federation_one_member_writes_hostile_files_of_every_kind(tmp_path:
         for kind in (Kind.UPLOAD, Kind.PARTIAL, Kind.METRICS):
             _plant(hostile, exchange.path(kind, number, "a"))
         if hostile in ODD.values():
-            for path in (exchange.receipt(number), exchange.aggregate(number), exchange.plan(number + 1).parent):
+            for path in (exchange.receipt(number), exchange.sum(number), exchange.plan(number + 1).parent):
                 _plant(hostile, path)
         for site in honest.sites:
             honest.site(site)
@@ -323,7 +323,7 @@ def _answer_badly(hub: Hub, number: int, hostile: Callable[[Path], None]) -> Non
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     documents = {"plan": exchange.plan(number), "roster": exchange.roster(number), "key": hub.key("d")}
-    partial_decrypt(exchange.aggregate(number), output=path, **documents)
+    partial_decrypt(exchange.sum(number), output=path, **documents)
     held = container.read(path)
     tensors = {name: np.zeros_like(tensor) for name, tensor in held.tensors.items()}
     digests = {name: tensor_digest(tensor) for name, tensor in tensors.items()}

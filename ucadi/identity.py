@@ -162,7 +162,9 @@ def decrypt_with(key: bytes, encrypted: bytes, context: bytes) -> bytes:
     try:
         return AESGCM(key).decrypt(bytes(_NONCE_BYTES), encrypted, context)
     except InvalidTag:
-        raise SignatureError("a sealed answer does not open", hint="it was changed on the way: get it again") from None
+        raise SignatureError(
+            "a sealed partial decryption does not open", hint="it was changed on the way: get it again"
+        ) from None
 
 
 def encrypt_stream(key: bytes, blocks: Iterable[bytes], context: bytes) -> Iterator[bytes]:

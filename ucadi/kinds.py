@@ -168,8 +168,8 @@ class Kind(Enum):
         Carried.NEVER,
         "its encrypted update, or counts",
     )
-    AGGREGATE = (
-        "rounds/{number:04}/aggregate.enc",
+    SUM = (
+        "rounds/{number:04}/sum.enc",
         Format.SUM,
         Readers.ALL,
         Carried.OVER,  # without a receipt it may not be for good yet
@@ -187,7 +187,7 @@ class Kind(Enum):
         Format.PARTIAL,
         Readers.ALL,
         Carried.OVER,
-        "its answer for the sum, in threshold mode; the site is any member of the roster",
+        "its partial decryption of the sum, in threshold mode; the site is any member of the roster",
     )
     TIMES = (
         "rounds/{number:04}/times.json",

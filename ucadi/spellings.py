@@ -15,6 +15,7 @@ OLD_OPTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "audit": {"--with": ("--models", "")},
     "coordinate": {"--rounds": ("--until-round", "")},
     "evaluate": {"--by": ("--unit", ""), "--point": ("--operating-point", "")},
+    "decrypt": {"--answer": ("--partial", "")},
     "apply": {"--norms": ("--local-norms", "")},
     "train": {"--norms": ("--local-norms", ""), "--checkpoint-minutes": ("--checkpoint-every", "m")},
     "serve": {"--max-gigabytes": ("--max-size", "GB"), "--minutes": ("--max-time", "m")},

@@ -213,7 +213,7 @@ def test_below_the_quorum_a_round_is_void_and_the_next_begins_where_it_did(fresh
     exchange = Exchange(hub.exchange)
     first, second = (read_round(exchange, number).plan for number in (1, 2))
     assert first.base == second.base
-    assert not exchange.aggregate(1).exists()
+    assert not exchange.sum(1).exists()
 
 
 def test_a_coordinator_that_changes_the_model_is_found_out(fresh: Hub, tmp_path: Path) -> None:
@@ -398,13 +398,13 @@ def test_verify_tells_of_a_whole_directory_and_times_account_for_its_rounds(fres
     assert second.state == "open"
     (times,) = round_times(hub.exchange).rounds
     assert (times.round, times.sites) == (1, 2)
-    sizes = [(hub.exchange / "rounds/0001" / name).stat().st_size for name in ("uploads/site-a.enc", "aggregate.enc")]
+    sizes = [(hub.exchange / "rounds/0001" / name).stat().st_size for name in ("uploads/site-a.enc", "sum.enc")]
     assert times.transfer == pytest.approx(sum(sizes) / 900_000)
     parts = (times.training, times.encryption, times.aggregation, times.decryption)
     assert all(part is not None and part >= 0 for part in parts)
     assert times.total == pytest.approx(times.transfer + sum(part or 0 for part in parts))
     with pytest.raises(UsageError, match="verified under their round's plan"):
-        verify([hub.exchange / "rounds/0001/aggregate.enc"])
+        verify([hub.exchange / "rounds/0001/sum.enc"])
 
 
 def test_a_site_recomputes_the_history_with_what_it_keeps(fresh: Hub, model: str, tmp_path: Path) -> None:

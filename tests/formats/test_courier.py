@@ -75,7 +75,7 @@ def test_a_site_gets_what_it_needs_and_nobodys_upload(made: Rounds, stick: Path,
     names = [
         "federation.json",
         "models/0001.weights",
-        "rounds/0001/aggregate.enc",
+        "rounds/0001/sum.enc",
         "rounds/0001/partials/site-a.partial",
         "rounds/0001/partials/site-b.partial",
         "rounds/0001/plan.json",
@@ -253,7 +253,7 @@ def test_building_by_hand_makes_the_same_file(stick: Path, tmp_path: Path) -> No
     ("name", "error", "message"),
     [
         ("models/0001.weights", MismatchError, "not the weights that the plan"),
-        ("rounds/0001/aggregate.enc", MismatchError, "not the sum that a receipt"),
+        ("rounds/0001/sum.enc", MismatchError, "not the sum that a receipt"),
         ("rounds/0001/partials/site-a.partial", UcadiError, r"site-a\.partial"),
         ("rounds/0001/plan.json", SignatureError, "signature"),
         ("rounds/0001/receipt.json", SignatureError, "signature"),
@@ -281,7 +281,7 @@ def test_anothers_answer_and_a_strangers_upload_are_refused(
 ) -> None:
     held = contents(stick)
     held["rounds/0001/partials/site-b.partial"] = held["rounds/0001/partials/site-a.partial"]
-    with pytest.raises(MismatchError, match="the answer of site-a"):
+    with pytest.raises(MismatchError, match="the partial decryption of site-a"):
         unpack(made, build(tmp_path / "x.tar", held), site)
     held = {**contents(stick), "rounds/0001/uploads/site-z.enc": b"x"}
     with pytest.raises(MismatchError, match="site-z is no member"):

@@ -131,9 +131,9 @@ def test_a_round_is_closed_once_and_its_receipt_names_what_was_in(own: Rounds) -
     members = roster_format.read(own.exchange.roster(1))
     receipt, digest = receipt_format.read(own.exchange.receipt(1), members)
     assert receipt.contributions == {site: container.file_digest(upload(own, site)) for site in result.sites}
-    assert receipt.aggregate == container.file_digest(own.exchange.aggregate(1))
+    assert receipt.sum == container.file_digest(own.exchange.sum(1))
     assert (receipt.previous, receipt.missing, receipt.refused) == (None, (), {})
-    assert own.exchange.receipt(1).stat().st_mode & 0o777 == own.exchange.aggregate(1).stat().st_mode & 0o777 == 0o644
+    assert own.exchange.receipt(1).stat().st_mode & 0o777 == own.exchange.sum(1).stat().st_mode & 0o777 == 0o644
     assert own.close(1) == result
     assert container.file_digest(own.exchange.receipt(1)) == digest
     assert status(own).state == "closed"
@@ -192,14 +192,14 @@ def test_below_the_quorum_a_round_is_void_for_good(own: Rounds) -> None:
     with pytest.raises(MismatchError, match="void"):
         own.close(1)
     assert own.exchange.receipt(1).read_bytes() == receipt
-    assert not own.exchange.aggregate(1).exists()
+    assert not own.exchange.sum(1).exists()
     assert (status(own).state, status(own).late) == ("void", ("site-b", "site-c"))
 
 
 def test_a_late_upload_changes_nothing(own: Rounds) -> None:
     upload(own, "site-c").rename(own.federation.folder / "site-c.later")
     own.close(1)
-    before = {path: path.read_bytes() for path in (own.exchange.receipt(1), own.exchange.aggregate(1))}
+    before = {path: path.read_bytes() for path in (own.exchange.receipt(1), own.exchange.sum(1))}
     (own.federation.folder / "site-c.later").rename(upload(own, "site-c"))
     assert own.close(1).sites == ("site-a", "site-b")
     assert {path: path.read_bytes() for path in before} == before
@@ -271,7 +271,7 @@ def test_on_a_full_disk_nothing_is_left_and_nobody_is_refused(own: Rounds) -> No
     command = [sys.executable, "-c", code, str(own.exchange.root), str(own.federation.key("coordinator"))]
     run = subprocess.run(command, input="\n", capture_output=True, text=True)
     assert "not written: File too large" in run.stderr
-    assert not own.exchange.aggregate(1).exists()
+    assert not own.exchange.sum(1).exists()
     assert not own.exchange.receipt(1).exists()
     assert own.close(1).sites == own.federation.sites
 
@@ -311,7 +311,7 @@ def test_killed_at_any_moment_closing_continues_to_the_same_receipt(own: Rounds,
         go(process)
         assert process.wait() == 0
         whole = time.monotonic() - began
-    expected = (reference.exchange.aggregate(1).read_bytes(), reference.exchange.receipt(1).read_bytes())
+    expected = (reference.exchange.sum(1).read_bytes(), reference.exchange.receipt(1).read_bytes())
     chance = random.Random(7)
     for attempt in range(8):
         rounds = own.copy(tmp_path / str(attempt))
@@ -319,10 +319,10 @@ def test_killed_at_any_moment_closing_continues_to_the_same_receipt(own: Rounds,
             go(process)
             time.sleep(chance.uniform(0, whole))
             process.send_signal(signal.SIGKILL)
-        for path, content in zip((rounds.exchange.aggregate(1), rounds.exchange.receipt(1)), expected, strict=True):
+        for path, content in zip((rounds.exchange.sum(1), rounds.exchange.receipt(1)), expected, strict=True):
             assert not path.exists() or path.read_bytes() == content
         rounds.close(1)
-        assert (rounds.exchange.aggregate(1).read_bytes(), rounds.exchange.receipt(1).read_bytes()) == expected
+        assert (rounds.exchange.sum(1).read_bytes(), rounds.exchange.receipt(1).read_bytes()) == expected
         assert [path.name for path in rounds.exchange.root.rglob(".*")] == [".closing"]
 
 
@@ -331,7 +331,7 @@ def test_a_sum_without_a_receipt_stands_though_more_uploads_have_come(own: Round
     own.close(1)
     receipt = own.exchange.receipt(1).read_bytes()
     own.exchange.receipt(1).unlink()  # as if killed after the sum
-    (own.exchange.receipt(1).parent / ".aggregate.enc.1.part").write_bytes(b"half")
+    (own.exchange.receipt(1).parent / ".sum.enc.1.part").write_bytes(b"half")
     (own.federation.folder / "site-c.kept").rename(upload(own, "site-c"))
     assert status(own).state == "summed"
     assert own.close(1).sites == ("site-a", "site-b")
@@ -350,7 +350,7 @@ def test_closers_that_race_make_one_sum_and_one_receipt(own: Rounds) -> None:
     receipt = own.exchange.receipt(1).read_bytes()
     own.close(1)
     assert own.exchange.receipt(1).read_bytes() == receipt
-    assert json.loads(receipt)["aggregate"] == container.file_digest(own.exchange.aggregate(1))
+    assert json.loads(receipt)["aggregate"] == container.file_digest(own.exchange.sum(1))
 
 
 def test_a_sum_without_a_receipt_must_be_that_of_the_uploads(own: Rounds) -> None:
@@ -373,9 +373,9 @@ def test_status_names_the_holders_that_have_answered(tmp_path: Path) -> None:
         rounds.upload(1, site)
     rounds.close(1)
     first = rounds.answer(1, "site-a")
-    assert status(rounds).answered == ("site-a",)
+    assert status(rounds).partials_of == ("site-a",)
     shutil.copy(first, rounds.file(Kind.PARTIAL, 1, "site-b"))
     rounds.file(Kind.PARTIAL, 1, "site-c").write_bytes(b"x")
     seen = status(rounds)
-    assert (seen.answered, sorted(seen.refused)) == (("site-a",), ["site-b.partial", "site-c.partial"])
-    assert seen.answers_needed == 2
+    assert (seen.partials_of, sorted(seen.refused)) == (("site-a",), ["site-b.partial", "site-c.partial"])
+    assert seen.partials_needed == 2

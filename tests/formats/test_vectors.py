@@ -203,7 +203,7 @@ def test_a_round_of_others_is_verified_added_opened_and_applied(
     assert (tmp_path / "sum.enc").read_bytes() == (folder / "sum.enc").read_bytes()
     for site in SITES:
         opened = tmp_path / f"{site}.opened"
-        decrypt(folder / "sum.enc", **common, key=keys[site], output=opened, answer=answers)
+        decrypt(folder / "sum.enc", **common, key=keys[site], output=opened, partial=answers)
         assert opened.read_bytes() == (folder / "opened.aggregate").read_bytes()
     aggregate(sorted(folder.glob("*.update")), **common, output=tmp_path / "added")
     assert (tmp_path / "added").read_bytes() == (folder / "opened.aggregate").read_bytes()

@@ -79,7 +79,7 @@ class Rounds:
     def answer(self, number: int, site: str) -> Path:
         output = self.file(Kind.PARTIAL, number, site)
         partial_decrypt(
-            self.exchange.aggregate(number),
+            self.exchange.sum(number),
             plan=self.exchange.plan(number),
             roster=self.exchange.roster(number),
             key=self.federation.key(site),
@@ -93,7 +93,7 @@ class Rounds:
         signed = {"plan": self.exchange.plan(number), "roster": self.exchange.roster(number)}
         answers = [self.exchange.root / place.name for place in self.exchange.places(Kind.PARTIAL, number)]
         key = self.federation.key(site)
-        decrypt(self.exchange.aggregate(number), key=key, output=opened, answer=answers, **signed)
+        decrypt(self.exchange.sum(number), key=key, output=opened, partial=answers, **signed)
         following = self.exchange.model(number + 1)
         apply(self.exchange.model(number), opened, output=following, **signed)
         return following

@@ -70,7 +70,7 @@ from ucadi.rounds.delivery import let_in
 from ucadi.rounds.following import next_weights
 from ucadi.rounds.handing import check_handover, open_handover, write_handover
 from ucadi.rounds.round import Round
-from ucadi.rounds.threshold import check_answer, combine_answers
+from ucadi.rounds.threshold import check_partial, combine_partials
 from ucadi.scoring import histogram as scoring
 from ucadi.splitting import Split
 from ucadi.translation.recipe import KINDS, Losses, TranslationRecord, TranslationState, TranslatorArchitecture
@@ -135,10 +135,10 @@ def _of_a_round(folder: Path) -> list[Target]:
 
     def answers(path: Path) -> None:
         answer = partial.read(path)
-        check_answer(answer, round_, path.name)
+        check_partial(answer, round_, path.name)
         others = [partial.read(exchange.path(Kind.PARTIAL, 1, site)) for site in ("site-a", "site-c")]
-        mine = [other for other in others if other.holder != answer.holder]
-        combine_answers([answer, *mine], total, round_, reader)
+        mine = [other for other in others if other.member != answer.member]
+        combine_partials([answer, *mine], total, round_, reader)
 
     def hand_over(path: Path) -> None:
         found = handover.read(path)
@@ -146,7 +146,7 @@ def _of_a_round(folder: Path) -> list[Target]:
         open_handover(found, round_, reader, out, force=True)
 
     def sums(path: Path) -> None:
-        shutil.copyfile(path, exchange.aggregate(1))
+        shutil.copyfile(path, exchange.sum(1))
         read_total(exchange, 1, round_)
 
     def opened(path: Path) -> None:
@@ -168,7 +168,7 @@ def _of_a_round(folder: Path) -> list[Target]:
     of = exchange.path
     return [
         _target("upload", [of(Kind.UPLOAD, 1, "site-b")], lambda path: read_own_upload(path, round_, "site-b"), member),
-        _target("sum", [exchange.aggregate(1)], sums, leader),
+        _target("sum", [exchange.sum(1)], sums, leader),
         _target("partial", [of(Kind.PARTIAL, 1, "site-b")], answers, member),
         _target("handover", [handed], hand_over, member),
         _target("statement", [said], lambda path: statement.read(path, member.public), member),

@@ -140,7 +140,7 @@ class World:
             "encrypt": {"update": f / "site-a.update", **signed, **own},
             "aggregate": {"updates": uploads, **signed, **chief},
             "partial-decrypt": {"ciphertext": f / "sum.enc", **signed, **own, "ledger": out / "ledger"},
-            "decrypt": {"ciphertext": f / "sum.enc", "answers": [f / "site-a.partial", f / "site-b.partial"], **signed,
+            "decrypt": {"ciphertext": f / "sum.enc", "partials": [f / "site-a.partial", f / "site-b.partial"], **signed,
                         **own},
             "apply": {"base": f / "base.weights", "change": f / "opened.aggregate", **signed, **made},
             "verify": {"files": [f / "sum.enc", *uploads], **signed},
@@ -227,12 +227,12 @@ def make_world(folder: Path) -> World:
         encrypt(update, key=hub.key(site), output=upload, **signed)
         shutil.copy(upload, f / f"{site}.enc")
     round_close(hub.exchange, number=1, key=hub.key("coordinator"))
-    shutil.copy(exchange.aggregate(1), f / "sum.enc")
+    shutil.copy(exchange.sum(1), f / "sum.enc")
     answers = []
     for site in hub.sites[:2]:
         answers.append(f / f"{site}.partial")
         partial_decrypt(f / "sum.enc", key=hub.key(site), output=answers[-1], **signed)
-    decrypt(f / "sum.enc", key=hub.key("site-a"), output=f / "opened.aggregate", answer=answers, **signed)
+    decrypt(f / "sum.enc", key=hub.key("site-a"), output=f / "opened.aggregate", partial=answers, **signed)
     predict(f / "test.h5", model=[f / "base.weights"], output=f / "test.predictions")
     histogram([f / "test.predictions"], output=f / "test.histogram")
     split(f / "test.h5", output=f / "test.split", folds=2)

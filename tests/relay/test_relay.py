@@ -83,7 +83,7 @@ def test_a_directory_is_pushed_and_parts_of_it_pulled(relayed: Relayed, tmp_path
         "uploads/site-a.enc",
         "uploads/site-b.enc",
         "metrics/site-a.json",
-        "aggregate.enc",
+        "sum.enc",
         "times.json",
         "notes.txt",
     ):
@@ -94,7 +94,7 @@ def test_a_directory_is_pushed_and_parts_of_it_pulled(relayed: Relayed, tmp_path
     assert push(exchange=mine, **line(relayed, "site-a")).sent == own
     assert push(exchange=mine, **line(relayed, "site-a")).sent == ()
     assert push(exchange=mine, **line(relayed, "coordinator")).sent == (
-        "rounds/0001/aggregate.enc",
+        "rounds/0001/sum.enc",
         "rounds/0001/times.json",
     )
     other = tmp_path / "other"

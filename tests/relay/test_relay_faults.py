@@ -67,14 +67,14 @@ def test_an_upload_outlives_its_relay(relayed: Relayed, tmp_path: Path) -> None:
 
 
 def test_a_download_outlives_the_relay(relayed: Relayed, tmp_path: Path) -> None:
-    file = random_file(relayed.exchange / "rounds" / "0001" / "aggregate.enc", LARGE)
+    file = random_file(relayed.exchange / "rounds" / "0001" / "sum.enc", LARGE)
     here = tmp_path / "here"
     here.mkdir()
     puller = relayed.pull_process("site-a", here)
     wait_until(lambda: incoming_bytes(here) > 3_000_000)
     relayed.restart()
     assert "3 fetched" in puller.communicate(timeout=60)[0]
-    assert (here / "rounds" / "0001" / "aggregate.enc").read_bytes() == file.read_bytes()
+    assert (here / "rounds" / "0001" / "sum.enc").read_bytes() == file.read_bytes()
 
 
 def test_an_upload_outlives_its_client(relayed: Relayed, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_an_upload_outlives_its_client(relayed: Relayed, tmp_path: Path) -> None
 
 
 def test_a_download_outlives_its_client(relayed: Relayed, tmp_path: Path) -> None:
-    file = random_file(relayed.exchange / "rounds" / "0001" / "aggregate.enc", LARGE)
+    file = random_file(relayed.exchange / "rounds" / "0001" / "sum.enc", LARGE)
     here = tmp_path / "here"
     here.mkdir()
     puller = relayed.pull_process("site-a", here)
@@ -102,7 +102,7 @@ def test_a_download_outlives_its_client(relayed: Relayed, tmp_path: Path) -> Non
     arrived = incoming_bytes(here)
     assert arrived < LARGE
     assert "here already" in relayed.pull_process("site-a", here).communicate(timeout=60)[0]
-    assert (here / "rounds" / "0001" / "aggregate.enc").read_bytes() == file.read_bytes()
+    assert (here / "rounds" / "0001" / "sum.enc").read_bytes() == file.read_bytes()
 
 
 # the line
@@ -330,9 +330,9 @@ def test_a_name_on_a_connection_is_no_identity(relayed: Relayed, tmp_path: Path)
 
 
 def test_credit_cannot_be_exceeded(relayed: Relayed) -> None:
-    random_file(relayed.exchange / "rounds" / "0001" / "aggregate.enc", 40 * CHUNK)
+    random_file(relayed.exchange / "rounds" / "0001" / "sum.enc", 40 * CHUNK)
     with relayed.raw("site-a") as peer:
-        peer.say(Get(1, "rounds/0001/aggregate.enc"))
+        peer.say(Get(1, "rounds/0001/sum.enc"))
         assert isinstance(peer.hear(), File)
         peer.say(Want(1, 40 * CHUNK, 1))
         assert isinstance(peer.hear(), Refuse)

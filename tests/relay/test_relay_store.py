@@ -49,7 +49,7 @@ GOOD_NAMES = {
     "federation.json": None,
     "federation-0002.json": None,
     "rounds/0001/plan.json": None,
-    "rounds/0001/aggregate.enc": None,
+    "rounds/0001/sum.enc": None,
     "models/0012.weights": None,
     "rounds/0012/uploads/site-a.enc": "site-a",
     "rounds/0012/partials/a.partial": "a",

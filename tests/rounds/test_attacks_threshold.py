@@ -87,6 +87,6 @@ def test_an_answer_of_another_size(own: Federation, length: int) -> None:
     document = sign({**held.metadata, "digests": digests}, key_format.read_key(own.key("site-b")))
     container.write(answers[1], tensors, document, force=True)
     key, output = own.key("site-c"), own.folder / "x"
-    error = is_refused(lambda: decrypt(total, **common(own), key=key, output=output, answer=answers), own.folder)
-    assert "answer of site-b" in error.message
+    error = is_refused(lambda: decrypt(total, **common(own), key=key, output=output, partial=answers), own.folder)
+    assert "partial decryption of site-b" in error.message
     assert error.hint == "ask site-b to answer again"

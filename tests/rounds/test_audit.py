@@ -113,7 +113,7 @@ def test_a_site_that_lies_about_the_opened_sum_is_named_and_breaks_nothing(own: 
     ("kind", "site", "message"),
     [
         (Kind.UPLOAD, "site-b", "the upload of site-b is not the one that the receipt names"),
-        (Kind.AGGREGATE, "", "the sum is not the one that the receipt names"),
+        (Kind.SUM, "", "the sum is not the one that the receipt names"),
         (Kind.MODEL, "", "not the weights that the plan names"),
         (Kind.PLAN, "", "plan.json"),
         (Kind.RECEIPT, "", "receipt.json"),
@@ -144,7 +144,7 @@ def test_a_coordinator_that_lies_in_a_receipt(own: Rounds) -> None:
     with pytest.raises(MismatchError, match=r"^round 3: the sum is of other sites"):
         audit(own.exchange.root)
     own.exchange.receipt(3).write_bytes(sound[3])
-    shutil.copy(own.exchange.aggregate(1), own.exchange.aggregate(2))
+    shutil.copy(own.exchange.sum(1), own.exchange.sum(2))
     with pytest.raises(MismatchError, match=r"^round 2: the receipt says void, and yet there is a sum"):
         audit(own.exchange.root)
 

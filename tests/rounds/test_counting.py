@@ -79,7 +79,7 @@ def test_the_opened_sum_is_the_sum_in_the_clear(tmp_path: Path, threshold: int |
     for site in federation.sites[:threshold] if threshold else ():
         answers.append(tmp_path / f"{site}.answer")
         partial_decrypt(total, key=federation.key(site), output=answers[-1], **documents)
-    decrypt(total, key=federation.key("site-b"), output=opened, answer=answers, **documents)
+    decrypt(total, key=federation.key("site-b"), output=opened, partial=answers, **documents)
     result = read_sum(federation, opened)
 
     clear = histogram([federation.folder / f"{site}.histogram" for site in federation.sites], output=tmp_path / "clear")
@@ -112,7 +112,7 @@ def test_a_counting_round_in_an_exchange_directory(tmp_path: Path) -> None:
     assert audit(folder).rounds[0].status == "closed"
     opened = tmp_path / "opened.aggregate"
     documents = {"plan": exchange.plan(1), "roster": exchange.roster(1)}
-    decrypt(closed.aggregate, key=federation.key("site-c"), output=opened, **documents)
+    decrypt(closed.sum, key=federation.key("site-c"), output=opened, **documents)
     result = histogram([opened], output=tmp_path / "two.histogram", **documents)
     assert (result.negatives + result.positives, result.sites) == (60 + 80, federation.sites[:2])
 

@@ -71,7 +71,7 @@ def answers(federation: Federation, sites: tuple[str, ...]) -> list[Path]:
 
 def open_sum(federation: Federation, given: list[Path], output: Path, site: str = "site-a") -> Path:
     total, key = federation.folder / "sum.enc", federation.key(site)
-    decrypt(total, plan=federation.plan, roster=federation.roster, key=key, output=output, answer=given)
+    decrypt(total, plan=federation.plan, roster=federation.roster, key=key, output=output, partial=given)
     return output
 
 
@@ -102,14 +102,14 @@ def test_too_few_answers(made: Federation, tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match="2 of 3 answers") as caught:
         open_sum(made, answers(made, ("site-a", "site-c")), tmp_path / "x")
     assert caught.value.hint == "ask 1 more of: site-b, site-d"
-    with pytest.raises(MismatchError, match="two answers of site-a"):
+    with pytest.raises(MismatchError, match="two partial decryptions of site-a"):
         open_sum(made, answers(made, ("site-a", "site-a", "site-b")), tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
 def test_a_holder_asked_for_two_sets_refuses_the_second(own: Federation) -> None:
     add(own, ("site-a", "site-b", "site-c"), "other.enc")
-    with pytest.raises(MismatchError, match="already answered for another set"):
+    with pytest.raises(MismatchError, match="already decrypted for another set"):
         answer(own, "site-a", "other.enc", "second.partial")
     assert not (own.folder / "second.partial").exists()
     # the same set again is the same answer again: an answer may be lost on the way
@@ -123,7 +123,7 @@ def test_a_second_upload_of_a_site_is_another_set(own: Federation) -> None:
     key = own.key("site-b")
     encrypt(own.update("site-b"), plan=own.plan, roster=own.roster, key=key, output=own.ciphertext("site-b"))
     add(own, SITES, "other.enc")
-    with pytest.raises(MismatchError, match="already answered for another set"):
+    with pytest.raises(MismatchError, match="already decrypted for another set"):
         answer(own, "site-a", "other.enc", "second.partial")
 
 

@@ -54,7 +54,7 @@ def courier_pack(
 ) -> CourierPackResult:
     """Pack what a site needs into one file, to carry it by hand; for the coordinator, what the site made.
 
-    A site's file holds rosters, plans, models, sums, others' answers and receipts, and nobody's upload.
+    A site's file holds rosters, plans, models, sums, others' partial decryptions and receipts, and nobody's upload.
     """
     items = courier_format.write(output, exchange, needed(Exchange(exchange), receiver), receiver, force=force)
     return CourierPackResult(output, receiver, tuple(item.name for item in items), output.stat().st_size)

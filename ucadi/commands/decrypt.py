@@ -15,7 +15,7 @@ from ucadi.formats import keys as key_format
 from ucadi.formats import partial as partial_format
 from ucadi.rounds.opening import check_sum, open_seals, write_opened
 from ucadi.rounds.round import Round
-from ucadi.rounds.threshold import combine_answers
+from ucadi.rounds.threshold import combine_partials
 
 
 @dataclass(frozen=True)
@@ -32,34 +32,34 @@ class DecryptResult:
 
 def decrypt(
     ciphertext: Annotated[Path, typer.Argument(help="The round's sum of ciphertexts, from aggregate.")],
-    answers: Annotated[
-        list[Path] | None, typer.Argument(help="Holders' partial decryptions, in threshold mode.")
+    partials: Annotated[
+        list[Path] | None, typer.Argument(help="Members' partial decryptions, in threshold mode.")
     ] = None,
     *,
     plan: PlanFile,
     roster: RosterFile,
     key: KeyFile,
     output: Output,
-    answer: Annotated[
-        list[Path] | None, typer.Option(help="The same as an option: a holder's partial decryption; once for each.")
+    partial: Annotated[
+        list[Path] | None, typer.Option(help="The same as an option: a member's partial decryption; once for each.")
     ] = None,
     force: Force = False,
 ) -> DecryptResult:
     """Open the sum of a round's ciphertexts with a member's key.
 
-    In threshold mode it takes the answers of enough holders as well: see partial-decrypt. The result is the
+    In threshold mode it takes the partial decryptions of enough members as well: see partial-decrypt. The result is the
     same file, byte for byte, as adding the plain updates would give.
     """
     round_ = Round.read(plan, roster)
     total = ciphertext_format.read_sum(ciphertext)
     check_sum(total, round_, ciphertext.name)
     keys = key_format.read_key(key)
-    given = [*(answers or []), *(answer or [])]
+    given = [*(partials or []), *(partial or [])]
     if round_.plan.mode == "members":
         if given:
             raise UsageError("this federation's sums are opened by one key", hint="leave out the partial decryptions")
         secret = open_seals(total, round_, keys)
     else:
-        secret = combine_answers([partial_format.read(path) for path in given], total, round_, keys)
+        secret = combine_partials([partial_format.read(path) for path in given], total, round_, keys)
     opened = write_opened(output, total, round_, secret, force=force)
     return DecryptResult(output, opened.sites, opened.weight)

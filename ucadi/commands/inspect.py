@@ -241,8 +241,8 @@ def _container(held: Container, name: str) -> dict[str, Any]:
             total = ciphertext_format.parse_sum(held, name)
             return {"plan": total.plan, "sites": total.sites, **_sizes(held)}
         case partial_format.FORMAT:
-            answer = partial_format.parse(held, name)
-            return {"signed_by": answer.holder, "plan": answer.plan, "contributions": answer.contributions}
+            partial = partial_format.parse(held, name)
+            return {"signed_by": partial.member, "plan": partial.plan, "contributions": partial.contributions}
         case handover_format.FORMAT:
             handover = handover_format.parse(held, name)
             return {"signed_by": handover.site, "plan": handover.plan, "receivers": len(handover.sealed)}

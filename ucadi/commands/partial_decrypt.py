@@ -14,22 +14,21 @@ from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import keys as key_format
 from ucadi.rounds.opening import check_sum
 from ucadi.rounds.round import Round
-from ucadi.rounds.threshold import write_answer
+from ucadi.rounds.threshold import write_partial
 
 
 @dataclass(frozen=True)
 class PartialDecryptResult:
-    """The answer made."""
+    """The partial decryption made."""
 
-    answer: Path
-    holder: str
+    partial: Path
+    member: str
     sites: tuple[str, ...]
     threshold: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.answer}: answer of {self.holder} for {', '.join(self.sites)}; {self.threshold} answers open the sum"
-        )
+        made = f"{self.partial}: partial decryption of {self.member} for {', '.join(self.sites)}"
+        return f"{made}; {self.threshold} of them open the sum"
 
 
 def partial_decrypt(
@@ -40,13 +39,14 @@ def partial_decrypt(
     key: KeyFile,
     output: Output,
     ledger: Annotated[
-        Path | None, typer.Option(help="Folder of rounds answered [default: the key file's name with .ledger].")
+        Path | None,
+        typer.Option(help="Folder of rounds that this key helped to open [default: the key file's name with .ledger]."),
     ] = None,
     force: Force = False,
 ) -> PartialDecryptResult:
-    """Answer for a round's sum as a holder, in threshold mode.
+    """Help to open a round's sum as a member, in threshold mode.
 
-    Once per round: what was answered for is entered in the ledger first, and another set of sites is refused.
+    Once per round: the set of sites is entered in the ledger first, and another set of sites is refused.
     Keep the ledger as long as the key.
     """
     round_ = Round.read(plan, roster)
@@ -55,5 +55,5 @@ def partial_decrypt(
     total = ciphertext_format.read_sum(ciphertext)
     check_sum(total, round_, ciphertext.name)
     keys = key_format.read_key(key)
-    write_answer(output, total, round_, keys, key.with_suffix(".ledger") if ledger is None else ledger, force=force)
+    write_partial(output, total, round_, keys, key.with_suffix(".ledger") if ledger is None else ledger, force=force)
     return PartialDecryptResult(output, keys.name, total.sites, round_.roster.policy.threshold)

@@ -49,7 +49,9 @@ def roster_create(
     minimum_sites: Annotated[int, typer.Option(help="Fewest sites whose sum may be opened.", min=2, max=10_000)] = 3,
     threshold: Annotated[
         int | None,
-        typer.Option(help="Members whose answers open a sum [default: any one member opens it].", min=1, max=10_000),
+        typer.Option(
+            help="Members whose partial decryptions open a sum [default: any one member opens it].", min=1, max=10_000
+        ),
     ] = None,
     force: Force = False,
 ) -> RosterResult:

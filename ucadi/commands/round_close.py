@@ -21,13 +21,13 @@ class RoundCloseResult:
 
     receipt: Path
     round: int
-    aggregate: Path
+    sum: Path
     sites: tuple[str, ...]
     refused: dict[str, str]
     missing: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [f"{self.aggregate}: sum of {', '.join(self.sites)}"]
+        lines = [f"{self.sum}: sum of {', '.join(self.sites)}"]
         lines += [f"  refused: {reason}" for reason in self.refused.values()]
         lines += [f"  missing: {', '.join(self.missing)}"] if self.missing else []
         return "\n".join([*lines, f"{self.receipt}: round {self.round} is closed"])
@@ -59,7 +59,7 @@ def round_close(
     return RoundCloseResult(
         folder.receipt(number),
         number,
-        folder.aggregate(number),
+        folder.sum(number),
         tuple(sorted(receipt.contributions)),
         dict(receipt.refused),
         receipt.missing,

@@ -82,7 +82,7 @@ def _times(exchange: Exchange, number: int, bytes_a_second: float) -> RoundTimes
     sites = found[0].contributions
     statements = read_statements(exchange, number, round_)
     said = [dict(statements[site].seconds or {}) for site in sites if site in statements]
-    moved = max(_size(exchange, Kind.UPLOAD, number, site) for site in sites) + _size(exchange, Kind.AGGREGATE, number)
+    moved = max(_size(exchange, Kind.UPLOAD, number, site) for site in sites) + _size(exchange, Kind.SUM, number)
 
     def slowest(part: str) -> float | None:
         return max((seconds[part] for seconds in said if part in seconds), default=None)

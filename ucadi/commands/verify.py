@@ -25,7 +25,7 @@ from ucadi.rounds.contribution import check_belongs
 from ucadi.rounds.opening import check_aggregate, check_sum
 from ucadi.rounds.round import Round
 from ucadi.rounds.standing import Standing, check_round_sum, standing
-from ucadi.rounds.threshold import check_answer
+from ucadi.rounds.threshold import check_partial
 from ucadi.rounds.verdict import Verdict, weakest
 from ucadi.rounds.verification import check_addition
 
@@ -60,7 +60,9 @@ class VerifyResult:
 def verify(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Ciphertexts, sums, answers, updates, aggregates of a round; or an exchange directory."),
+        typer.Argument(
+            help="Ciphertexts, sums, partial decryptions, updates, aggregates of a round; or an exchange directory."
+        ),
     ],
     *,
     plan: Annotated[Path | None, typer.Option(help="The round's signed plan, with files.")] = None,
@@ -71,8 +73,8 @@ def verify(
     Needs no key. Any site can check the coordinator: give it the round's uploads and their sum. Of an exchange
     directory, says for each round who is in, missing, late or refused and why; see audit for how rounds follow.
     The verdict is `verified`, `signature-only` or `not-recomputed`: a sum is verified if all its uploads are given, an
-    upload or an answer by its signature; plain updates and opened sums bear none. The exit code is 0 only if all is
-    verified; 10 says that nothing is wrong, and that not all could be verified; anything wrong is an error.
+    upload or a partial decryption by its signature; plain updates and opened sums bear none. The exit code is 0 only
+    if all is verified; 10 says that nothing is wrong, and that not all could be verified; anything wrong is an error.
     """
     if len(files) == 1 and files[0].is_dir():
         return _directory(Exchange(files[0]))
@@ -97,8 +99,8 @@ def verify(
                     "adding again gives the same" if again else "not added again, as not all its uploads were given"
                 )
             case Partial():
-                check_answer(held, round_, path.name)
-                found[path.name] = f"answer signed by {held.holder}"
+                check_partial(held, round_, path.name)
+                found[path.name] = f"partial decryption signed by {held.member}"
             case Update():
                 check_belongs(held, round_)
                 verdicts[path.name] = Verdict.NOT_RECOMPUTED

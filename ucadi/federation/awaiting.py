@@ -21,7 +21,7 @@ class Awaits(StrEnum):
     MODEL = "model"
     EARLIER_MODEL = "earlier model"
     SUM = "sum"
-    ANSWERS = "answers"
+    PARTIALS = "partial decryptions"
     UPLOADS = "uploads"
     STATEMENTS = "statements"
 
@@ -36,7 +36,7 @@ _IN_WORDS = {
     Awaits.MODEL: "the model that round {round} begins with",
     Awaits.EARLIER_MODEL: "the model that round {round} began with",
     Awaits.SUM: "the sum of round {round}",
-    Awaits.ANSWERS: "more answers for round {round}, of {who}",
+    Awaits.PARTIALS: "more partial decryptions for round {round}, of {who}",
     Awaits.UPLOADS: "uploads of round {round}: {who}",
     Awaits.STATEMENTS: "the sites' statements on the model that round {round} leads to: {who}",
 }

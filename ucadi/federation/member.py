@@ -32,7 +32,7 @@ from ucadi.formats.signed import is_signed
 from ucadi.formats.statement import Statement
 from ucadi.identity import SecretKeys
 from ucadi.kinds import Kind
-from ucadi.rounds.closing import holders, read_receipt, read_round
+from ucadi.rounds.closing import members_with_partials, read_receipt, read_round
 from ucadi.rounds.handing import has_to_hand_over, take_over, write_handover
 from ucadi.rounds.round import Round
 from ucadi.rounds.succession import read_statements
@@ -127,7 +127,7 @@ class Site:
         if self.keys.name not in round_.plan.sites:
             self.awaited = Awaited(Awaits.CHOICE, number)
             return False
-        if self._stands(Kind.UPLOAD, number, round_) or self.exchange.has(Kind.AGGREGATE, number):
+        if self._stands(Kind.UPLOAD, number, round_) or self.exchange.has(Kind.SUM, number):
             self.awaited = Awaited(Awaits.END, number)
             return False
         base = self._base(number, round_)
@@ -177,37 +177,37 @@ class Site:
         if base is None:
             self.awaited = Awaited(Awaits.EARLIER_MODEL, number)
             return None, False
-        total = self.exchange.aggregate(number)
-        if not self.exchange.has(Kind.AGGREGATE, number):
+        total = self.exchange.sum(number)
+        if not self.exchange.has(Kind.SUM, number):
             self.awaited = Awaited(Awaits.SUM, number)
             return None, False
-        if file_digest(total) != receipt.aggregate:
+        if file_digest(total) != receipt.sum:
             raise MismatchError(
                 f"{total}: not the sum that the receipt names", hint="do not go on, ask the coordinator"
             )
-        answers: list[Path] = []
+        partials: list[Path] = []
         if round_.plan.mode == "threshold":
-            if self._answer(number, round_, total):
+            if self._help_to_open(number, round_, total):
                 return None, True
-            answered, _ = holders(self.exchange, number, round_, self.keys)
-            if len(answered) < round_.roster.policy.threshold:
-                missing = tuple(name for name in round_.roster.names if name not in answered)
-                self.awaited = Awaited(Awaits.ANSWERS, number, missing)
+            partials_of, _ = members_with_partials(self.exchange, number, round_, self.keys)
+            if len(partials_of) < round_.roster.policy.threshold:
+                missing = tuple(name for name in round_.roster.names if name not in partials_of)
+                self.awaited = Awaited(Awaits.PARTIALS, number, missing)
                 return None, False
-            answers = [self.exchange.path(Kind.PARTIAL, number, site) for site in answered]
-        return self._open(number, round_, base, answers), True
+            partials = [self.exchange.path(Kind.PARTIAL, number, site) for site in partials_of]
+        return self._open(number, round_, base, partials), True
 
-    def _answer(self, number: int, round_: Round, total: Path) -> bool:
-        """Answers for the sum as a holder, unless that is done; whether it was."""
+    def _help_to_open(self, number: int, round_: Round, total: Path) -> bool:
+        """Makes the site's partial decryption of the sum, unless that is done; whether it was."""
         if self._stands(Kind.PARTIAL, number, round_):
             return False
         plan, roster = self._documents(number)
-        answer = self._place(Kind.PARTIAL, number)
-        partial_decrypt(total, plan=plan, roster=roster, key=self.key, output=answer, force=True)
-        self.tell("answered", {"round": number})
+        partial = self._place(Kind.PARTIAL, number)
+        partial_decrypt(total, plan=plan, roster=roster, key=self.key, output=partial, force=True)
+        self.tell("partial decryption", {"round": number})
         return True
 
-    def _open(self, number: int, round_: Round, base: Path, answers: list[Path]) -> str:
+    def _open(self, number: int, round_: Round, base: Path, partials: list[Path]) -> str:
         began = time.perf_counter()
         plan, roster = self._documents(number)
         opened = (
@@ -216,14 +216,14 @@ class Site:
             else self.private.of_round(round_, "aggregate")
         )
         if not opened.exists():
-            total = self.exchange.aggregate(number)
+            total = self.exchange.sum(number)
             decrypt(
                 total,
                 plan=plan,
                 roster=roster,
                 key=self.key,
                 output=opened,
-                answer=answers,
+                partial=partials,
             )
         made = self.private.of_round(round_, "weights")
         digest = apply(base, opened, output=made, plan=plan, roster=roster, force=True).digest

@@ -29,7 +29,7 @@ def introduce(message: Message, context: Context) -> Message:
 
 @app.train()
 def take_part(message: Message, context: Context) -> Message:
-    """Does what the parcel makes possible: trains, encrypts, answers as a holder, opens the sum."""
+    """Does what the parcel makes possible: trains, encrypts, makes its partial decryption, opens the sum."""
     given = {name: str(value) for name, value in context.node_config.items()}
     exchange, roster = Path(given["exchange"]), Path(given["roster"])
     make_folder(exchange)

@@ -1,4 +1,4 @@
-"""An envelope: a body that was encrypted once, and its key sealed to each member; what handovers and answers are."""
+"""An envelope: a body encrypted once, its key sealed to each member; so are handovers and partial decryptions."""
 
 from __future__ import annotations
 

@@ -54,9 +54,9 @@ class Exchange:
         """The signed plan of a round."""
         return self.path(Kind.PLAN, number)
 
-    def aggregate(self, number: int) -> Path:
+    def sum(self, number: int) -> Path:
         """The sum of a round's uploads."""
-        return self.path(Kind.AGGREGATE, number)
+        return self.path(Kind.SUM, number)
 
     def receipt(self, number: int) -> Path:
         """The signed receipt of a round."""

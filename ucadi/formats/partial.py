@@ -1,4 +1,4 @@
-"""Partial decryptions: one holder's answer to a round's sum in threshold mode, sealed to the members.
+"""Partial decryptions: one member's partial decryption to a round's sum in threshold mode, sealed to the members.
 
 The answer is encrypted once, under a fresh key that is sealed to each member: the aggregator, who passes
 it on, learns nothing of it.
@@ -23,10 +23,10 @@ FORMAT = Format.PARTIAL.id
 
 @dataclass(frozen=True)
 class Partial:
-    """One holder's answer. `contributions` is the digest of the set that it answers for, `body` the encrypted
+    """One member's partial decryption. `contributions` is the digest of the set that it is for, `body` the encrypted
     share, `sealed` (members, bytes) the key to it for each member."""
 
-    holder: str
+    member: str
     plan: str
     contributions: str
     body: npt.NDArray[np.uint8]
@@ -44,7 +44,7 @@ def write(
     keys: SecretKeys,
     force: bool = False,
 ) -> None:
-    """Writes an answer, signed by the holder."""
+    """Writes a partial decryption, signed by the member."""
 
     def document(digests: Digests) -> Metadata:
         fields = {
@@ -60,12 +60,12 @@ def write(
 
 
 def read(path: Path) -> Partial:
-    """Reads an answer and checks its digests; whose signature it bears is checked against a roster."""
+    """Reads a partial decryption and checks its digests; whose signature it bears is checked against a roster."""
     return parse(container.read(path, FORMAT), path.name)
 
 
 def parse(held: Container, name: str) -> Partial:
-    """The answer that a container holds."""
+    """The partial decryption that a container holds."""
     fields, body, sealed = envelope.parse(held, name)
     return Partial(
         fields.text("site"), fields.digest("plan"), fields.digest("contributions"), body, sealed, held.metadata

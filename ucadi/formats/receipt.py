@@ -24,10 +24,10 @@ Status = Literal["closed", "void"]
 
 @dataclass(frozen=True)
 class Receipt:
-    """How a round ended. `closed`: its sum is `aggregate`; `void`: too few contributed, and there is no sum.
+    """How a round ended. `closed`: it has a `sum`; `void`: too few contributed, and there is none.
 
     `contributions` gives the SHA-256 of each accepted upload by its site, `refused` the reason by the name of
-    the file, `missing` the sites that no accepted upload is of. `plan`, `base`, `aggregate` and `previous` (the
+    the file, `missing` the sites that no accepted upload is of. `plan`, `base`, `sum` and `previous` (the
     receipt of the round before, None for the first) are digests of files.
     """
 
@@ -39,7 +39,7 @@ class Receipt:
     contributions: Mapping[str, str]
     refused: Mapping[str, str]
     missing: tuple[str, ...]
-    aggregate: str | None
+    sum: str | None
     previous: str | None
 
 
@@ -55,7 +55,7 @@ def write(path: Path, receipt: Receipt, keys: SecretKeys) -> None:
         "contributions": dict(receipt.contributions),
         "refused": dict(receipt.refused),
         "missing": list(receipt.missing),
-        "aggregate": receipt.aggregate,
+        "aggregate": receipt.sum,
         "previous": receipt.previous,
     }
     write_document(path, sign(document, keys))
@@ -77,10 +77,10 @@ def read(path: Path, roster: Roster) -> tuple[Receipt, str]:
         contributions={site: contributions.digest(site) for site in contributions.values},
         refused={name: refused.text(name) for name in refused.values},
         missing=tuple(fields.texts("missing")),
-        aggregate=_digest_or_none(fields, "aggregate"),
+        sum=_digest_or_none(fields, "aggregate"),
         previous=_digest_or_none(fields, "previous"),
     )
-    if (receipt.status == "void") != (receipt.aggregate is None):
+    if (receipt.status == "void") != (receipt.sum is None):
         raise FormatError(f"{path.name}: a closed round has a sum and a void one none", hint=GET_AGAIN)
     if not all(name.isprintable() for name in (*receipt.contributions, *receipt.refused)):
         raise FormatError(f"{path.name}: a name is not printable", hint=GET_AGAIN)

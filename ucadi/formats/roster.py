@@ -21,7 +21,8 @@ FORMAT = Format.ROSTER.id
 class Policy:
     """How sums are opened. `minimum_sites` is the fewest sites whose sum may ever be opened.
 
-    In `members` mode any member opens a sum; in `threshold` mode it takes the answers of `threshold` members.
+    In `members` mode any member opens a sum; in `threshold` mode it takes partial decryptions of
+    `threshold` members.
     """
 
     mode: KeyMode
@@ -41,7 +42,7 @@ class Policy:
                 if members >= 2
                 else "a federation needs 2 members or more: a sum of one site is its update",
             )
-        # with half or fewer, two groups of holders could be shown sums of different sets, and both be opened
+        # with half or fewer, two groups of members could be shown sums of different sets, and both be opened
         if self.mode == "threshold" and not (members < 2 * self.threshold <= 2 * members and self.minimum_sites >= 3):
             raise UsageError(
                 f"threshold {self.threshold} of {members} members, at least {self.minimum_sites} sites in a sum",

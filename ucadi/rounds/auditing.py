@@ -171,7 +171,7 @@ def _recompute(weights: Path, before: _Ended, receipt: Receipt, opened: Path) ->
 def _audit_end(exchange: Exchange, ended: _Ended, base: _Found) -> AuditedRound:
     """What the receipt says, compared with the uploads and the sum that are at hand."""
     number, round_, receipt = ended.number, ended.round_, ended.receipt
-    there = exchange.has(Kind.AGGREGATE, number)
+    there = exchange.has(Kind.SUM, number)
     if receipt is None:
         if there:
             read_total(exchange, number, round_)
@@ -194,10 +194,10 @@ def _audited(number: int, status: str, sites: tuple[str, ...], base: _Found, tot
 
 
 def _check_sum(exchange: Exchange, ended: _Ended, receipt: Receipt, at_hand: list[str]) -> _Found:
-    number, path = ended.number, exchange.aggregate(ended.number)
-    if not exchange.has(Kind.AGGREGATE, number):
+    number, path = ended.number, exchange.sum(ended.number)
+    if not exchange.has(Kind.SUM, number):
         return Verdict.NOT_RECOMPUTED, "not at hand"
-    if file_digest(path) != receipt.aggregate:
+    if file_digest(path) != receipt.sum:
         raise MismatchError("the sum is not the one that the receipt names", hint=_ASK)
     total = read_total(exchange, number, ended.round_)
     if list(total.sites) != sorted(receipt.contributions):

@@ -30,7 +30,7 @@ from ucadi.progress import track
 from ucadi.rounds.collection import check_quorum, read_upload, write_sum
 from ucadi.rounds.opening import check_sum
 from ucadi.rounds.round import Round
-from ucadi.rounds.threshold import check_answer, contributions_digest, open_answer
+from ucadi.rounds.threshold import check_partial, contributions_digest, open_partial
 from ucadi.rounds.verification import check_addition
 
 _MAX_REASON = 300
@@ -100,38 +100,38 @@ def judge_uploads(exchange: Exchange, number: int, round_: Round) -> JudgedUploa
     return JudgedUploads(good, refused, tuple(strays))
 
 
-def holders(
+def members_with_partials(
     exchange: Exchange, number: int, round_: Round, keys: SecretKeys | None = None
 ) -> tuple[list[str], dict[str, str]]:
-    """The holders whose answer for the round's sum is here, and why others' answers do not count, by file name.
+    """The members whose partial decryption of the round's sum is here, and why others' do not count, by file name.
 
-    With `keys`, a member's, an answer that does not open for them does not count either.
+    With `keys`, a member's, one that does not open for them does not count either.
     """
-    answered: list[str] = []
+    partials_of: list[str] = []
     refused: dict[str, str] = {}
     places = exchange.places(Kind.PARTIAL, number)
-    total = read_total(exchange, number, round_) if places and exchange.has(Kind.AGGREGATE, number) else None
+    total = read_total(exchange, number, round_) if places and exchange.has(Kind.SUM, number) else None
     for place in places:
         path = exchange.root / place.name
         try:
-            answer = partial_format.read(path)
-            check_answer(answer, round_, path.name)
-            if answer.holder != place.site:
-                raise MismatchError(f"{path.name}: the answer of {answer.holder}")
-            if total is None or answer.contributions != contributions_digest(total):
+            partial = partial_format.read(path)
+            check_partial(partial, round_, path.name)
+            if partial.member != place.site:
+                raise MismatchError(f"{path.name}: the partial decryption of {partial.member}")
+            if total is None or partial.contributions != contributions_digest(total):
                 raise MismatchError(f"{path.name}: for another sum")
             if keys is not None:
-                open_answer(answer, round_, keys)
+                open_partial(partial, round_, keys)
         except UcadiError as error:
             refused[path.name] = _reason(error)
         else:
-            answered.append(place.site)
-    return answered, refused
+            partials_of.append(place.site)
+    return partials_of, refused
 
 
 def read_total(exchange: Exchange, number: int, round_: Round) -> CiphertextSum:
     """The round's sum, signed by the coordinator and of signed contributions."""
-    path = exchange.aggregate(number)
+    path = exchange.sum(number)
     total = ciphertext_format.read_sum(path)
     check_sum(total, round_, path.name)
     return total
@@ -176,7 +176,7 @@ def close(exchange: Exchange, number: int, round_: Round, keys: SecretKeys) -> R
             contributions=contributions,
             refused=uploads.refused,
             missing=tuple(site for site in round_.plan.sites if site not in contributions),
-            aggregate=None if summed is None else container.file_digest(exchange.aggregate(number)),
+            sum=None if summed is None else container.file_digest(exchange.sum(number)),
             previous=previous,
         )
         receipt_format.write(exchange.make_place(Kind.RECEIPT, number), receipt, keys)
@@ -187,14 +187,14 @@ def _sum(
     exchange: Exchange, number: int, round_: Round, keys: SecretKeys, uploads: JudgedUploads
 ) -> tuple[str, ...] | None:
     """Adds the good uploads, unless that was done before; returns the sites in the sum, or None below the quorum."""
-    if exchange.has(Kind.AGGREGATE, number):
+    if exchange.has(Kind.SUM, number):
         return _check_standing(exchange, number, round_, uploads)
     try:
         check_quorum(sorted(uploads.good), round_)
     except MismatchError:
         return None
     good = [exchange.path(Kind.UPLOAD, number, site) for site in uploads.good]
-    return write_sum(exchange.make_place(Kind.AGGREGATE, number), good, round_, keys)
+    return write_sum(exchange.make_place(Kind.SUM, number), good, round_, keys)
 
 
 def _check_standing(exchange: Exchange, number: int, round_: Round, uploads: JudgedUploads) -> tuple[str, ...]:
@@ -204,10 +204,10 @@ def _check_standing(exchange: Exchange, number: int, round_: Round, uploads: Jud
     read = [read_own_upload(exchange.path(Kind.UPLOAD, number, site), round_, site) for site in present]
     if [upload.contribution for upload in read] != list(total.contributions):
         raise MismatchError(
-            f"{exchange.aggregate(number)}: lists uploads that are not here",
+            f"{exchange.sum(number)}: lists uploads that are not here",
             hint="uploads must stay as they were: bring them back, and close again",
         )
-    check_addition(total, read, exchange.aggregate(number).name)
+    check_addition(total, read, exchange.sum(number).name)
     return total.sites
 
 
@@ -228,7 +228,7 @@ def _last_receipt(exchange: Exchange, number: int) -> str | None:
 
 def _sweep(exchange: Exchange, number: int) -> None:
     """Removes what a closer that was killed left half-written; whoever holds the round is the only one."""
-    for path in (exchange.aggregate(number), exchange.receipt(number)):
+    for path in (exchange.sum(number), exchange.receipt(number)):
         for part in path.parent.glob(f".{path.name}.*.part"):
             if not part.is_dir():
                 part.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Files brought by hand: which ones a receiver needs, and what must be true of them before any is let in.
 
 What the coordinator made is let in only if a signed document names it: a model its plan, a sum its receipt.
-Answers bear their holder's signature. Uploads are judged when the round is closed.
+Partial decryptions bear their member's signature. Uploads are judged when the round is closed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ucadi.kinds import Carried, Kind, Maker, Place
 from ucadi.progress import track
 from ucadi.rounds.closing import read_receipt, read_roster, read_round
 from ucadi.rounds.round import Round
-from ucadi.rounds.threshold import check_answer
+from ucadi.rounds.threshold import check_partial
 
 _DOCUMENTS = (Kind.ROSTER, Kind.PLAN, Kind.RECEIPT)
 _MAX_PARTIAL = 1 << 23
-"""Bytes; an answer sealed to the most members that a roster can have is a quarter of that."""
+"""Bytes; a partial decryption sealed to the most members that a roster can have is a quarter of that."""
 
 
 def needed(exchange: Exchange, receiver: str) -> list[str]:
@@ -144,14 +144,14 @@ def _check_vouched(place: Place, item: Item, staged: Exchange, round_: Round) ->
     match place.kind:
         case Kind.MODEL if item.sha256 != round_.plan.base:
             raise MismatchError(f"{place.name}: not the weights that the plan of round {place.number} names")
-        case Kind.AGGREGATE:
+        case Kind.SUM:
             found = read_receipt(staged, place.number, round_)
-            if found is None or item.sha256 != found[0].aggregate:
+            if found is None or item.sha256 != found[0].sum:
                 raise MismatchError(f"{place.name}: not the sum that a receipt of round {place.number} names")
         case Kind.PARTIAL:
-            answer = partial_format.read(staged.root / place.name)
-            check_answer(answer, round_, place.name)
-            if answer.holder != place.site:
-                raise MismatchError(f"{place.name}: the answer of {answer.holder}")
+            partial = partial_format.read(staged.root / place.name)
+            check_partial(partial, round_, place.name)
+            if partial.member != place.site:
+                raise MismatchError(f"{place.name}: the partial decryption of {partial.member}")
         case _:
             pass

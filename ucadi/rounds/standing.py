@@ -1,4 +1,4 @@
-"""Where a round stands: who is in, missing, late or refused and why, and which holders have answered."""
+"""Where a round stands: who is in, missing, late or refused and why, and whose partial decryptions are here."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ucadi.formats.receipt import Receipt
 from ucadi.kinds import Kind
 from ucadi.rounds.closing import (
     JudgedUploads,
-    holders,
     judge_uploads,
+    members_with_partials,
     read_own_upload,
     read_receipt,
     read_round,
@@ -37,8 +37,8 @@ class Standing:
     missing: tuple[str, ...]
     refused: dict[str, str]
     strays: tuple[str, ...]
-    answered: tuple[str, ...]
-    answers_needed: int
+    partials_of: tuple[str, ...]
+    partials_needed: int
 
     def __str__(self) -> str:
         rows = {
@@ -46,7 +46,7 @@ class Standing:
             "missing": ", ".join(self.missing),
             "late": ", ".join(self.late) and f"{', '.join(self.late)} (changes nothing)",
             "strays": ", ".join(self.strays),
-            "answered": ", ".join(self.answered),
+            "partials": ", ".join(self.partials_of),
         }
         lines = [f"  {label + ':':<13}{text}" for label, text in rows.items() if text]
         lines += [f"  refused:     {reason}" for reason in self.refused.values()]
@@ -59,19 +59,19 @@ def standing(exchange: Exchange, number: int) -> Standing:
     uploads = judge_uploads(exchange, number, round_)
     found = read_receipt(exchange, number, round_)
     receipt = found[0] if found else None
-    answered, answers_refused = holders(exchange, number, round_)
+    partials_of, partials_refused = members_with_partials(exchange, number, round_)
     contributed, late, refused = _against(receipt, uploads)
     return Standing(
         round=number,
-        state=receipt.status if receipt else "summed" if exchange.has(Kind.AGGREGATE, number) else "open",
+        state=receipt.status if receipt else "summed" if exchange.has(Kind.SUM, number) else "open",
         quorum=max(round_.plan.quorum, round_.roster.policy.minimum_sites),
         contributed=contributed,
         late=late,
         missing=tuple(site for site in round_.plan.sites if site not in (*contributed, *late)),
-        refused={**refused, **answers_refused},
+        refused={**refused, **partials_refused},
         strays=uploads.strays,
-        answered=tuple(answered),
-        answers_needed=round_.roster.policy.threshold,
+        partials_of=tuple(partials_of),
+        partials_needed=round_.roster.policy.threshold,
     )
 
 
@@ -80,7 +80,7 @@ def check_round_sum(exchange: Exchange, number: int) -> Verdict:
 
     A round that has no sum, as it is open or void, has nothing to recompute.
     """
-    if not exchange.has(Kind.AGGREGATE, number):
+    if not exchange.has(Kind.SUM, number):
         return Verdict.VERIFIED
     round_ = read_round(exchange, number)
     total = read_total(exchange, number, round_)
@@ -88,7 +88,7 @@ def check_round_sum(exchange: Exchange, number: int) -> Verdict:
     for site in total.sites:
         with suppress(UcadiError):  # what is bad or not here is named by `standing`
             uploads.append(read_own_upload(exchange.path(Kind.UPLOAD, number, site), round_, site))
-    again = check_addition(total, uploads, exchange.aggregate(number).name)
+    again = check_addition(total, uploads, exchange.sum(number).name)
     return Verdict.VERIFIED if again else Verdict.SIGNATURE_ONLY
 
 

@@ -1,8 +1,8 @@
-"""Threshold mode: holders answer for a round's sum, once, and enough answers open it.
+"""Threshold mode: members help to open a round's sum, once each, and enough partial decryptions open it.
 
-Every site's secret was split among the roster's members, who are its holders. A holder adds the shares that
-it got for the sites in the sum and answers with that; the answers of `threshold` holders give the sum of
-the secrets. Fewer, even with the aggregator, learn nothing of any site's update.
+Every site's secret was split among the roster's members, the share holders of `lwe`. A member adds the shares that
+it got for the sites in the sum and gives that as its partial decryption; those of `threshold` members give the sum
+of the secrets. Fewer, even with the aggregator, learn nothing of any site's update.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ _KEY_BYTES = 32
 _BODY_BYTES = shamir.SHARE_BYTES + AUTHENTICATION_BYTES
 
 
-def write_answer(
+def write_partial(
     path: Path, total: CiphertextSum, round_: Round, keys: SecretKeys, ledger: Path, *, force: bool = False
 ) -> None:
-    """Answers for a checked sum with this holder's share of the sum of secrets, sealed to all members.
+    """Makes this member's partial decryption of a checked sum, its share of the sum of secrets, sealed to all members.
 
     Before anything leaves, the set is entered in the ledger for good: for another set of the same round, the
-    same holder refuses, since the difference of two sums is what nobody may see.
+    same member refuses, since the difference of two sums is what nobody may see.
     """
     refuse_existing(path, force=force)
     share = _add_shares(total, round_, keys)
     contributions = contributions_digest(total)
     _enter(ledger, round_, contributions)
     key = os.urandom(_KEY_BYTES)
-    context = _answer_context(round_, keys.name, contributions)
+    context = _partial_context(round_, keys.name, contributions)
     sealed = [np.frombuffer(member.seal(key, context), np.uint8) for member in round_.roster.members]
     partial_format.write(
         path,
@@ -61,41 +61,45 @@ def write_answer(
     )
 
 
-def combine_answers(answers: Sequence[Partial], total: CiphertextSum, round_: Round, keys: SecretKeys) -> Secret:
-    """The sum of the contributing sites' secrets, from at least `threshold` holders' answers sealed to `keys`."""
+def combine_partials(partials: Sequence[Partial], total: CiphertextSum, round_: Round, keys: SecretKeys) -> Secret:
+    """The sum of the contributing sites' secrets, from `threshold` partial decryptions or more, sealed to `keys`."""
     shares: dict[int, Share] = {}
     unopened: SignatureError | None = None
-    for answer in answers:
-        place = round_.roster.names.index(round_.roster.member(answer.holder).name)
+    for partial in partials:
+        place = round_.roster.names.index(round_.roster.member(partial.member).name)
         if place in shares:
-            raise MismatchError(f"two answers of {answer.holder}", hint="each holder answers once")
-        _check_for(answer, total, round_)
+            raise MismatchError(f"two partial decryptions of {partial.member}", hint="each member makes one")
+        _check_for(partial, total, round_)
         try:
-            shares[place] = open_answer(answer, round_, keys)
-        except SignatureError as error:  # one holder may seal nonsense to this member: the others' answers count
-            unopened = SignatureError(f"answer of {answer.holder}: {error.message}", hint=error.hint)
+            shares[place] = open_partial(partial, round_, keys)
+        except SignatureError as error:  # one member may seal nonsense to this one: the others' count
+            unopened = SignatureError(f"partial decryption of {partial.member}: {error.message}", hint=error.hint)
     threshold = round_.roster.policy.threshold
     if len(shares) < threshold and unopened is not None:
         raise unopened
     if len(shares) < threshold:
         missing = [name for place, name in enumerate(round_.roster.names) if place not in shares]
         raise MismatchError(
-            f"{len(shares)} of {threshold} answers",
+            f"{len(shares)} of {threshold} partial decryptions",
             hint=f"ask {threshold - len(shares)} more of: {', '.join(missing)}",
         )
     return shamir.combine(shares, threshold)
 
 
-def check_answer(answer: Partial, round_: Round, name: str) -> None:
-    """Raises unless the answer is of this round, signed by the member that it names, and of an answer's size."""
-    if answer.plan != round_.plan_digest:
-        raise MismatchError(f"{name}: for another sum", hint="all answers must be for the sum that is opened")
-    verify_signature(answer.document, round_.roster.member(answer.holder), name)
+def check_partial(partial: Partial, round_: Round, name: str) -> None:
+    """Raises unless it is of this round, signed by the member that it names, and of a partial decryption's size."""
+    if partial.plan != round_.plan_digest:
+        raise MismatchError(
+            f"{name}: for another sum", hint="all partial decryptions must be for the sum that is opened"
+        )
+    verify_signature(partial.document, round_.roster.member(partial.member), name)
     if (
-        answer.sealed.shape != (len(round_.roster.members), _KEY_BYTES + SEAL_OVERHEAD)
-        or len(answer.body) != _BODY_BYTES
+        partial.sealed.shape != (len(round_.roster.members), _KEY_BYTES + SEAL_OVERHEAD)
+        or len(partial.body) != _BODY_BYTES
     ):
-        raise MismatchError(f"{name}: of another size than an answer", hint=f"ask {answer.holder} to answer again")
+        raise MismatchError(
+            f"{name}: of another size than a partial decryption", hint=f"ask {partial.member} to make it again"
+        )
 
 
 def contributions_digest(total: CiphertextSum) -> str:
@@ -124,26 +128,28 @@ def _enter(ledger: Path, round_: Round, contributions: str) -> None:
     entered = Fields(read_document(entry, LEDGER_FORMAT), entry.name).digest("contributions")
     if entered != contributions:
         raise MismatchError(
-            f"round {round_.plan.round} of {round_.plan.federation}: already answered for another set of sites",
-            hint="never answer for two sets: their difference could show one site's update. Open a new round",
+            f"round {round_.plan.round} of {round_.plan.federation}: already decrypted for another set of sites",
+            hint="never decrypt two sets: their difference could show one site's update. Open a new round",
         )
 
 
-def _check_for(answer: Partial, total: CiphertextSum, round_: Round) -> None:
-    name = f"answer of {answer.holder}"
-    check_answer(answer, round_, name)
-    if answer.contributions != contributions_digest(total):
-        raise MismatchError(f"{name}: for another sum", hint="all answers must be for the sum that is opened")
+def _check_for(partial: Partial, total: CiphertextSum, round_: Round) -> None:
+    name = f"partial decryption of {partial.member}"
+    check_partial(partial, round_, name)
+    if partial.contributions != contributions_digest(total):
+        raise MismatchError(
+            f"{name}: for another sum", hint="all partial decryptions must be for the sum that is opened"
+        )
 
 
-def open_answer(answer: Partial, round_: Round, keys: SecretKeys) -> Share:
-    """The share that a checked answer holds; SignatureError if it does not open for `keys`."""
-    context = _answer_context(round_, answer.holder, answer.contributions)
-    key = keys.open(answer.sealed[round_.roster.index(keys)].tobytes(), context)
-    return np.frombuffer(decrypt_with(key, answer.body.tobytes(), context), dtype="<u2")
+def open_partial(partial: Partial, round_: Round, keys: SecretKeys) -> Share:
+    """The share that a checked partial decryption holds; SignatureError if it does not open for `keys`."""
+    context = _partial_context(round_, partial.member, partial.contributions)
+    key = keys.open(partial.sealed[round_.roster.index(keys)].tobytes(), context)
+    return np.frombuffer(decrypt_with(key, partial.body.tobytes(), context), dtype="<u2")
 
 
-def _answer_context(round_: Round, holder: str, contributions: str) -> bytes:
-    """What an answer is bound to. Each member can open it, so it names no receiver."""
-    bound = {"contributions": contributions, "holder": holder, "plan": round_.plan_digest}
+def _partial_context(round_: Round, member: str, contributions: str) -> bytes:
+    """What a partial decryption is bound to. Each member can open it, so it names no receiver."""
+    bound = {"contributions": contributions, "holder": member, "plan": round_.plan_digest}
     return b"ucadi/answer/v1\n" + canonical_json(bound).encode("ascii")

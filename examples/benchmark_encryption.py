@@ -152,7 +152,7 @@ def ucadi(arrays: Arrays, sites: int, *, threshold: int | None = None) -> Row:
             lambda: decrypt(total, **common, key=folder / f"{names[0]}.key", output=opened, partial=answers)
         )
         return Row(
-            f"ucadi {'members' if threshold is None else f'{threshold} holders'}",
+            f"ucadi {'members' if threshold is None else f'{threshold} members'}",
             sum(array.size for array in arrays.values()),
             sites,
             encrypting.mean,

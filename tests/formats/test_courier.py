@@ -75,11 +75,11 @@ def test_a_site_gets_what_it_needs_and_nobodys_upload(made: Rounds, stick: Path,
     names = [
         "federation.json",
         "models/0001.weights",
-        "rounds/0001/sum.enc",
         "rounds/0001/partials/site-a.partial",
         "rounds/0001/partials/site-b.partial",
         "rounds/0001/plan.json",
         "rounds/0001/receipt.json",
+        "rounds/0001/sum.enc",
     ]
     assert list(unpack(made, stick, site)) == names
     assert files(site) == {name: (made.exchange.root / name).read_bytes() for name in names}

@@ -38,6 +38,7 @@ OTHERS = {
     ("preprocess", "salt"): {"missing", "random"},  # a salt is made; any bytes are one
     ("train", "recipe"): {"empty", "/dev/null"},  # nothing but defaults
     ("round open", "recipe"): {"empty", "/dev/null"},
+    ("translate train", "recipe"): {"empty", "/dev/null"},
     ("push", "files"): set(WRONG) - {"missing", "folder", "/dev/null"},  # the relay moves bytes of any kind
 }
 

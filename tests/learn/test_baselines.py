@@ -192,7 +192,7 @@ def test_a_state_dict_dressed_up_as_weights_is_not_half_loaded(tmp_path: Path) -
         ({"architecture": "resnet18"}, "name is 'resnet18'"),
         ({"architecture": "resnet50", "blocks": "1,2"}, "resnet50 has 4 stages"),
         ({"blocks": "2,x"}, "whole numbers"),
-        ({"blocks": "2,0,2"}, "blocks is 0"),
+        ({"blocks": "2,0,2"}, r"blocks is \(2, 0, 2\)"),
         ({"norm": "layer"}, "norm is 'layer'"),
     ],
 )

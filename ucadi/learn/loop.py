@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -123,7 +123,6 @@ class _Run:
             check_private(model.architecture.norm, recipe)
             if self.secret_seed is None:
                 self.secret_seed = secrets.randbits(128)
-            recipe = replace(recipe, seed=self.secret_seed)
         self.model, self.slab, self.labels, self.recipe = model, slab, labels, recipe
         self.validation, self.hooks, self.group = validation, hooks, group
         self.trainer = Trainer(model, recipe, len(labels), resume, group)
@@ -133,9 +132,12 @@ class _Run:
         self.probabilities = list(state.probabilities)
         self.done = state.next_step
 
+    def _steps(self, epoch: int) -> list[Step]:
+        return steps(self.recipe, epoch, self.labels, self.secret_seed)
+
     def go(self, epoch: int, end: int) -> None:
         model, saved = self.model, time.monotonic()
-        plan = [step for e in range(epoch, end) for step in steps(self.recipe, e, self.labels)][self.done :]
+        plan = [step for e in range(epoch, end) for step in self._steps(e)][self.done :]
         if self._has_converged():
             plan = []
         model.train()
@@ -168,7 +170,7 @@ class _Run:
 
     def _end_epoch(self, step: Step) -> None:
         self.trainer.require_finite(step.epoch)
-        epoch_steps = steps(self.recipe, step.epoch, self.labels)
+        epoch_steps = self._steps(step.epoch)
         labels = [self.labels[i] for one in epoch_steps for i in one.cases]
         weights = [sum(self.recipe.loss_weights[self.labels[i]] for i in one.cases) for one in epoch_steps]
         probabilities = np.array(self.probabilities, np.float32).reshape(len(labels), -1)  # (cases, classes)

@@ -54,7 +54,7 @@ def private_gradient(
         for name, gradient in zip(parameters, gradients, strict=True):
             total[name] += gradient * factor
         logits.append(output.detach())
-    rng = np.random.default_rng((recipe.seed, step.epoch, 2, step.number))
+    rng = np.random.default_rng((step.seed, step.epoch, 2, step.number))
     for name in total:
         noise = rng.normal(0.0, recipe.noise * recipe.clip_norm, total[name].shape).astype(np.float32)
         total[name] = (total[name] + torch.from_numpy(noise).to(total[name].device)) / expected

@@ -37,6 +37,8 @@ def drop_rate(recipe: Recipe, epoch: float) -> float:
 class Step:
     """One step of the optimiser: the cases of its batch, and where in the schedule it stands."""
 
+    seed: int
+    """Of all that is drawn at random in it."""
     epoch: int
     number: int
     cases: NDArray[np.intp]
@@ -46,23 +48,24 @@ class Step:
     """Of its epoch."""
 
 
-def steps(recipe: Recipe, epoch: int, labels: Sequence[int]) -> list[Step]:
-    """The steps of an epoch: an order of the cases, which have these labels, in even parts.
+def steps(recipe: Recipe, epoch: int, labels: Sequence[int], seed: int | None = None) -> list[Step]:
+    """The steps of an epoch: an order of the cases, which have these labels, in even parts; by `seed`, or the recipe's.
 
     Cut at every `batch_size`, 17 cases would be 16 and 1, and the lone one would weigh as much as the
     sixteen and set the batch norm by itself. Even parts are 9 and 8, in as many steps; only where they
     would come down to single cases are there fewer and larger ones. With `noise`, each step takes each case with
     the same probability instead, so that its batch may be of any size.
     """
+    seed = recipe.seed if seed is None else seed
     count = steps_an_epoch(recipe, len(labels))
-    rng = np.random.default_rng((recipe.seed, epoch))
+    rng = np.random.default_rng((seed, epoch))
     if recipe.noise:
         parts = [np.flatnonzero(rng.random(len(labels)) < 1 / count) for _ in range(count)]
     else:
         order = _balanced(rng, np.asarray(labels)) if recipe.balanced else rng.permutation(len(labels))
         parts = np.array_split(order, count)
     return [
-        Step(epoch, number, part, epoch + (number + 0.5) / count, number == count - 1)
+        Step(seed, epoch, number, part, epoch + (number + 0.5) / count, number == count - 1)
         for number, part in enumerate(parts)
     ]
 

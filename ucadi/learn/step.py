@@ -81,7 +81,7 @@ class Trainer:
         share, total = self.group.share(step.cases), len(step.cases)
         x = x.to(self.device, non_blocking=True).to(memory_format=self.layout)
         y = y.to(self.device, non_blocking=True)
-        rate, generator = drop_rate(self.recipe, step.position), _generator(self.recipe.seed, step)
+        rate, generator = drop_rate(self.recipe, step.position), _generator(step)
         self.model.drop(rate, generator, (share, total) if self.group.size > 1 else None)
         self.optimiser.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
@@ -133,9 +133,9 @@ class Trainer:
         return state_arrays(self.model), momentum, copies(self.anchor)
 
 
-def _generator(seed: int, step: Step) -> torch.Generator:
+def _generator(step: Step) -> torch.Generator:
     # 63 bits: the generator takes a signed integer. The middle 1 keeps it apart from the permutation's seed.
-    state = np.random.SeedSequence((seed, step.epoch, 1, step.number)).generate_state(1, np.uint64)
+    state = np.random.SeedSequence((step.seed, step.epoch, 1, step.number)).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pkgutil import resolve_name
 
 from ucadi.settings import settings_of
@@ -58,7 +59,7 @@ def respelled(command: str, arguments: Sequence[str]) -> tuple[list[str], list[s
 
 def _value(equals: str, value: str, words: Iterator[str]) -> list[str]:
     """An option's value: behind its equals sign, or the next word if there is one."""
-    return [value] if equals else [word for word, _ in zip(words, range(1), strict=False)]
+    return [value] if equals else list(islice(words, 1))
 
 
 def _keys(command: str) -> dict[str, str]:

@@ -15,7 +15,6 @@ from ucadi.formats import weights as weights_format
 from ucadi.formats.weights import Weights
 from ucadi.hyperparameters import MAX_SEED
 from ucadi.learn.networks.architecture import Architecture
-from ucadi.learn.networks.blueprints import NETWORKS
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,7 @@ def init(
     *,
     output: Output,
     seed: Annotated[int, typer.Option(help="Seed of the random weights.", min=0, max=MAX_SEED)] = 0,
-    architecture: Annotated[
-        str, typer.Option(help="The network, the paper's by default.", autocompletion=NETWORKS.names)
-    ] = "densenet3d",
+    architecture: Annotated[str, setting_option(Architecture, "name")] = "densenet3d",
     width: Annotated[int | None, setting_option(Architecture, "width", "as published")] = None,
     blocks: Annotated[str | None, typer.Option(help="Blocks of each stage, as 2,2,2 [default: as published].")] = None,
     size: Annotated[int, setting_option(Architecture, "size")] = 128,

@@ -24,7 +24,7 @@ class Architecture:
     FormatError for numbers that make no network.
     """
 
-    name: str = setting("densenet3d", "The network, the paper's by default.")
+    name: str = setting("densenet3d", "The network, the paper's by default.", choices=NETWORKS.names())
     width: int = setting(32, "Channels of the first convolution, which sets all others.", least=2, most=1024)
     blocks: tuple[int, ...] = setting((2, 2, 2), "Blocks of each stage.", least=1, most=64, longest=8)
     slices: int = setting(16, "Slices of the input.", least=1, most=1024)
@@ -34,11 +34,6 @@ class Architecture:
 
     def __post_init__(self) -> None:
         check_fields(self, FormatError, "architecture")
-        if self.name not in NETWORKS:
-            raise FormatError(
-                f"architecture: no network is called {self.name!r:.60}",
-                hint=f"there are {', '.join(NETWORKS.names())}; a package may add others",
-            )
         stages = len(self.blueprint.blocks)
         if not self.blueprint.halved:
             if len(self.blocks) != stages:

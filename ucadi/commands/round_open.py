@@ -94,7 +94,9 @@ def round_open(
         raise UsageError("a round begins with a model", hint="--base FILE, or --count-scores-of SHA256")
     if exchange is not None:
         if roster is not None or output is not None:
-            raise UsageError("in an exchange directory, places are fixed", hint="leave out --roster and --output")
+            raise UsageError(
+                "--exchange: places in an exchange directory are fixed", hint="leave out --roster and --output"
+            )
         folder = Exchange(exchange)
         roster = folder.newest_roster()
         read_roster(folder, roster)

@@ -162,7 +162,7 @@ def train(
     round_: Round | None = None
     if plan is not None:
         if roster is None:
-            raise UsageError("a plan is checked against its roster", hint="--roster")
+            raise UsageError("--plan: a plan is checked against its roster", hint="--roster federation.json")
         if site is None:
             raise UsageError("a round takes a site's update", hint="--site, with the site's name in the roster")
         if first_epoch or recipe or settings:
@@ -322,5 +322,7 @@ def _spent(privacy: Privacy | None) -> str:
 def _alone(recipe: RoundRecipe, norms: Path | None) -> Recipe:
     """The schedule of a training without a plan, which has no round to share anything in."""
     if recipe.server != FEDAVG or recipe.local_norms or norms is not None:
-        raise UsageError("without a plan there are no others to share with", hint="leave out server and local norms")
+        raise UsageError(
+            "without a plan there are no others to share with", hint="leave out server, local_norms and --local-norms"
+        )
     return recipe.schedule

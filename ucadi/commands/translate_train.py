@@ -97,7 +97,9 @@ def translate_train(
     samples: Annotated[
         Path | None, typer.Option(help="Folder for sheets of samples: before, after, difference.")
     ] = None,
-    samples_every: Annotated[int, typer.Option(help="Epochs from one sheet to the next.", min=1, max=MAX_EPOCHS)] = 10,
+    samples_every: Annotated[
+        int | None, typer.Option(help="Epochs from one sheet to the next [default: 10].", min=1, max=MAX_EPOCHS)
+    ] = None,
     device: Device = "auto",
     checkpoint: CheckpointFile = None,
     checkpoint_every: CheckpointEvery = None,
@@ -108,6 +110,8 @@ def translate_train(
     The defaults are the paper's, for a GPU; --size 64 --width 16 --blocks 4 is enough to try it on a CPU. With
     --checkpoint, a training that was stopped goes on from there and ends with the same bytes.
     """
+    if samples is None:
+        refuse_unused({"--samples-every": samples_every}, "there are no --samples to write")
     if checkpoint is None:
         refuse_unused({"--checkpoint-every": checkpoint_every}, "there is no --checkpoint to write")
     require(Feature.NETWORKS, Feature.DATASETS, where={Feature.PLOTS: samples})
@@ -152,7 +156,7 @@ def translate_train(
             resume=translation_checkpoint.read(checkpoint, training) if checkpoint else None,
             hooks=TranslationHooks(
                 report=partial(_report, chosen.total_epochs),
-                show=partial(_show, samples, samples_every, chosen.total_epochs, images) if samples else None,
+                show=partial(_show, samples, samples_every or 10, chosen.total_epochs, images) if samples else None,
                 checkpoint=partial(translation_checkpoint.write, checkpoint, training) if checkpoint else None,
                 checkpoint_seconds=CHECKPOINT_SECONDS if checkpoint_every is None else checkpoint_every,
             ),

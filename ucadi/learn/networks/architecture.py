@@ -58,7 +58,9 @@ class Architecture:
         cls, name: str, *, width: int | None = None, blocks: tuple[int, ...] | None = None, **others: Any
     ) -> Architecture:
         """The network of that name, as published where nothing else is asked for."""
-        published: Blueprint = NETWORKS.load(name)
+        published: Blueprint = NETWORKS.load(
+            name if name in NETWORKS else "densenet3d"
+        )  # an unknown one is refused below
         width = published.width if width is None else width
         return cls(name, width, published.blocks if blocks is None else blocks, **others)
 

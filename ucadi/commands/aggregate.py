@@ -73,11 +73,16 @@ def aggregate(
     ] = None,
     force: Force = False,
 ) -> AggregateResult:
-    """Add the sites' updates, weighted by examples x local epochs.
+    r"""Add the sites' updates, weighted by examples x local epochs.
 
     Ciphertexts are added as they are: no key opens them here. Plain updates are added in the same
     integers, so both ways give the same sum to the last bit, in any order. Only plain updates can be judged by
     their values, or combined by another rule than the mean.
+
+    Example:
+        ucadi aggregate site-a.enc site-b.enc site-c.enc \
+            --plan plan.json --roster federation.json \
+            --key coordinator.key -o sum.enc
     """
     round_ = Round.read(plan, roster)
     refuse_existing(output, force=force)

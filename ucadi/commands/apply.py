@@ -43,9 +43,13 @@ def apply(
     ] = None,
     force: Force = False,
 ) -> ApplyResult:
-    """Add a change to the weights that it was made from: the next global model, or one site's own.
+    r"""Add a change to the weights that it was made from: the next global model, or one site's own.
 
     Deterministic: every site computes the same bytes and can check the others' result.
+
+    Example:
+        ucadi apply base.weights opened.aggregate \
+            --plan plan.json --roster federation.json -o next.weights
     """
     weights = weights_format.read(base)
     held = container.read(change, update_format.UPDATE_FORMAT, update_format.AGGREGATE_FORMAT)

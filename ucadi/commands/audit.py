@@ -59,6 +59,9 @@ def audit(
     folder with --models.
     The verdict is `verified`, `signature-only` or `not-recomputed`. The exit code is 0 only for the first; 10 says that
     nothing is wrong with what is at hand, and that not all could be recomputed; anything wrong is an error.
+
+    Example:
+        ucadi audit exchange --models site-a.work
     """
     folder = Exchange(exchange)
     roster = roster_format.read(folder.path(Kind.ROSTER, 0))

@@ -55,6 +55,9 @@ def courier_pack(
     """Pack what a site needs into one file, to carry it by hand; for the coordinator, what the site made.
 
     A site's file holds rosters, plans, models, sums, others' partial decryptions and receipts, and nobody's upload.
+
+    Example:
+        ucadi courier pack exchange --for site-a -o site-a.courier
     """
     items = courier_format.write(output, exchange, needed(Exchange(exchange), receiver), receiver, force=force)
     return CourierPackResult(output, receiver, tuple(item.name for item in items), output.stat().st_size)
@@ -70,6 +73,9 @@ def courier_unpack(
 
     Nothing is replaced: a file that is here with other content is an error, and then nothing is unpacked. A
     file brought twice does nothing. A directory that is not there yet is made.
+
+    Example:
+        ucadi courier unpack site-a.courier own-exchange --roster federation.json
     """
     trusted = roster_format.read(roster)
     with courier_format.opened(file) as parcel, _made(exchange) as folder:

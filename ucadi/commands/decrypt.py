@@ -45,10 +45,15 @@ def decrypt(
     ] = None,
     force: Force = False,
 ) -> DecryptResult:
-    """Open the sum of a round's ciphertexts with a member's key.
+    r"""Open the sum of a round's ciphertexts with a member's key.
 
     In threshold mode it takes the partial decryptions of enough members as well: see partial-decrypt. The result is the
     same file, byte for byte, as adding the plain updates would give.
+
+    Example:
+        ucadi decrypt sum.enc site-a.partial site-b.partial \
+            --plan plan.json --roster federation.json \
+            --key site-a.key -o opened.aggregate
     """
     round_ = Round.read(plan, roster)
     total = ciphertext_format.read_sum(ciphertext)

@@ -45,9 +45,13 @@ def encrypt(
     clip: Annotated[bool, typer.Option(help="Cut values to their range instead of refusing them.")] = False,
     force: Force = False,
 ) -> EncryptResult:
-    """Encrypt a site's update so that it can be added to others' and only their sum be opened.
+    r"""Encrypt a site's update so that it can be added to others' and only their sum be opened.
 
     Each run draws a new secret and gives another ciphertext. Upload one only.
+
+    Example:
+        ucadi encrypt site-a.update --plan plan.json --roster federation.json \
+            --key site-a.key -o site-a.enc
     """
     round_ = Round.read(plan, roster)
     keys = key_format.read_key(key)

@@ -108,6 +108,9 @@ def evaluate(
     Of one file, all figures. Of several, a table: models, told apart by the folders of their files, against
     datasets, named by the files, and all datasets of a model pooled. The further options add bootstrap intervals
     that draw patients, calibration, tests between models, readers and subgroups.
+
+    Example:
+        ucadi evaluate test.predictions --report report
     """
     require(Feature.STATISTICS, where={Feature.PLOTS: report, Feature.DATASETS: dataset})
     from ucadi.scoring import comparison, metrics, study

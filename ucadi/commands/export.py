@@ -47,6 +47,9 @@ def export(
 
     The file is run once, by ONNX Runtime or TorchScript, and compared with the network before it is written. It is for
     research only, as the network is.
+
+    Example:
+        ucadi export base.weights -o base.onnx
     """
     kind = format or {".onnx": "onnx", ".pt": "torchscript", ".ts": "torchscript"}.get(output.suffix)
     if kind not in FORMATS:

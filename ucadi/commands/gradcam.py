@@ -87,11 +87,15 @@ def gradcam(
     ] = None,
     force: Force = False,
 ) -> GradcamResult:
-    """Show where in a CT the network saw a diagnosis: a montage (PNG), heatmap and CT (NIfTI), and a list of regions.
+    r"""Show where in a CT the network saw a diagnosis: a montage (PNG), heatmap and CT (NIfTI), and a list of regions.
 
     Grad-CAM of each of the five samplings, put back on the slices and averaged (paper, Fig. 3c). With `--dicom`, also
     pictures of every original slice, a parametric map and a segmentation, which refer to them, in the folder `dicom`.
     Research only, not for clinical use.
+
+    Example:
+        ucadi gradcam test.h5 --model base.weights --case 0000000000000000 \
+            -o heatmap
     """
     require(Feature.NETWORKS, Feature.DATASETS, Feature.SCANS, Feature.PLOTS, where={Feature.HEATMAP_OBJECTS: dicom})
     from ucadi.ct import sampling

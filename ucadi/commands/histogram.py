@@ -64,6 +64,9 @@ def histogram(
     are not encrypted: in a small histogram single scores can be seen, to 1/1024, though not whose they are.
     In a counting round (round open --count-scores-of), encrypt takes a histogram as it takes an update, and the opened
     sum becomes the histogram of all sites here.
+
+    Example:
+        ucadi histogram test.predictions -o test.histogram
     """
     if (plan is None) != (roster is None):
         raise UsageError("a plan is read with its roster", hint="--plan and --roster, or neither")

@@ -44,6 +44,9 @@ def init(
 
     The same seed gives the same bytes on every machine, with or without torch. A smaller --width, --size or fewer
     --blocks suit small machines.
+
+    Example:
+        ucadi init --seed 1 -o base.weights
     """
     from ucadi.learn.networks.layout import initial_arrays, layout
 

@@ -64,6 +64,9 @@ def inspect_file(path: Annotated[Path, typer.Argument(help="Any file that ucadi 
     """Say what a file is: its kind, what it was made from, who signed it.
 
     Signatures are named here but not checked, as that takes a roster: see verify. Secret keys are never shown.
+
+    Example:
+        ucadi inspect base.weights
     """
     with opened(path) as file:
         start = file.read(9)

@@ -39,6 +39,9 @@ def keygen(
 
     The card goes to whoever makes the roster; the fingerprint is compared by telephone. Existing files
     are never replaced.
+
+    Example:
+        ucadi keygen st-marys
     """
     key_path, card_path = output / f"{name}.key", output / f"{name}.card"
     if card_path.exists():

@@ -45,6 +45,9 @@ def merge(
 
     Cases keep their ids and patients. A case or scan that is in two of them is refused: it would count twice, and
     under two patients' ids it could be on both sides of a split.
+
+    Example:
+        ucadi merge old.h5 new.h5 -o site-a.h5
     """
     require(Feature.DATASETS)
     from ucadi.formats import dataset as dataset_format

@@ -73,6 +73,9 @@ def pacs_pull(
 
     By QIDO-RS and WADO-RS, or C-FIND and C-GET. An instance appears whole or not at all, under the UIDs that were asked
     for; what is here already is not fetched again, so a broken transfer goes on where it ended.
+
+    Example:
+        ucadi pacs pull https://pacs.example.org/dicom-web --patient 17 -o ct
     """
     place = _place(url)
     from ucadi.pacs.inbox import Inbox, TransferLimits
@@ -119,6 +122,9 @@ def pacs_push(
 
     Each answer is checked. One that is refused never stops the others; all that were are named at the end, with the
     archive's reason. Sending again changes nothing, as the objects' UIDs stay the same.
+
+    Example:
+        ucadi pacs push https://pacs.example.org/dicom-web heatmap/dicom
     """
     place = _place(url)
     paths = [path for given in files for path in (sorted(given.rglob("*.dcm")) if given.is_dir() else [given])]

@@ -44,10 +44,14 @@ def partial_decrypt(
     ] = None,
     force: Force = False,
 ) -> PartialDecryptResult:
-    """Help to open a round's sum as a member, in threshold mode.
+    r"""Help to open a round's sum as a member, in threshold mode.
 
     Once per round: the set of sites is entered in the ledger first, and another set of sites is refused.
     Keep the ledger as long as the key.
+
+    Example:
+        ucadi partial-decrypt sum.enc --plan plan.json --roster federation.json \
+            --key site-a.key -o site-a.partial
     """
     round_ = Round.read(plan, roster)
     if round_.plan.mode != "threshold":

@@ -79,6 +79,9 @@ def phantom(
     Each scan is a series in OUTPUT/CASE/, and OUTPUT/labels.csv names its patient and the diagnosis. The four
     classes differ in where and how the lungs are opaque, as in people, and hardly in how much: a network can
     tell them apart, a mean cannot. To play several hospitals, run it once for each, with its own --site and --scanner.
+
+    Example:
+        ucadi phantom ct --patients 8 --matrix 64 --slices 40
     """
     require(Feature.SCANS)
     from ucadi.ct.phantom.cohort import CohortPlan

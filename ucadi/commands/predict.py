@@ -61,6 +61,9 @@ def predict(
 
     Their average is the diagnosis (paper, Methods); evaluate takes it. Several models see the same samplings.
     With --fast, probabilities may differ by a few hundredths.
+
+    Example:
+        ucadi predict test.h5 --model base.weights -o test.predictions
     """
     require(Feature.NETWORKS, Feature.DATASETS)
     if fast and Feature.OPENVINO.missing:

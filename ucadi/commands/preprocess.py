@@ -78,6 +78,9 @@ def preprocess(
     """Make a dataset from a site's chest CTs: choose the series, order, resize and de-identify it.
 
     A scan that cannot be used is listed with the reason; it never stops the others.
+
+    Example:
+        ucadi preprocess ct --labels labels.csv --report quality -o site-a.h5
     """
     require(Feature.SCANS, Feature.DATASETS, where={Feature.PICTURES: report})
     lacking = [*Feature.DECODERS.missing, *Feature.JPEG12.missing]

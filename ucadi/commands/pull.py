@@ -38,9 +38,13 @@ def pull(
     relay_card: Annotated[Path, typer.Option("--relay-card", help="The relay's card.")],
     key: KeyFile,
 ) -> PullResult:
-    """Fetch files from the relay into one's exchange directory, continuing where an earlier attempt ended.
+    r"""Fetch files from the relay into one's exchange directory, continuing where an earlier attempt ended.
 
     A file appears whole or not at all, and none is replaced: one that is here with other content is an error.
+
+    Example:
+        ucadi pull --exchange exchange --relay tcp://relay.example.org:7400 \
+            --relay-card relay.card --key site-a.key
     """
     from ucadi.relay.client import Client
     from ucadi.relay.store import Store

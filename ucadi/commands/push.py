@@ -41,10 +41,14 @@ def push(
         list[str] | None, typer.Option("--as", help="Name at the relay, one for each FILE, in their order.")
     ] = None,
 ) -> PushResult:
-    """Send files to the relay, continuing where an earlier attempt ended.
+    r"""Send files to the relay, continuing where an earlier attempt ended.
 
     With --exchange and no FILE, sends all of one's own files there that the relay lacks. A file appears at
     the relay whole or not at all, and is never replaced; sending it twice changes nothing.
+
+    Example:
+        ucadi push --exchange exchange --relay tcp://relay.example.org:7400 \
+            --relay-card relay.card --key site-a.key
     """
     from ucadi.relay.client import Client
     from ucadi.relay.protocol import Peer

@@ -56,6 +56,9 @@ def relay_serve(
     Admits the keys of the roster alone. A newer roster (federation-0002.json and so on, signed by the same
     coordinator) takes effect when it appears. Ends on SIGTERM or SIGINT; nothing is lost if it is killed.
     What happens is told in lines on stderr, with the time in UTC; with --json, in lines of JSON on stdout.
+
+    Example:
+        ucadi relay serve exchange --key relay.key --bind 'tcp://*:7400'
     """
     from ucadi.relay.broker import Broker
     from ucadi.relay.desk import RelayLimits

@@ -55,9 +55,13 @@ def roster_create(
     ] = None,
     force: Force = False,
 ) -> RosterResult:
-    """List the members of a federation and their public keys in a file signed by the coordinator.
+    r"""List the members of a federation and their public keys in a file signed by the coordinator.
 
     Only members can open the sums; the coordinator, who signs, is not one, and its own card is left out.
+
+    Example:
+        ucadi roster create site-a.card site-b.card site-c.card \
+            --federation lungs --key coordinator.key -o federation.json
     """
     keys = key_format.read_key(key)
     mode: KeyMode = "members" if threshold is None else "threshold"
@@ -67,7 +71,12 @@ def roster_create(
 
 
 def roster_add(cards: Cards, *, roster: RosterFile, key: KeyFile, output: Output, force: Force = False) -> RosterResult:
-    """Add members: a new roster, for the rounds opened from now on."""
+    r"""Add members: a new roster, for the rounds opened from now on.
+
+    Example:
+        ucadi roster add site-d.card --roster federation.json \
+            --key coordinator.key -o federation-0002.json
+    """
     held, keys = _read(roster, key)
     members, left_out = _members(cards, keys)
     return _write(output, held, [*held.members, *members], keys, force, left_out)
@@ -81,7 +90,12 @@ def roster_remove(
     output: Output,
     force: Force = False,
 ) -> RosterResult:
-    """Remove members: a new roster, for the rounds opened from now on."""
+    r"""Remove members: a new roster, for the rounds opened from now on.
+
+    Example:
+        ucadi roster remove site-c --roster federation.json \
+            --key coordinator.key -o federation-0002.json
+    """
     held, keys = _read(roster, key)
     for name in names:
         held.member(name)
@@ -97,9 +111,13 @@ def roster_rotate(
     lost: Annotated[bool, typer.Option("--lost", help="Accept a card that the old key does not vouch for.")] = False,
     force: Force = False,
 ) -> RosterResult:
-    """Replace members' keys by new ones, which keygen --replaces has made.
+    r"""Replace members' keys by new ones, which keygen --replaces has made.
 
     Where the old key is lost, compare the new card's fingerprint by telephone and say --lost.
+
+    Example:
+        ucadi roster rotate new/site-a.card --roster federation.json \
+            --key coordinator.key -o federation-0002.json
     """
     held, keys = _read(roster, key)
     members = {member.name: member for member in held.members}
@@ -122,7 +140,11 @@ def roster_show(
         str | None, typer.Option(help="Fingerprint that the coordinator told: fail if it is another's.")
     ] = None,
 ) -> RosterResult:
-    """Check a roster's signature and show whom it lists, to compare by telephone."""
+    """Check a roster's signature and show whom it lists, to compare by telephone.
+
+    Example:
+        ucadi roster show federation.json
+    """
     held = roster_format.read(roster)
     if coordinator is not None and coordinator.replace(" ", "") != held.coordinator.fingerprint.replace(" ", ""):
         raise SignatureError(

@@ -43,6 +43,9 @@ def round_close(
 
     Below the quorum the round is void, for good. Interrupted at any moment, it continues when it is run again;
     a round that has its receipt stays as it is.
+
+    Example:
+        ucadi round close exchange --number 1 --key coordinator.key
     """
     folder = Exchange(exchange)
     round_ = read_round(folder, number)

@@ -85,10 +85,14 @@ def round_open(
     settings: Settings = None,
     force: Force = False,
 ) -> RoundResult:
-    """Open a round: a signed plan that fixes base, sites, ranges and hyper-parameters for everyone.
+    r"""Open a round: a signed plan that fixes base, sites, ranges and hyper-parameters for everyone.
 
     Either --exchange says where everything lies, or --roster and --output do. With --count-scores-of in place of
     --base, it is a counting round, for the pooled ROC of a model: see histogram.
+
+    Example:
+        ucadi round open --number 1 --base base.weights --roster federation.json \
+            --key coordinator.key --set total_epochs=50 -o plan.json
     """
     if (base is None) == (count_scores_of is None):
         raise UsageError("a round begins with a model", hint="--base FILE, or --count-scores-of SHA256")

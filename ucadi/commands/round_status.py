@@ -18,6 +18,10 @@ def round_status(
         int | None, typer.Option(help="Number of the round [default: the newest].", min=1, max=9999)
     ] = None,
 ) -> Standing:
-    """Say where a round stands: who is in, missing or refused and why, and whose partial decryptions are here."""
+    """Say where a round stands: who is in, missing or refused and why, and whose partial decryptions are here.
+
+    Example:
+        ucadi round status exchange
+    """
     folder = Exchange(exchange)
     return standing(folder, folder.opened_rounds()[-1] if number is None else number)

@@ -68,6 +68,9 @@ def round_times(
 
     Training and encryption are as the sites state them, aggregation as the coordinator; transfer is computed from the
     sizes of an upload and the sum. Sites train at the same time, so the slowest counts (paper, Fig. 5b).
+
+    Example:
+        ucadi round times exchange
     """
     folder = Exchange(exchange)
     found = (_times(folder, number, 1000 * rate) for number in folder.opened_rounds())

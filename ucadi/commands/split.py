@@ -48,6 +48,9 @@ def split(
 
     The file goes to train and predict with --part: trainval, test, and train-K and val-K of fold K. All scans of
     a patient are on one side. Synthetic cases count for nothing here, and are in the training parts only.
+
+    Example:
+        ucadi split site-a.h5 --folds 2 -o site-a.split
     """
     require(Feature.DATASETS)
     from ucadi.formats import dataset as dataset_format

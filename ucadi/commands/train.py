@@ -130,12 +130,16 @@ def train(
     checkpoint_every: CheckpointEvery = None,
     force: Force = False,
 ) -> TrainResult:
-    """Train on a site's data: without --site a model of one's own, with it an update for aggregate or encrypt.
+    r"""Train on a site's data: without --site a model of one's own, with it an update for aggregate or encrypt.
 
     An update is what changed from the base. In a federation the round's plan sets base and hyper-parameters for
     everyone; without one, the options do. With --checkpoint, a training that was stopped
     goes on from there when the same command is given again, and ends with the same bytes. Under torchrun,
     its processes train as one, each on its share of every batch.
+
+    Example:
+        ucadi train site-a.h5 --base base.weights --site site-a \
+            --plan plan.json --roster federation.json -o site-a.update
     """
     require(
         Feature.NETWORKS,

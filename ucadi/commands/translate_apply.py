@@ -65,6 +65,9 @@ def translate_apply(
     Its cases are marked as synthetic, with the translator's digest. They keep geometry, diagnosis and patient, so
     that merge puts them beside scans and a split of the patients goes on fitting. train takes them; validation
     and test sets and predict do not.
+
+    Example:
+        ucadi translate apply site-a.h5 --model site-a.translator -o translated.h5
     """
     require(Feature.NETWORKS, Feature.DATASETS)
     from ucadi.formats import dataset as dataset_format

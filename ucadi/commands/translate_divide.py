@@ -49,10 +49,14 @@ def translate_divide(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing outputs.")] = False,
 ) -> TranslateDivideResult:
-    """Divide a site's scans into those with contrast medium and those without.
+    r"""Divide a site's scans into those with contrast medium and those without.
 
     By what a reader says; else by the image and the header's agent together (paper: metadata, validated by
     radiologists). Most headers name no agent, so its absence says nothing. What stays unclear is left out.
+
+    Example:
+        ucadi translate divide site-a.h5 --known known.csv \
+            --contrast contrast.h5 --noncontrast noncontrast.h5
     """
     require(Feature.DATASETS)
     from ucadi.formats import dataset as dataset_format

@@ -41,6 +41,9 @@ def translate_evaluate(
     """Measure how near translated CTs come to real ones, and whether anatomy is unchanged.
 
     --split and --part say which of the real scans to compare with.
+
+    Example:
+        ucadi translate evaluate translated.h5 site-a.h5 real.h5
     """
     require(Feature.NETWORKS, Feature.DATASETS, where={Feature.PLOTS: sheet})
     from ucadi.formats import dataset as dataset_format

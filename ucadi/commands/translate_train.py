@@ -105,10 +105,14 @@ def translate_train(
     checkpoint_every: CheckpointEvery = None,
     force: Force = False,
 ) -> TranslateTrainResult:
-    """Learn to make contrast CTs non-contrast and the reverse, from unpaired scans (paper, CycleGAN).
+    r"""Learn to make contrast CTs non-contrast and the reverse, from unpaired scans (paper, CycleGAN).
 
     The defaults are the paper's, for a GPU; --size 64 --width 16 --blocks 4 is enough to try it on a CPU. With
     --checkpoint, a training that was stopped goes on from there and ends with the same bytes.
+
+    Example:
+        ucadi translate train contrast.h5 noncontrast.h5 --size 32 --width 4 \
+            --blocks 1 --set total_epochs=1 -o site-a.translator
     """
     if samples is None:
         refuse_unused({"--samples-every": samples_every}, "there are no --samples to write")

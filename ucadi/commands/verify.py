@@ -68,13 +68,17 @@ def verify(
     plan: Annotated[Path | None, typer.Option(help="The round's signed plan, with files.")] = None,
     roster: Annotated[Path | None, typer.Option(help="The federation's signed roster, with files.")] = None,
 ) -> VerifyResult:
-    """Check that files are of this round and signed by whom they say; add uploads again and compare the sum.
+    r"""Check that files are of this round and signed by whom they say; add uploads again and compare the sum.
 
     Needs no key. Any site can check the coordinator: give it the round's uploads and their sum. Of an exchange
     directory, says for each round who is in, missing, late or refused and why; see audit for how rounds follow.
     The verdict is `verified`, `signature-only` or `not-recomputed`: a sum is verified if all its uploads are given, an
     upload or a partial decryption by its signature; plain updates and opened sums bear none. The exit code is 0 only
     if all is verified; 10 says that nothing is wrong, and that not all could be verified; anything wrong is an error.
+
+    Example:
+        ucadi verify sum.enc site-a.enc site-b.enc site-c.enc \
+            --plan plan.json --roster federation.json
     """
     if len(files) == 1 and files[0].is_dir():
         return _directory(Exchange(files[0]))

@@ -32,9 +32,13 @@ def wait(
     key: KeyFile,
     timeout: Annotated[float | None, units.time(None, "0s", "Longest wait, such as 30s [default: for ever].")] = None,
 ) -> WaitResult:
-    """Wait until all these files are at the relay, then print their names.
+    r"""Wait until all these files are at the relay, then print their names.
 
     Fails with exit code 8, naming what is missing, when the time is over.
+
+    Example:
+        ucadi wait rounds/0001/plan.json --relay tcp://relay.example.org:7400 \
+            --relay-card relay.card --key site-a.key --timeout 30s
     """
     from ucadi.relay.client import Client
 

@@ -65,6 +65,9 @@ def demo(
     page that shows the results. All files stay in the folder. No patient is involved.
 
     Research only, not for clinical use.
+
+    Example:
+        ucadi demo
     """
     require(Feature.NETWORKS, Feature.DATASETS, Feature.SCANS, Feature.STATISTICS, Feature.PLOTS)
     from ucadi.demo.page import demo_page  # brings matplotlib

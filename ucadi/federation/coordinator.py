@@ -79,6 +79,9 @@ def coordinate(
     the missing sites' names. The next begins with the model that more than half of the contributing sites
     state; the model itself is never seen here. A newer roster in the directory holds from the next round on. Killed at
     any moment and run again, it goes on where it was.
+
+    Example:
+        ucadi coordinate exchange --key coordinator.key --deadline 1d --once
     """
     keys = key_format.read_key(key)
     folder = Exchange(exchange)

@@ -80,11 +80,15 @@ def site_run(
     log: LogFile = None,
     as_json: bool = False,
 ) -> SiteRunResult:
-    """Take part in a federation's rounds: train, encrypt, send, wait, open the sum, apply, evaluate, and again.
+    r"""Take part in a federation's rounds: train, encrypt, send, wait, open the sum, apply, evaluate, and again.
 
     The roster given is the one whose fingerprints were compared; files of another federation are refused. Only
     what may leave goes into the exchange directory: models, updates and opened sums stay in the private folder.
     Killed at any moment and run again, it goes on where it was.
+
+    Example:
+        ucadi site run exchange --dataset site-a.h5 --roster federation.json \
+            --key site-a.key --once
     """
     require(Feature.NETWORKS, Feature.DATASETS, Feature.STATISTICS)
     keys, trusted = key_format.read_key(key), roster_format.read(roster)

@@ -97,6 +97,9 @@ def serve(
     Research only, not for clinical use. One job at a time, from a queue that outlives the server. Uploads are read in a
     process of their own, within limits of memory and time. Ends on SIGTERM or SIGINT; a job that was under way is done
     again by the next server. What happens is told in lines on stderr; with --json, in lines of JSON on stdout.
+
+    Example:
+        ucadi serve --model base.weights --bind 127.0.0.1:8300
     """
     require(*_NEEDED)
     import uvicorn

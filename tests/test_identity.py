@@ -137,7 +137,7 @@ def test_an_answer_opens_with_its_key_and_context_alone() -> None:
         (KEY, encrypted, b"round 2"),
         (KEY, encrypted[:-1] + bytes([encrypted[-1] ^ 1]), CONTEXT),
     ):
-        with raises_with_hint(SignatureError, "^a sealed answer does not open", "get it again"):
+        with raises_with_hint(SignatureError, "^a sealed partial decryption does not open", "fresh copy"):
             decrypt_with(key, what, context)
 
 
@@ -176,5 +176,5 @@ def test_a_stream_is_what_was_encrypted(blocks: list[bytes]) -> None:
 )
 def test_a_stream_that_was_changed_does_not_open(attack: Callable[[list[bytes]], Any]) -> None:
     attacked = attack(encrypted_blocks([b"one", b"two", b"three"]))
-    with raises_with_hint(SignatureError, "^a sealed file does not open", "get it again"):
+    with raises_with_hint(SignatureError, "^a sealed file does not open", "fresh copy"):
         list(decrypt_stream(KEY, attacked, CONTEXT))

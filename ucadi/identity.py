@@ -163,7 +163,8 @@ def decrypt_with(key: bytes, encrypted: bytes, context: bytes) -> bytes:
         return AESGCM(key).decrypt(bytes(_NONCE_BYTES), encrypted, context)
     except InvalidTag:
         raise SignatureError(
-            "a sealed partial decryption does not open", hint="it was changed on the way: get it again"
+            "a sealed partial decryption does not open",
+            hint="it was altered in transit; ask its sender for a fresh copy",
         ) from None
 
 
@@ -186,7 +187,7 @@ def decrypt_stream(key: bytes, blocks: Iterable[bytes], context: bytes) -> Itera
             yield cipher.decrypt(nonce, block, context)
         except InvalidTag:
             raise SignatureError(
-                "a sealed file does not open", hint="it was changed on the way: get it again"
+                "a sealed file does not open", hint="it was altered in transit; ask its sender for a fresh copy"
             ) from None
 
 

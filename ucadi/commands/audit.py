@@ -46,7 +46,7 @@ def audit(
     exchange: Annotated[Path, typer.Argument(help="The exchange directory.")],
     *,
     coordinator: Annotated[
-        str | None, typer.Option(help="Fingerprint that the coordinator told: fail if it is another's.")
+        str | None, typer.Option(help="Expected fingerprint of the coordinator; fail if another signed the roster.")
     ] = None,
     models: Annotated[
         Path | None, typer.Option("--models", help="Folder of models and opened sums, such as the one of site run.")

@@ -45,7 +45,7 @@ def encrypt(
     clip: Annotated[bool, typer.Option(help="Cut values to their range instead of refusing them.")] = False,
     force: Force = False,
 ) -> EncryptResult:
-    r"""Encrypt a site's update so that it can be added to others' and only their sum be opened.
+    r"""Encrypt a site's update so that it can be summed with others and only the sum decrypted.
 
     Each run draws a new secret and gives another ciphertext. Upload one only.
 

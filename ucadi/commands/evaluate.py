@@ -89,7 +89,9 @@ def evaluate(
     ] = None,
     unit: Annotated[str, typer.Option(help="case, or patient: the mean of a patient's CTs.")] = "case",
     compare: Annotated[bool, typer.Option("--compare", help="Test every pair of models on the same cases.")] = False,
-    intervals: Annotated[str, typer.Option(help="Of rates: wilson, or exact (Clopper and Pearson).")] = "wilson",
+    intervals: Annotated[
+        str, typer.Option(help="Confidence intervals for rates: wilson, or exact (Clopper-Pearson).")
+    ] = "wilson",
     readers: Annotated[
         Path | None,
         typer.Option(help="CSV of radiologists' decisions: case (or patient),reader,decision (1: COVID-19)."),

@@ -52,7 +52,7 @@ def predict(
     part: Part = None,
     seed: Annotated[int, typer.Option(help="Seed of the samplings.", min=0, max=MAX_SEED)] = 0,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Norms folded, bfloat16, OpenVINO: what this machine has of it.")
+        bool, typer.Option("--fast", help="Use folded norms, bfloat16 and OpenVINO where available.")
     ] = False,
     device: Device = "auto",
     force: Force = False,

@@ -137,7 +137,7 @@ def roster_show(
     roster: Annotated[Path, typer.Argument(help="A roster.")],
     *,
     coordinator: Annotated[
-        str | None, typer.Option(help="Fingerprint that the coordinator told: fail if it is another's.")
+        str | None, typer.Option(help="Expected fingerprint of the coordinator; fail if another signed the roster.")
     ] = None,
 ) -> RosterResult:
     """Check a roster's signature and show whom it lists, to compare by telephone.

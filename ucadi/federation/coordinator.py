@@ -75,10 +75,10 @@ def coordinate(
 ) -> CoordinateResult:
     """Lead a federation's rounds: close each, sign its receipt, open the next, as the first was opened.
 
-    A round is closed when all its sites have sent, or after --deadline; below the quorum it is void, which is said with
-    the missing sites' names. The next begins with the model that more than half of the contributing sites
-    state; the model itself is never seen here. A newer roster in the directory holds from the next round on. Killed at
-    any moment and run again, it goes on where it was.
+    A round is closed when all its sites have sent, or after --deadline. A round below its quorum is void; the missing
+    sites are named. The next begins with the model that more than half of the contributing sites state; the model
+    itself is never seen here. A newer roster in the directory holds from the next round on. Kill and restart it at any
+    time; it resumes.
 
     Example:
         ucadi coordinate exchange --key coordinator.key --deadline 1d --once

@@ -84,7 +84,7 @@ def site_run(
 
     The roster given is the one whose fingerprints were compared; files of another federation are refused. Only
     what may leave goes into the exchange directory: models, updates and opened sums stay in the private folder.
-    Killed at any moment and run again, it goes on where it was.
+    Kill and restart it at any time; it resumes.
 
     Example:
         ucadi site run exchange --dataset site-a.h5 --roster federation.json \

@@ -211,5 +211,6 @@ def _tensors(held: Container, name: str, sealed_dimensions: int) -> tuple[Polyno
 def _check_digest(tensor: npt.NDArray[np.generic], digest: str, name: str) -> None:
     if tensor_digest(tensor) != digest:
         raise SignatureError(
-            f"{name}: its content is not what was signed", hint="it was changed on the way: get it again"
+            f"{name}: its content is not what was signed",
+            hint="it was altered in transit; ask its sender for a fresh copy",
         )

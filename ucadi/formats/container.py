@@ -62,7 +62,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 METADATA_KEY = "ucadi"
 
-GET_AGAIN = "it was changed on the way, or made by another program: get it again from who made it"
+GET_AGAIN = "the file was altered in transit or written by another program; ask its sender for a fresh copy"
 """What to do about a file that is not as ucadi writes it."""
 
 

@@ -27,5 +27,8 @@ def parse(held: Container, name: str) -> tuple[Fields, Bytes, Bytes]:
     digests = fields.object("digests")
     for key, tensor in (("body", body), ("sealed", sealed)):
         if tensor_digest(tensor) != digests.digest(key):
-            raise SignatureError(f"{name}: its content is not what was signed", hint="it was changed: get it again")
+            raise SignatureError(
+                f"{name}: its content is not what was signed",
+                hint="it was altered in transit; ask its sender for a fresh copy",
+            )
     return fields, body, sealed

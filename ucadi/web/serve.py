@@ -63,7 +63,7 @@ class ServeResult:
 
 def serve(
     *,
-    model: Annotated[Path, typer.Option(help="The weights to ask.")],
+    model: Annotated[Path, typer.Option(help="Model weights to serve.")],
     calibration: Annotated[
         Path | None, typer.Option(help="report.json of ucadi evaluate: operating point and temperature.")
     ] = None,

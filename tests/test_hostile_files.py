@@ -62,7 +62,7 @@ def run(*arguments: object) -> tuple[int, str]:
     result = invoke(*arguments)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    return result.exit_code, result.output
+    return result.exit_code, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
@@ -259,6 +259,7 @@ def test_an_upload_without_values_of_a_huge_shape_is_refused_by_its_name(summed:
     assert list(standing.refused) == ["site-c.enc"]
 
 
+@pytest.mark.slow
 def test_in_a_federation_one_member_writes_hostile_files_of_every_kind(tmp_path: Path) -> None:
     """Round after round, in a shared folder: in the member's own places, and where others are about to write.
 

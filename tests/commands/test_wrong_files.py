@@ -33,7 +33,7 @@ CARDS = {
     ("push", "relay_card"), ("pull", "relay_card"), ("wait", "relay_card"), ("coordinate", "relay_card"),
     ("site run", "relay_card"),
 }  # fmt: skip
-FOLDERS = {("audit", "beside"), ("pull", "exchange"), ("push", "exchange")}
+FOLDERS = {("audit", "models"), ("pull", "exchange"), ("push", "exchange")}
 OTHERS = {
     ("preprocess", "salt"): {"missing", "random"},  # a salt is made; any bytes are one
     ("train", "recipe"): {"empty", "/dev/null"},  # nothing but defaults

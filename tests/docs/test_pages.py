@@ -117,7 +117,7 @@ def test_every_shell_block_can_be_recognised() -> None:
         assert not SHELL.search(text), f"{page.name}: {SHELL.search(text)}"
         assert not re.search(r"^```(bash|shell|console)", text, re.M), page.name
         comments = re.findall(r"<!-- (?!made by|table:|end of table)", text)
-        assert len(comments) == len(re.findall(r"<!-- (set-up|goes on|not run|file)\b", text)), page.name
+        assert len(comments) == len(re.findall(r"<!-- (set-up|goes on|not run|file|change)\b", text)), page.name
 
 
 @pytest.mark.skipif(not shellblocks.available(), reason="needs namespaces of its own (unshare) and ip")

@@ -100,6 +100,7 @@ def check(hub: Hub, model: str) -> None:
         assert len(list((hub.exchange / "rounds" / number / "uploads").glob("*.enc"))) == len(hub.sites)
 
 
+@pytest.mark.slow
 def test_every_party_killed_again_and_again_ends_with_the_same_model(fresh: Hub, model: str, tmp_path: Path) -> None:
     online = Online(fresh.copy(tmp_path / "hub"))
     parties = [online.coordinator(), *map(online.site, online.hub.sites)]

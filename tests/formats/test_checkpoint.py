@@ -47,6 +47,7 @@ def finish(process: subprocess.Popen[str]) -> str:
     return out
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(folder: Path, tmp_path: Path) -> None:
     undisturbed = tmp_path / "whole.update"
     finish(start(folder, undisturbed))

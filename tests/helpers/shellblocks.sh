@@ -38,7 +38,7 @@ nifti() {
   everything python - "$1" <<'PYTHON'
 import shutil, sys
 from pathlib import Path
-from ucadi.ct import nifti
+from ucadi.ct.reading import nifti
 from ucadi.ct.reading.scan import read_scan
 
 folder = Path(sys.argv[1])

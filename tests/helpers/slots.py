@@ -183,10 +183,10 @@ class World:
         name = (slot.command, slot.parameter)
         if slot.parameter == "split":
             return {"part": "trainval"}
-        if name in (("train", "plan"), ("train", "roster"), ("train", "norms")):
+        if name in (("train", "plan"), ("train", "roster"), ("train", "local_norms")):
             return {**signed, "recipe": None}
         if name in (("histogram", "plan"), ("histogram", "roster")):
-            return signed
+            return {**signed, "inputs": f / "opened.aggregate"}
         if name == ("evaluate", "validation"):
             return {"operating_point": "youden"}
         if name == ("serve", "tls_certificate"):
@@ -202,7 +202,7 @@ class World:
         if name == ("push", "exchange"):
             return {"names": None}
         if name == ("aggregate", "quarantine"):
-            return {"updates": [f / "base.weights", *(f / f"{site}.update" for site in self.hub.sites)]}
+            return {"key": None, "updates": [f / "base.weights", *(f / f"{site}.update" for site in self.hub.sites)]}
         return {}
 
 

@@ -98,6 +98,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.slow
 def test_blocks_computed_twice_take_less_memory() -> None:
     taken = [run(sys.executable, "-c", PEAK, how) for how in ("keep", "save")]
     assert all(one.returncode == 0 for one in taken), taken[0].stderr + taken[1].stderr

@@ -89,4 +89,4 @@ def test_an_answer_of_another_size(own: Federation, length: int) -> None:
     key, output = own.key("site-c"), own.folder / "x"
     error = is_refused(lambda: decrypt(total, **common(own), key=key, output=output, partial=answers), own.folder)
     assert "partial decryption of site-b" in error.message
-    assert error.hint == "ask site-b to answer again"
+    assert error.hint == "ask site-b to make it again"

@@ -99,7 +99,7 @@ def test_a_site_may_vanish_before_or_after_its_upload(own: Federation) -> None:
 
 
 def test_too_few_answers(made: Federation, tmp_path: Path) -> None:
-    with pytest.raises(MismatchError, match="2 of 3 answers") as caught:
+    with pytest.raises(MismatchError, match="2 of 3 partial decryptions") as caught:
         open_sum(made, answers(made, ("site-a", "site-c")), tmp_path / "x")
     assert caught.value.hint == "ask 1 more of: site-b, site-d"
     with pytest.raises(MismatchError, match="two partial decryptions of site-a"):

@@ -134,6 +134,7 @@ def finish(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, error
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(folder: Path, tmp_path: Path) -> None:
     undisturbed = tmp_path / "whole.translator"
     finish(start(folder, undisturbed))

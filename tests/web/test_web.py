@@ -260,6 +260,7 @@ def test_a_worker_that_dies_takes_nothing_with_it(page: Page, tmp_path: Path) ->
     assert page.wait(after)["state"] == "done"
 
 
+@pytest.mark.slow
 def test_a_queue_that_cannot_be_written_for_a_while_stops_nothing(model: Path, tmp_path: Path) -> None:
     """Another program locks it while a job ends; the job is then done again, and the next ones are done."""
     work = tmp_path / "work"

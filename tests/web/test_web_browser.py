@@ -171,6 +171,7 @@ def test_a_dropped_phantom_shows_its_heatmap(tab: Tab, server: Page, tmp_path: P
     expect(tab.locator("#send")).to_be_visible()
 
 
+@pytest.mark.slow
 @needs_real_data
 def test_a_real_series_as_a_folder(tab: Tab) -> None:
     tab.set_input_files("#folder", REAL / "chest-noncontrast-siemens")
@@ -189,6 +190,7 @@ def test_a_real_series_as_a_folder(tab: Tab) -> None:
     assert download.value.path().read_bytes()[:2] == b"\x1f\x8b"
 
 
+@pytest.mark.slow
 def test_the_heatmap_of_another_diagnosis(tab: Tab, tmp_path: Path) -> None:
     scan = zipped(chest(tmp_path / "chest"), tmp_path / "chest.zip")
     for name in ("Bacterial pneumonia", "Healthy lungs"):

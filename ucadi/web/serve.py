@@ -137,9 +137,9 @@ def serve(
         **_described(settings),
         "limits": limits(settings),
     }
-    os.umask(0o077)
     events = Events(as_json=as_json)
     with (
+        _private_files(),
         _claimed(folder) as lock,
         closing(Queue(folder / "queue.sqlite")) as queue,
         _listening(address, port) as listener,
@@ -225,6 +225,16 @@ def _parsed(bind: str) -> tuple[str, int]:
 
 def _shown(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+@contextmanager
+def _private_files() -> Iterator[None]:
+    """What is written meanwhile is for this user alone."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _listening(address: str, port: int) -> socket.socket:

@@ -116,7 +116,7 @@ def test_every_shell_block_can_be_recognised() -> None:
         text = page.read_text()
         assert not SHELL.search(text), f"{page.name}: {SHELL.search(text)}"
         assert not re.search(r"^```(bash|shell|console)", text, re.M), page.name
-        comments = re.findall(r"<!-- (?!made by|table:|end of table)", text)
+        comments = re.findall(r"<!-- (?!made by|table:|end of table|settings:|end of settings)", text)
         assert len(comments) == len(re.findall(r"<!-- (set-up|goes on|not run|file|change)\b", text)), page.name
 
 

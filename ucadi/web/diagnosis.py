@@ -170,7 +170,7 @@ def _hint(reason: Reason, record: dict[str, Any]) -> str | None:
     if len(record["not_used"]) > 1:
         series = (f"series {s['series']}: {Reason(s['reason']).sentence}" for s in record["not_used"][:8])
         return "; ".join(series)
-    return None if reason.hint is None or "--" in reason.hint else reason.hint  # options are of the command line
+    return None if reason.names_an_option else reason.hint
 
 
 def _alike(scratch: Path) -> dict[str, Any]:

@@ -268,3 +268,8 @@ def test_of_equals_the_first_is_preferred(tmp_path: Path) -> None:
 )
 def test_a_kernel_is_sharp_by_its_number_or_its_name(kernel: str, sharp: bool) -> None:
     assert is_sharp(kernel) is sharp
+
+
+def test_hints_that_name_options_are_known() -> None:
+    """The diagnosis page, where there are none, leaves them out."""
+    assert [reason for reason in Reason if "--" in (reason.hint or "")] == [r for r in Reason if r.names_an_option]

@@ -46,6 +46,11 @@ class Reason(StrEnum):
         """What to do about it, if anything."""
         return _SENTENCES[self][1]
 
+    @property
+    def names_an_option(self) -> bool:
+        """Whether the hint is about an option of the command line, which not everybody has."""
+        return self in (Reason.TOO_FEW_SLICES, Reason.NOT_CHOSEN)
+
 
 _DECODERS = (*Feature.DECODERS.missing, *Feature.JPEG12.missing)
 _SENTENCES: dict[Reason, tuple[str, str | None]] = {

@@ -8,16 +8,18 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from commandline import every_command
-from datasets import LABELS, write_dataset
+from datasets import make_case
 from slots import World, make_world
 
 from ucadi.cli import EXAMPLE
 from ucadi.commands.keygen import keygen
 from ucadi.commands.phantom import phantom
+from ucadi.formats import dataset as dataset_format
 
 COMMANDS = {" ".join(words): command for words, command in every_command()}
 
@@ -65,7 +67,8 @@ def folder(world: World, scans: Path, tmp_path: Path) -> Path:
         shutil.copy(here / "test.h5", here / name)
     for name in ("noncontrast.h5", "real.h5"):
         shutil.copy(here / "other.h5", here / name)
-    write_dataset(here / "new.h5", LABELS, first=10**6)
+    new = [replace(make_case(10**6 + n), series_digest=f"{n:064x}") for n in range(4)]
+    dataset_format.write(here / "new.h5", new, [], size=16)
     shutil.copy(here / "made.h5", here / "translated.h5")
     (here / "site-a.work").mkdir()
     (here / "heatmap/dicom").mkdir(parents=True)
@@ -148,4 +151,4 @@ class running:  # noqa: N801 - it reads as a statement
 
     def __exit__(self, *ended: object) -> None:
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(120)

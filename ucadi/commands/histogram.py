@@ -17,6 +17,7 @@ from ucadi.formats import container
 from ucadi.formats import histogram as histogram_format
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import update as update_format
+from ucadi.formats.container import Container
 from ucadi.formats.histogram import Histogram
 from ucadi.formats.predictions import UNLABELLED
 from ucadi.labels import Diagnosis
@@ -24,6 +25,9 @@ from ucadi.rounds.counting import opened_histogram
 from ucadi.rounds.round import Round
 from ucadi.scoring import histogram as scoring
 from ucadi.scoring.histogram import BinnedArea
+
+_COUNTED = (predictions_format.FORMAT, histogram_format.FORMAT, update_format.AGGREGATE_FORMAT)
+"""What may be counted or added."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,12 @@ def histogram(
     """
     if (plan is None) != (roster is None):
         raise UsageError("a plan is read with its roster", hint="--plan and --roster, or neither")
-    inputs = without(output, inputs)
-    if not any(_is_opened(path) for path in inputs):
+    files = [(path, container.read(path, *_COUNTED)) for path in without(output, inputs)]
+    if not any(file.metadata.get("format") == update_format.AGGREGATE_FORMAT for _, file in files):
         refuse_unused({"--plan": plan, "--roster": roster}, "only an opened sum is read under its round's plan")
     round_ = Round.read(plan, roster) if plan and roster else None
     refuse_existing(output, force=force)
-    held = [_read(path, round_) for path in inputs]
+    held = [_parsed(path, file, round_) for path, file in files]
     if not held:
         raise UsageError(f"{output}: nothing to count but the output itself", hint="name predictions or histograms")
     if len({one.model for one in held}) > 1:
@@ -98,20 +102,14 @@ def _once(names: Iterable[str], what: str) -> tuple[str, ...]:
     return ordered
 
 
-def _is_opened(path: Path) -> bool:
-    found = container.read(path, predictions_format.FORMAT, histogram_format.FORMAT, update_format.AGGREGATE_FORMAT)
-    return found.metadata.get("format") == update_format.AGGREGATE_FORMAT
-
-
-def _read(path: Path, round_: Round | None) -> Histogram:
-    found = container.read(path, predictions_format.FORMAT, histogram_format.FORMAT, update_format.AGGREGATE_FORMAT)
+def _parsed(path: Path, found: Container, round_: Round | None) -> Histogram:
     if found.metadata.get("format") == histogram_format.FORMAT:
         return histogram_format.parse(found, path.name)
     if found.metadata.get("format") == update_format.AGGREGATE_FORMAT:
         if round_ is None:
             raise UsageError("an opened sum is read under its round's plan", hint="--plan and --roster")
         return opened_histogram(update_format.parse_aggregate(found, path.name), round_, path.name)
-    held = predictions_format.read(path)
+    held = predictions_format.parse(found, path.name)
     if (held.labels == UNLABELLED).any():
         raise FormatError(f"{path}: has cases without a label", hint="only labelled cases can be evaluated")
     if len(set(held.cases)) != len(held.cases):

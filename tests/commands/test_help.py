@@ -31,6 +31,9 @@ ARCHIVE = {"pacs pull", "pacs push"}
 LONG = {"demo", "translate train", "translate apply", "translate evaluate", "export", "phantom"}
 """Half a minute or more, with what they need."""
 
+MADE = {"phantom": ["ct"], "split": ["site-a.split"], "translate divide": ["contrast.h5", "noncontrast.h5"]}
+"""What a command makes that is not its --output."""
+
 
 def example(command: str) -> str:
     """The command line at the end of a command's help."""
@@ -96,7 +99,7 @@ def test_the_example_runs(command: str, folder: Path) -> None:
     for option in ("-o", "--contrast", "--noncontrast"):
         if option in words:
             remove(folder / words[words.index(option) + 1])
-    for name in {"split": ["site-a.split"], "translate divide": ["contrast.h5", "noncontrast.h5"]}.get(command, []):
+    for name in MADE.get(command, []):
         remove(folder / name)
     line = line.replace("tcp://*:7400", "tcp://127.0.0.1:0").replace("127.0.0.1:8300", "127.0.0.1:0")
     if command in GOES_ON:

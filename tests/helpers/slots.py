@@ -160,7 +160,7 @@ class World:
                                  "known": f / "known.csv"},
             "translate train": {"contrast": f / "test.h5", "noncontrast": f / "other.h5", "size": "32", "width": "4",
                                 "blocks": "1", "recipe": f / "one.toml", **made},
-            "translate apply": {"dataset": f / "test.h5", "model": f / "site.translator", **made},
+            "translate apply": {"dataset": f / "test.h5", "model": f / "site-a.translator", **made},
             "translate evaluate": {"translated": f / "made.h5", "source": f / "test.h5", "real": f / "other.h5"},
             "site run": {"exchange": hub.exchange, "dataset": f / "test.h5", "roster": f / "federation.json",
                          "key": hub.key("site-a"), "work": out / "work", "once": []},
@@ -239,10 +239,10 @@ def make_world(folder: Path) -> World:
     courier_pack(hub.exchange, receiver="site-a", output=f / "site-a.courier")
     (f / "one.toml").write_text("total_epochs = 1\n")
     translate_train(
-        f / "test.h5", f / "other.h5", output=f / "site.translator", size=32, width=4, blocks=1,
+        f / "test.h5", f / "other.h5", output=f / "site-a.translator", size=32, width=4, blocks=1,
         settings=to_set(total_epochs=1, slices_per_case=1, batch_size=2),
     )  # fmt: skip
-    translate_apply(f / "test.h5", model=f / "site.translator", output=f / "made.h5")
+    translate_apply(f / "test.h5", model=f / "site-a.translator", output=f / "made.h5")
     (f / "cases/x").mkdir(parents=True)
     (f / "cases/x/1.dcm").write_bytes(bytes(128) + b"DICM")
     (f / "labels.csv").write_text("case,patient,label\nx,x,covid\n")

@@ -83,6 +83,7 @@ PANELS: Mapping[str, tuple[Row | CommandGroup, ...]] = {
             "Say who belongs to a federation.",
             (
                 Row("create", "commands.roster:roster_create", "List the members and their public keys."),
+                Row("accept", "commands.roster_accept:roster_accept", "Accept a roster for one's site."),
                 Row("add", "commands.roster:roster_add", "Admit members to the next roster."),
                 Row("remove", "commands.roster:roster_remove", "Leave members out of the next roster."),
                 Row("rotate", "commands.roster:roster_rotate", "Replace members' keys in the next roster."),

@@ -52,6 +52,13 @@ class SignatureError(MismatchError):
     kind = "signature"
 
 
+class ConsentError(UcadiError):
+    """People at a site have not agreed to it: to a roster, or to a round that the site's policy excludes."""
+
+    exit_code = 11
+    kind = "consent"
+
+
 class SeriesError(UcadiError):
     """A CT series cannot be used."""
 

@@ -43,6 +43,11 @@ _MLKEM_PUBLIC_BYTES = 1184
 _X25519_BYTES = 32
 
 
+def fingerprint(digest: str) -> str:
+    """The first 80 bits of a digest, as five groups of hex to compare by telephone."""
+    return " ".join(digest[i : i + 4] for i in range(0, 20, 4))
+
+
 @dataclass(frozen=True)
 class PublicKeys:
     """The public half of a party's keys: its name, `signing` (32 bytes), `sealing` (1,216) and `transport` (32)."""
@@ -59,11 +64,15 @@ class PublicKeys:
             raise SignatureError(f"{self.name}: public keys of a wrong length", hint="make keys with keygen")
 
     @property
-    def fingerprint(self) -> str:
-        """80 bits of SHA-256 over name and keys, as five groups of hex to compare by telephone."""
+    def digest(self) -> str:
+        """SHA-256 over name and keys, in hex."""
         parts = [b"ucadi/fingerprint/v1", self.name.encode(), self.signing, self.sealing, self.transport]
-        text = hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
-        return " ".join(text[i : i + 4] for i in range(0, 20, 4))
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+    @property
+    def fingerprint(self) -> str:
+        """The first 80 bits of the digest, as five groups of hex to compare by telephone."""
+        return fingerprint(self.digest)
 
     def verify(self, message: bytes, signature: bytes) -> bool:
         """Whether `signature` is this party's over `message`."""

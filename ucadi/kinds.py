@@ -24,6 +24,7 @@ class Form(StrEnum):
     DOCUMENT = "document"
     ARCHIVE = "archive"
     HDF5 = "HDF5"
+    LINES = "lines of JSON"
 
 
 class Maker(StrEnum):
@@ -51,7 +52,8 @@ class Format(Enum):
     RECEIPT = ("ucadi-receipt", Form.DOCUMENT, Maker.COORDINATOR, True, "a receipt", "round close")
     STATEMENT = ("ucadi-statement", Form.DOCUMENT, Maker.ANYONE, True, "a statement", "site run or coordinate")
     SPLIT = ("ucadi-split", Form.DOCUMENT, Maker.SITE, False, "a split", "split")
-    LEDGER_ENTRY = ("ucadi-ledger-entry", Form.DOCUMENT, Maker.SITE, False, "a ledger entry", "partial-decrypt")
+    CONSENT = ("ucadi-consent", Form.DOCUMENT, Maker.SITE, True, "a consent", "roster accept")
+    LEDGER = ("ucadi-ledger", Form.LINES, Maker.ANYONE, False, "a ledger", "keygen (NAME.ledger), with the key")
     WEIGHTS = ("ucadi-weights", Form.CONTAINER, Maker.ANYONE, False, "weights", "init, train or apply")
     UPDATE = ("ucadi-update", Form.CONTAINER, Maker.SITE, False, "an update", "train")
     AGGREGATE = (
@@ -137,7 +139,8 @@ class Kind(Enum):
     """What travels. A row: name in the exchange directory, format, readers, when couriers carry it to sites, in words.
 
     Where the name has a site, each site makes its own; all others the coordinator makes. Rosters are numbered in their
-    order, the first with 0; everything else by its round, a model by the round that begins with it.
+    order, the first with 0, consents by their roster's sequence, which begins with 1; everything else by its round, a
+    model by the round that begins with it.
     """
 
     ROSTER = (
@@ -146,6 +149,13 @@ class Kind(Enum):
         Readers.ALL,
         Carried.ALWAYS,
         "a later roster, from `0002`; the newest has the highest number",
+    )
+    CONSENT = (
+        "consents/{site}-{number:04}.json",
+        Format.CONSENT,
+        Readers.ALL,
+        Carried.ALWAYS,
+        "its consent to the roster of that sequence",
     )
     MODEL = (
         "models/{number:04}.weights",

@@ -33,6 +33,7 @@ class Rounds:
     def begin(cls, federation: Federation, root: Path) -> Rounds:
         (root / "models").mkdir(parents=True)
         shutil.copy(federation.roster, root / "federation.json")
+        shutil.copytree(federation.folder / "consents", root / "consents")
         rounds = cls(federation, Exchange(root))
         shutil.copy(federation.base, rounds.exchange.model(1))
         return rounds

@@ -11,8 +11,10 @@ import numpy as np
 from ucadi.commands.encrypt import encrypt
 from ucadi.commands.keygen import keygen
 from ucadi.commands.roster import roster_create
+from ucadi.commands.roster_accept import roster_accept
 from ucadi.commands.round_open import round_open
 from ucadi.fed.update import Update
+from ucadi.files import file_digest
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.weights import Weights
@@ -84,6 +86,12 @@ class Federation:
             update_format.write_update(self.update(site), Update(site, base, examples, epochs, deltas), force=True)
 
 
+def accept_all(roster: Path, keys: Sequence[Path], *settings: str) -> None:
+    """People at each site accept the roster, and admit sums of two; `settings` of their policies besides."""
+    for key in keys:
+        roster_accept(roster, key=key, yes=file_digest(roster), settings=["minimum_sites=2", *settings])
+
+
 def make_federation(
     folder: Path,
     sites: Sequence[str] = ("site-a", "site-b", "site-c"),
@@ -107,7 +115,9 @@ def make_federation(
         output=federation.roster,
         minimum_sites=minimum_sites,
         threshold=threshold,
+        mode="members" if threshold is None else "threshold",
     )
+    accept_all(federation.roster, [federation.key(site) for site in federation.sites])
     base = Weights(random_arrays(rng, shapes, 1.0), {"name": "test"}, {"seed": seed})
     weights_format.write(federation.base, base)
     federation.open_round(1, federation.plan)

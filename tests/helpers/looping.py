@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from commandline import to_set
+from federation import accept_all
 
 from ucadi.commands.init import init
 from ucadi.commands.keygen import keygen
@@ -130,7 +131,9 @@ def make_hub(
         output=hub.exchange / "federation.json",
         minimum_sites=minimum_sites,
         threshold=threshold,
+        mode="members" if threshold is None else "threshold",
     )
+    accept_all(hub.exchange / "federation.json", [hub.key(site) for site in sites])
     shutil.copy(hub.exchange / "federation.json", hub.roster)
     init(seed=1, width=2, size=SIZE, output=folder / "base.weights")
     round_open(

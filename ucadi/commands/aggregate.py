@@ -22,6 +22,7 @@ from ucadi.formats import keys as key_format
 from ucadi.formats import update as update_format
 from ucadi.rounds.admission import admit, set_aside
 from ucadi.rounds.collection import check_quorum, write_sum
+from ucadi.rounds.consenting import Agreement
 from ucadi.rounds.round import Round
 
 
@@ -94,7 +95,7 @@ def aggregate(
         refuse_unused({**chosen, "--quarantine": quarantine, "--clip": clip}, "nobody can judge what is encrypted")
         keys = key_format.read_key(key)
         round_.roster.check_led_by(keys, key.name)
-        sites = write_sum(output, inputs, round_, keys, force=force)
+        sites = write_sum(output, inputs, round_, keys, Agreement(key, keys), force=force)
         return AggregateResult(output, sites, encrypted=True)
     refuse_unused({"--key": key}, "an aggregate of plain updates is not signed")
     if rule in (robust.MEAN, "median"):

@@ -13,6 +13,7 @@ from ucadi.errors import UsageError
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import keys as key_format
 from ucadi.formats import partial as partial_format
+from ucadi.rounds.consenting import Agreement
 from ucadi.rounds.opening import check_sum, open_seals, write_opened
 from ucadi.rounds.round import Round
 from ucadi.rounds.threshold import combine_partials
@@ -59,6 +60,9 @@ def decrypt(
     total = ciphertext_format.read_sum(ciphertext)
     check_sum(total, round_, ciphertext.name)
     keys = key_format.read_key(key)
+    agreement = Agreement(key, keys)
+    agreement.check_round(round_, roster)
+    agreement.check_summed(total.sites, round_)
     given = [*(partials or []), *(partial or [])]
     if round_.plan.mode == "members":
         if given:

@@ -9,11 +9,15 @@ from typing import Annotated
 import typer
 
 from ucadi.commands import Force, KeyFile, Output, PlanFile, RosterFile
+from ucadi.errors import MismatchError
+from ucadi.files import refuse_existing
 from ucadi.formats import container
 from ucadi.formats import histogram as histogram_format
 from ucadi.formats import keys as key_format
+from ucadi.formats import receipt as receipt_format
 from ucadi.formats import update as update_format
-from ucadi.rounds.contribution import write_contribution
+from ucadi.rounds.consenting import Agreement
+from ucadi.rounds.contribution import check_contributes, write_contribution
 from ucadi.rounds.counting import as_update
 from ucadi.rounds.round import Round
 
@@ -42,11 +46,16 @@ def encrypt(
     roster: RosterFile,
     key: KeyFile,
     output: Output,
+    receipt: Annotated[
+        list[Path] | None,
+        typer.Option(help="The receipt of a void round, from whose base the site trained anew; once for each."),
+    ] = None,
     clip: Annotated[bool, typer.Option(help="Cut values to their range instead of refusing them.")] = False,
     force: Force = False,
 ) -> EncryptResult:
     r"""Encrypt a site's update so that it can be summed with others and only the sum decrypted.
 
+    One update, one round: the ledger beside the key refuses to encrypt it for a second, or another one for the same.
     Each run draws a new secret and gives another ciphertext. Upload one only.
 
     Example:
@@ -56,10 +65,24 @@ def encrypt(
     round_ = Round.read(plan, roster)
     keys = key_format.read_key(key)
     held = container.read(update, update_format.UPDATE_FORMAT, histogram_format.FORMAT)
-    if held.metadata["format"] == histogram_format.FORMAT:
+    counts = held.metadata["format"] == histogram_format.FORMAT
+    if counts:
         contributed = as_update(histogram_format.read(update), keys.name, round_)
     else:
         contributed = update_format.parse_update(held, update.name)
+    check_contributes(contributed, round_, keys)
+    refuse_existing(output, force=force)
+    agreement, void = Agreement(key, keys), frozenset(_void(path, round_) for path in receipt or ())
+    agreement.check_round(round_, roster)
+    (agreement.enter_counts if counts else agreement.enter_update)(contributed, round_, void)
     clipped = write_contribution(output, contributed, round_, keys, clip=clip, force=force)
     size = output.stat().st_size
     return EncryptResult(output, keys.name, size, size / (4 * round_.plan.layout.size), clipped)
+
+
+def _void(path: Path, round_: Round) -> str:
+    """The plan, by digest, of a round that the coordinator has signed to be void."""
+    receipt, _ = receipt_format.read(path, round_.roster)
+    if receipt.status != "void":
+        raise MismatchError(f"{path.name}: round {receipt.round} is {receipt.status}, not void", hint="leave it out")
+    return receipt.plan

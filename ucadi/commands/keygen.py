@@ -9,36 +9,40 @@ from typing import Annotated
 import typer
 
 from ucadi.errors import MismatchError, OutputError
+from ucadi.files import refuse_existing
 from ucadi.formats import keys as key_format
+from ucadi.formats.ledger import Ledger
 from ucadi.identity import SecretKeys
 
 
 @dataclass(frozen=True)
 class KeygenResult:
-    """The two files made, and the fingerprint to compare by telephone."""
+    """The files made, and the fingerprint to compare by telephone."""
 
     key: Path
     card: Path
+    ledger: Path
     fingerprint: str
 
     def __str__(self) -> str:
         return (
-            f"{self.key}: secret, stays here\n{self.card}: public, for the coordinator\nfingerprint  {self.fingerprint}"
+            f"{self.key}: secret, stays here\n{self.ledger}: stays beside it, as long as the key is used\n"
+            f"{self.card}: public, for the coordinator\nfingerprint  {self.fingerprint}"
         )
 
 
 def keygen(
     name: Annotated[str, typer.Argument(help="Name of the site or coordinator: a-z, 0-9 and '-'.")],
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the two files.")] = Path(),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path(),
     replaces: Annotated[
         Path | None, typer.Option(help="One's old key file, which then vouches for the new card.")
     ] = None,
 ) -> KeygenResult:
-    """Make the keys of a site or a coordinator: NAME.key (secret) and NAME.card (public).
+    """Make the keys of a site or a coordinator: NAME.key (secret), NAME.card (public) and NAME.ledger.
 
-    The card goes to whoever makes the roster; the fingerprint is compared by telephone. Existing files
-    are never replaced.
+    The card goes to whoever makes the roster; the fingerprint is compared by telephone. The ledger remembers what was
+    done with the key; a key works only beside it. Existing files are never replaced.
 
     Example:
         ucadi keygen st-marys
@@ -54,6 +58,12 @@ def keygen(
             f"{replaces} is the key of {old.name}, not of {name}", hint="a key replaces one of its own name"
         )
     keys = SecretKeys.generate(name)
+    ledger = Ledger.beside(key_path, keys.public)
+    refuse_existing(ledger.path)
+    if replaces is not None and old is not None:
+        Ledger.beside(replaces, old.public).hand_on(ledger)
+    else:
+        ledger.begin()
     key_format.write_key(key_path, keys)
     key_format.write_card(card_path, keys, old=old)
-    return KeygenResult(key_path, card_path, keys.public.fingerprint)
+    return KeygenResult(key_path, card_path, ledger.path, keys.public.fingerprint)

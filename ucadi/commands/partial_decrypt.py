@@ -12,6 +12,7 @@ from ucadi.commands import Force, KeyFile, Output, PlanFile, RosterFile
 from ucadi.errors import UsageError
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import keys as key_format
+from ucadi.rounds.consenting import Agreement
 from ucadi.rounds.opening import check_sum
 from ucadi.rounds.round import Round
 from ucadi.rounds.threshold import write_partial
@@ -38,16 +39,11 @@ def partial_decrypt(
     roster: RosterFile,
     key: KeyFile,
     output: Output,
-    ledger: Annotated[
-        Path | None,
-        typer.Option(help="Folder of rounds that this key helped to open [default: the key file's name with .ledger]."),
-    ] = None,
     force: Force = False,
 ) -> PartialDecryptResult:
     r"""Help to open a round's sum as a member, in threshold mode.
 
-    Once per round: the set of sites is entered in the ledger first, and another set of sites is refused.
-    Keep the ledger as long as the key.
+    Once per round: the set of sites is entered in the ledger beside the key first, and another set is refused.
 
     Example:
         ucadi partial-decrypt sum.enc --plan plan.json --roster federation.json \
@@ -59,5 +55,8 @@ def partial_decrypt(
     total = ciphertext_format.read_sum(ciphertext)
     check_sum(total, round_, ciphertext.name)
     keys = key_format.read_key(key)
-    write_partial(output, total, round_, keys, key.with_suffix(".ledger") if ledger is None else ledger, force=force)
+    agreement = Agreement(key, keys)
+    agreement.check_round(round_, roster)
+    agreement.check_summed(total.sites, round_)
+    write_partial(output, total, round_, keys, agreement, force=force)
     return PartialDecryptResult(output, keys.name, total.sites, round_.roster.policy.threshold)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
-from ucadi.commands import Force, KeyFile, Output, RosterFile
+from ucadi.commands import Force, KeyFile, Output, RosterFile, refuse_unused
 from ucadi.errors import SignatureError, UsageError
 from ucadi.fed.plan import KeyMode
 from ucadi.formats import keys as key_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats.roster import Policy, Roster
 from ucadi.identity import PublicKeys, SecretKeys
+
+MOST = 10_000
 
 Cards = Annotated[list[Path], typer.Argument(help="The members' cards.")]
 
@@ -26,8 +28,11 @@ class RosterResult:
 
     roster: Path
     federation: str
+    sequence: int
     policy: str
     coordinator: str
+    fingerprint: str
+    """Of the whole roster: it stands for all that is in it."""
     fingerprints: dict[str, str]
     left_out: tuple[Path, ...] = ()
     """The coordinator's own cards among those given: who signs is no member."""
@@ -35,7 +40,9 @@ class RosterResult:
     def __str__(self) -> str:
         width = max(map(len, self.fingerprints))
         lines = [f"  {name:<{width}}  {fingerprint}" for name, fingerprint in self.fingerprints.items()]
-        head = f"{self.roster}: federation {self.federation}, signed by {self.coordinator}; {self.policy}"
+        signed = f"roster {self.sequence} of {self.federation}, signed by {self.coordinator}"
+        head = f"{self.roster}: {signed}; {self.policy}"
+        lines += [f"fingerprint of all of it  {self.fingerprint}"]
         lines += [f"{card}: left out, as the coordinator is no member" for card in self.left_out]
         return "\n".join([head, *lines])
 
@@ -46,28 +53,51 @@ def roster_create(
     federation: Annotated[str, typer.Option(help="Name of the federation.")],
     key: KeyFile,
     output: Output,
-    minimum_sites: Annotated[int, typer.Option(help="Fewest sites whose sum may be opened.", min=2, max=10_000)] = 3,
-    threshold: Annotated[
+    minimum_sites: Annotated[
         int | None,
         typer.Option(
-            help="Members whose partial decryptions open a sum [default: any one member opens it].", min=1, max=10_000
+            help="Fewest sites in a sum that is opened [default: more than half, at least 3].", min=2, max=MOST
         ),
     ] = None,
+    threshold: Annotated[
+        int | None,
+        typer.Option(help="Members who together open a sum [default: more than two thirds].", min=1, max=MOST),
+    ] = None,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="threshold; or members: any one member opens a sum alone, and any upload that it gets hold of.",
+            autocompletion=lambda: list(get_args(KeyMode)),
+        ),
+    ] = "threshold",
     force: Force = False,
 ) -> RosterResult:
     r"""List the members of a federation and their public keys in a file signed by the coordinator.
 
-    Only members can open the sums; the coordinator, who signs, is not one, and its own card is left out.
+    Only members can open the sums; the coordinator, who signs, is not one, and its own card is left out. Each member
+    then accepts it: see roster accept.
 
     Example:
         ucadi roster create site-a.card site-b.card site-c.card \
             --federation lungs --key coordinator.key -o federation.json
     """
     keys = key_format.read_key(key)
-    mode: KeyMode = "members" if threshold is None else "threshold"
-    policy = Policy(mode, minimum_sites, threshold=1 if threshold is None else threshold)
     members, left_out = _members(cards, keys)
-    return _write(output, Roster(federation, keys.public, (), policy), members, keys, force, left_out)
+    policy = _policy(len(members), mode, minimum_sites, threshold)
+    made = Roster(federation, keys.public, tuple(members), policy)
+    return _write(output, made, keys, force, left_out)
+
+
+def _policy(members: int, mode: str, minimum_sites: int | None, threshold: int | None) -> Policy:
+    """How sums are opened: as asked for, and by most of the members where nothing is said."""
+    least = min(max(2, members), max(3, members // 2 + 1)) if minimum_sites is None else minimum_sites
+    match mode:
+        case "members":
+            refuse_unused({"--threshold": threshold}, "in members mode any one member opens a sum")
+            return Policy("members", least, threshold=1)
+        case "threshold":
+            return Policy("threshold", least, threshold=2 * members // 3 + 1 if threshold is None else threshold)
+    raise UsageError(f"no mode {mode!r}", hint="--mode threshold, or members")
 
 
 def roster_add(cards: Cards, *, roster: RosterFile, key: KeyFile, output: Output, force: Force = False) -> RosterResult:
@@ -79,7 +109,7 @@ def roster_add(cards: Cards, *, roster: RosterFile, key: KeyFile, output: Output
     """
     held, keys = _read(roster, key)
     members, left_out = _members(cards, keys)
-    return _write(output, held, [*held.members, *members], keys, force, left_out)
+    return _write(output, _next(held, [*held.members, *members]), keys, force, left_out)
 
 
 def roster_remove(
@@ -99,7 +129,8 @@ def roster_remove(
     held, keys = _read(roster, key)
     for name in names:
         held.member(name)
-    return _write(output, held, [member for member in held.members if member.name not in names], keys, force)
+    staying = [member for member in held.members if member.name not in names]
+    return _write(output, _next(held, staying), keys, force)
 
 
 def roster_rotate(
@@ -130,7 +161,7 @@ def roster_rotate(
                 hint="keygen --replaces OLD.key; or, if that key is lost, --lost after a call to compare fingerprints",
             )
         members[old.name] = card.keys
-    return _write(output, held, members.values(), keys, force)
+    return _write(output, _next(held, members.values()), keys, force)
 
 
 def roster_show(
@@ -167,15 +198,13 @@ def _members(cards: list[Path], keys: SecretKeys) -> tuple[list[PublicKeys], tup
     return [found for card, found in read if card not in own], own
 
 
-def _write(
-    path: Path,
-    held: Roster,
-    members: Iterable[PublicKeys],
-    keys: SecretKeys,
-    force: bool,
-    left_out: tuple[Path, ...] = (),
-) -> RosterResult:
-    changed = replace(held, members=tuple(sorted(members, key=lambda member: member.name)))
+def _next(held: Roster, members: Iterable[PublicKeys]) -> Roster:
+    """The roster that follows, with these members."""
+    return replace(held, members=tuple(members), sequence=held.sequence + 1, previous=held.digest)
+
+
+def _write(path: Path, made: Roster, keys: SecretKeys, force: bool, left_out: tuple[Path, ...] = ()) -> RosterResult:
+    changed = replace(made, members=tuple(sorted(made.members, key=lambda member: member.name)))
     if keys.name in changed.names:
         raise UsageError(
             f"{keys.name} would be coordinator and member: who signs the roster must not open the sums",
@@ -190,9 +219,18 @@ def _write(
             f"without {left_out[0].name}, the card of {keys.name}, who signs: {error.message}",
             hint=f"is {keys.name} the coordinator? A site's key signs no roster; {error.hint}",
         ) from None
-    return _result(path, changed, left_out)
+    return _result(path, roster_format.read(path), left_out)
 
 
 def _result(path: Path, held: Roster, left_out: tuple[Path, ...] = ()) -> RosterResult:
     fingerprints = {party.name: party.fingerprint for party in (held.coordinator, *held.members)}
-    return RosterResult(path, held.federation, str(held.policy), held.coordinator.name, fingerprints, left_out)
+    return RosterResult(
+        path,
+        held.federation,
+        held.sequence,
+        str(held.policy),
+        held.coordinator.name,
+        held.fingerprint,
+        fingerprints,
+        left_out,
+    )

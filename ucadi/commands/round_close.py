@@ -13,6 +13,7 @@ from ucadi.errors import MismatchError
 from ucadi.formats import keys as key_format
 from ucadi.formats.exchange import Exchange
 from ucadi.rounds.closing import close, read_round
+from ucadi.rounds.consenting import Agreement
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def round_close(
     round_ = read_round(folder, number)
     keys = key_format.read_key(key)
     round_.roster.check_led_by(keys, key.name)
-    receipt = close(folder, number, round_, keys)
+    receipt = close(folder, number, round_, keys, Agreement(key, keys))
     if receipt.status == "void":
         raise MismatchError(
             f"round {number} is void: {len(receipt.contributions)} of at least "

@@ -14,6 +14,9 @@ class Awaits(StrEnum):
 
     FIRST_ROUND = "first round"
     ROSTER = "roster"
+    ACCEPTANCE = "acceptance"
+    CONSENTS = "consents"
+    POLICY = "policy"
     CHOICE = "choice"
     NEXT_ROUND = "next round"
     AFTER_VOID = "next round after a void one"
@@ -29,6 +32,9 @@ class Awaits(StrEnum):
 _IN_WORDS = {
     Awaits.FIRST_ROUND: "a first round",
     Awaits.ROSTER: "a round whose roster lists this site",
+    Awaits.ACCEPTANCE: "people here to accept the roster of round {round}: {who}",
+    Awaits.CONSENTS: "the consents to the roster of round {round}, of {who}",
+    Awaits.POLICY: "a round that this site's policy admits: {who}",
     Awaits.CHOICE: "a round that this site is chosen for; round {round} is without it",
     Awaits.NEXT_ROUND: "a round after round {round}",
     Awaits.AFTER_VOID: "a round after round {round}, which is void",

@@ -24,6 +24,7 @@ from ucadi.formats.statement import Statement
 from ucadi.identity import SecretKeys
 from ucadi.kinds import Kind
 from ucadi.rounds.closing import close, read_receipt, read_roster, read_round
+from ucadi.rounds.consenting import Agreement, consents_beside, missing_consents
 from ucadi.rounds.round import Round
 from ucadi.rounds.succession import agreed, next_plan, read_statements
 
@@ -89,7 +90,7 @@ def coordinate(
     read_round(folder, first).roster.check_led_by(keys, key.name)
     events = Events(as_json=as_json, log=log)
     doublings = HEADROOM if headroom is None else headroom
-    coordinator = Coordinator(folder, keys, until_round, deadline, sites, doublings, events)
+    coordinator = Coordinator(folder, keys, Agreement(key, keys), until_round, deadline, sites, doublings, events)
     with transport_to(relay, relay_card, keys, folder, events) as line:
         _run(coordinator, line, once=once, poll=poll)
     return coordinator.result()
@@ -116,6 +117,7 @@ class Coordinator:
 
     exchange: Final[Exchange]
     keys: Final[SecretKeys]
+    agreement: Final[Agreement]
     until_round: Final[int | None]
     deadline: Final[float | None]
     sites: Final[int | None]
@@ -146,8 +148,12 @@ class Coordinator:
         if number >= self._last(round_):
             self.awaited = None
             return False
-        roster = read_roster(self.exchange, self.exchange.newest_roster())
+        newest = self.exchange.newest_roster()
+        roster = read_roster(self.exchange, newest)
         plan = next_plan(round_, following, roster, self.sites, self.headroom)
+        if missing := missing_consents(roster, plan.sites, consents_beside(newest)):
+            self.awaited = Awaited(Awaits.CONSENTS, number + 1, missing)
+            return False
         plan_format.write(self.exchange.make_place(Kind.PLAN, number + 1), plan, self.keys)
         self.tell("opened", {"round": plan.round, "base": plan.base, "sites": plan.sites, "quorum": plan.quorum})
         return True
@@ -182,7 +188,7 @@ class Coordinator:
             self.awaited = Awaited(Awaits.UPLOADS, number, tuple(missing))
             return False
         began = time.perf_counter()
-        receipt = close(self.exchange, number, round_, self.keys)
+        receipt = close(self.exchange, number, round_, self.keys, self.agreement)
         seconds = round(time.perf_counter() - began, 3)
         times = Statement(self.keys.name, round_.plan_digest, seconds={"aggregation": seconds})
         statement_format.write(self.exchange.make_place(Kind.TIMES, number), times, self.keys, force=True)

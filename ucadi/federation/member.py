@@ -16,7 +16,7 @@ from ucadi.commands.evaluate import evaluate
 from ucadi.commands.partial_decrypt import partial_decrypt
 from ucadi.commands.predict import predict
 from ucadi.commands.train import train
-from ucadi.errors import MismatchError
+from ucadi.errors import ConsentError, MismatchError
 from ucadi.events import Events
 from ucadi.fed.fixedpoint import magnitude_exponents
 from ucadi.federation.awaiting import Awaited, Awaits
@@ -26,13 +26,15 @@ from ucadi.formats import statement as statement_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
 from ucadi.formats.exchange import Exchange
+from ucadi.formats.ledger import What
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.roster import Roster
 from ucadi.formats.signed import is_signed
 from ucadi.formats.statement import Statement
 from ucadi.identity import SecretKeys
 from ucadi.kinds import Kind
-from ucadi.rounds.closing import members_with_partials, read_receipt, read_round
+from ucadi.rounds.closing import members_with_partials, read_receipt, read_roster, read_round
+from ucadi.rounds.consenting import Agreement, consents_beside, how_to_accept, missing_consents
 from ucadi.rounds.handing import has_to_hand_over, take_over, write_handover
 from ucadi.rounds.round import Round
 from ucadi.rounds.succession import read_statements
@@ -59,6 +61,7 @@ class Site:
     trusted: Final[Roster]
     keys: Final[SecretKeys]
     key: Final[Path]
+    agreement: Final[Agreement]
     private: Final[Private]
     options: Final[Options]
     tell: Final[Events]
@@ -69,10 +72,12 @@ class Site:
     metrics: Mapping[str, float] = field(default_factory=dict)
     _ended: int = 0
     _last: Round | None = None
+    _void: list[Path] = field(default_factory=list)
 
     def advance(self) -> bool:
         """Does the next thing that can be done; False if there is nothing to do until others have done theirs."""
         self.followed, self.awaited = 0, Awaited(Awaits.FIRST_ROUND)
+        self._void = []
         numbers = self.exchange.rounds()
         leads_to: str | None = None
         before: tuple[Round, Receipt] | None = None
@@ -97,6 +102,7 @@ class Site:
             before, self._ended = (round_, receipt), number
             if receipt.status == "void":
                 leads_to = round_.plan.base
+                self._void.append(self.exchange.receipt(number))
                 self.awaited = Awaited(Awaits.AFTER_VOID, number)
                 continue
             leads_to, moved = self._follow(number, round_, receipt)
@@ -106,6 +112,7 @@ class Site:
                 self.followed, self.newest = self.followed + 1, self.private.model(leads_to)
                 self.private.point_latest(self.newest)
                 self.awaited = Awaited(Awaits.NEXT_ROUND, number)
+        self._look_ahead(numbers)
         return False
 
     def has_ended(self, until_round: int | None) -> bool:
@@ -127,8 +134,14 @@ class Site:
         if self.keys.name not in round_.plan.sites:
             self.awaited = Awaited(Awaits.CHOICE, number)
             return False
-        if self._stands(Kind.UPLOAD, number, round_) or self.exchange.has(Kind.SUM, number):
+        if self._stands(Kind.UPLOAD, number, round_):
+            self._check_remembers(What.COUNTED if round_.counts else What.ENCRYPTED, Kind.UPLOAD, number, round_)
             self.awaited = Awaited(Awaits.END, number)
+            return False
+        if self.exchange.has(Kind.SUM, number):
+            self.awaited = Awaited(Awaits.END, number)
+            return False
+        if not self._agrees(number, round_):
             return False
         base = self._base(number, round_)
         if base is None:
@@ -159,6 +172,7 @@ class Site:
             roster=roster,
             key=self.key,
             output=self._place(Kind.UPLOAD, number),
+            receipt=self._void,
             clip=self.options.clip,
             force=True,
         )
@@ -170,9 +184,13 @@ class Site:
         """Goes from a closed round to the model that it leads to: its digest once it is here, and whether anything
         was done."""
         said = read_statements(self.exchange, number, round_).get(self.keys.name)
+        if said and said.ledger:
+            self.agreement.check_remembers(said.ledger, self.exchange.path(Kind.METRICS, number, self.keys.name).name)
         if said and said.model and self.private.model(said.model).exists():
             self.metrics = said.metrics or self.metrics
             return said.model, False
+        if not self._agrees(number, round_):
+            return None, False
         base = self._base(number, round_)
         if base is None:
             self.awaited = Awaited(Awaits.EARLIER_MODEL, number)
@@ -200,6 +218,7 @@ class Site:
     def _help_to_open(self, number: int, round_: Round, total: Path) -> bool:
         """Makes the site's partial decryption of the sum, unless that is done; whether it was."""
         if self._stands(Kind.PARTIAL, number, round_):
+            self._check_remembers(What.ANSWERED, Kind.PARTIAL, number, round_)
             return False
         plan, roster = self._documents(number)
         partial = self._place(Kind.PARTIAL, number)
@@ -238,6 +257,7 @@ class Site:
             magnitude_exponents(round_.plan.layout.shared(weights_format.read(model).arrays, model.name)),
             self.private.seconds(round_),
             self.metrics if self.options.publish_metrics else {},
+            self.agreement.ledger.read().head,
         )
         statement_format.write(self._place(Kind.METRICS, number), statement, self.keys, force=True)
         return digest
@@ -257,6 +277,40 @@ class Site:
             "accuracy": report.accuracy.value,
         }
         return {name: value for name, value in figures.items() if value is not None}
+
+    # consent
+
+    def _agrees(self, number: int, round_: Round) -> bool:
+        """Whether this site takes part in a round; if not, it waits for people here, for the others', or for a round
+        that the policy admits."""
+        roster = self.exchange.roster(number)
+        if not self.agreement.has_accepted(round_.roster):
+            self.awaited = Awaited(Awaits.ACCEPTANCE, number, (how_to_accept(roster, self.key),))
+            return False
+        if missing := missing_consents(round_.roster, round_.plan.sites, consents_beside(roster)):
+            self.awaited = Awaited(Awaits.CONSENTS, number, missing)
+            return False
+        try:
+            self.agreement.check_round(round_, roster)
+        except ConsentError as error:
+            self.awaited = Awaited(Awaits.POLICY, number, (error.message,))
+            return False
+        return True
+
+    def _look_ahead(self, numbers: list[int]) -> None:
+        """Says now that a roster which no round has yet is to be accepted by this site."""
+        path = self.exchange.newest_roster()
+        if not numbers or not path.exists():
+            return
+        newest = read_roster(self.exchange, path)
+        newest.check_same_federation(self.trusted, path.name)
+        mine = newest.member(self.keys.name) if self.keys.name in newest.names else None
+        if mine == self.keys.public and not self.agreement.has_accepted(newest):
+            self.awaited = Awaited(Awaits.ACCEPTANCE, numbers[-1] + 1, (how_to_accept(path, self.key),))
+
+    def _check_remembers(self, what: What, kind: Kind, number: int, round_: Round) -> None:
+        """Raises if the ledger does not know of an own file in the exchange: it was lost, or is an old copy."""
+        self.agreement.check_remembers_doing(what, round_, self.exchange.path(kind, number, self.keys.name).name)
 
     # models
 
@@ -297,7 +351,7 @@ class Site:
         model = self.private.model(round_.plan.base)
         if before is None or not model.exists() or not has_to_hand_over(self.keys.name, round_, *before):
             return False
-        if self._stands(Kind.HANDOVER, number, round_):
+        if self._stands(Kind.HANDOVER, number, round_) or not self._agrees(number, round_):
             return False
         write_handover(self._place(Kind.HANDOVER, number), model, round_, self.keys, force=True)
         self.tell("handed over", {"round": number})

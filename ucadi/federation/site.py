@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ucadi.commands import KeyFile, LogFile, Part, RosterFile, SplitFile, refuse_unused
-from ucadi.errors import MismatchError
+from ucadi.errors import ConsentError, MismatchError
 from ucadi.events import Events
 from ucadi.federation.awaiting import Teller
 from ucadi.federation.member import Options, Site
@@ -21,7 +21,9 @@ from ucadi.formats import keys as key_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats import split as split_format
 from ucadi.formats.exchange import Exchange
+from ucadi.formats.roster import Roster
 from ucadi.parts import Feature, require
+from ucadi.rounds.consenting import Agreement, how_to_accept
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,9 @@ def site_run(
 ) -> SiteRunResult:
     r"""Take part in a federation's rounds: train, encrypt, send, wait, open the sum, apply, evaluate, and again.
 
-    The roster given is the one whose fingerprints were compared; files of another federation are refused. Only
-    what may leave goes into the exchange directory: models, updates and opened sums stay in the private folder.
-    Kill and restart it at any time; it resumes.
+    The roster given is one that this site has accepted: see roster accept. Files of another federation are refused,
+    and under a roster that is not accepted nothing is done. Only what may leave goes into the exchange directory:
+    models, updates and opened sums stay in the private folder. Kill and restart it at any time; it resumes.
 
     Example:
         ucadi site run exchange --dataset site-a.h5 --roster federation.json \
@@ -100,7 +102,9 @@ def site_run(
     private = Private(key.with_suffix(".work") if work is None else work)
     folder, events = Exchange(make_folder(exchange)), Events(as_json=as_json, log=log)
     options = Options(dataset, split, part, test, clip, publish_model, publish_metrics)
-    site = Site(folder, trusted, keys, key, private, options, events)
+    agreement = Agreement(key, keys)
+    _check_accepted(agreement, trusted, roster, key)
+    site = Site(folder, trusted, keys, key, agreement, private, options, events)
     with transport_to(relay, relay_card, keys, folder, events) as line:
         _run(site, line, once=once, until_round=until_round, poll=poll)
     return SiteRunResult(
@@ -112,6 +116,14 @@ def site_run(
         None if site.awaited is None else str(site.awaited),
         site.over,
     )
+
+
+def _check_accepted(agreement: Agreement, trusted: Roster, roster: Path, key: Path) -> None:
+    if not agreement.has_accepted(trusted):
+        raise ConsentError(
+            f"{roster}: roster {trusted.sequence} of {trusted.federation} is not accepted by this site",
+            hint=how_to_accept(roster, key),
+        )
 
 
 def _check_data(dataset: Path, split: Path | None, part: str | None, test: Path | None) -> None:

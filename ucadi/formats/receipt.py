@@ -77,8 +77,8 @@ def read(path: Path, roster: Roster) -> tuple[Receipt, str]:
         contributions={site: contributions.digest(site) for site in contributions.values},
         refused={name: refused.text(name) for name in refused.values},
         missing=tuple(fields.texts("missing")),
-        sum=_digest_or_none(fields, "aggregate"),
-        previous=_digest_or_none(fields, "previous"),
+        sum=fields.digest_or_none("aggregate"),
+        previous=fields.digest_or_none("previous"),
     )
     if (receipt.status == "void") != (receipt.sum is None):
         raise FormatError(f"{path.name}: a closed round has a sum and a void one none", hint=GET_AGAIN)
@@ -100,10 +100,3 @@ def _status(fields: Fields, name: str) -> Status:
             return "void"
         case other:
             raise FormatError(f"{name}: unknown status {other!r}", hint=GET_AGAIN)
-
-
-def _digest_or_none(fields: Fields, key: str) -> str | None:
-    # a missing entry must not pass for null: two documents would then say the same
-    if key in fields.values and fields.values[key] is None:
-        return None
-    return fields.digest(key)

@@ -10,11 +10,14 @@ from ucadi.fed.plan import KeyMode
 from ucadi.formats.container import GET_AGAIN, file_digest
 from ucadi.formats.keys import card_fields, parse_card
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
-from ucadi.identity import PublicKeys, SecretKeys, check_name
+from ucadi.identity import PublicKeys, SecretKeys, check_name, fingerprint
 from ucadi.kinds import Format
 from ucadi.lwe.parameters import MAX_SUMMANDS
 
 FORMAT = Format.ROSTER.id
+
+MAX_SEQUENCE = 9999
+"""Rosters of one federation: what file names have room for."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Policy:
 class Roster:
     """A federation. The coordinator signs and adds up, and can open nothing; members train and can open sums.
 
+    Rosters form a chain: `sequence` counts from 1, `previous` is the digest of the one before, None in the first.
     `digest` is the SHA-256 of the file.
     """
 
@@ -61,12 +65,19 @@ class Roster:
     coordinator: PublicKeys
     members: tuple[PublicKeys, ...]
     policy: Policy
+    sequence: int = 1
+    previous: str | None = None
     digest: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The members' names, sorted."""
         return tuple(member.name for member in self.members)
+
+    @property
+    def fingerprint(self) -> str:
+        """The first 80 bits of the file's digest, to compare by telephone."""
+        return fingerprint(self.digest)
 
     def member(self, name: str) -> PublicKeys:
         """The member of that name; MismatchError if there is none."""
@@ -88,6 +99,15 @@ class Roster:
                 f"{name}: of {self.federation}, led by {theirs.name} {theirs.fingerprint}; "
                 f"the trusted roster is of {trusted.federation}, {ours.name} {ours.fingerprint}",
                 hint="this is not of your federation: do not use it",
+            )
+
+    def check_follows(self, before: Roster, name: str) -> None:
+        """Raises MismatchError unless this roster, the file `name`, is the next one of the chain after `before`."""
+        self.check_same_federation(before, name)
+        if (self.sequence, self.previous) != (before.sequence + 1, before.digest):
+            raise MismatchError(
+                f"{name}: roster {self.sequence}, which does not follow from roster {before.sequence} here",
+                hint="a roster is missing, or there are two histories: ask the coordinator by telephone",
             )
 
     def check_led_by(self, keys: SecretKeys, name: str = "") -> None:
@@ -114,6 +134,8 @@ def write(path: Path, roster: Roster, keys: SecretKeys, *, force: bool = False) 
     document = {
         **Format.ROSTER.head,
         "federation": roster.federation,
+        "sequence": roster.sequence,
+        "previous": roster.previous,
         "coordinator": card_fields(roster.coordinator),
         "members": [card_fields(member) for member in roster.members],
         "policy": {
@@ -135,6 +157,8 @@ def read(path: Path) -> Roster:
         parse_card(fields.object("coordinator")),
         tuple(parse_card(member) for member in fields.objects("members")),
         Policy(_mode(policy), policy.number("minimum_sites"), policy.number("threshold")),
+        fields.number("sequence", least=1, most=MAX_SEQUENCE),
+        fields.digest_or_none("previous"),
         file_digest(path),
     )
     verify(document, roster.coordinator, path.name)
@@ -147,6 +171,8 @@ def read(path: Path) -> Roster:
 
 def _check(roster: Roster) -> None:
     check_name(roster.federation, "a federation")
+    if (roster.sequence == 1) != (roster.previous is None):
+        raise UsageError("the first roster of a chain, and no other, has none before it")
     names = list(roster.names)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -155,6 +155,12 @@ class Fields:
             raise self._error(f"{key} is no digest")
         return value
 
+    def digest_or_none(self, key: str) -> str | None:
+        """A SHA-256, or null; a missing entry does not pass for null, as two documents would then say the same."""
+        if key in self._values and self._values[key] is None:
+            return None
+        return self.digest(key)
+
     def octets(self, key: str) -> bytes:
         """Bytes in hex."""
         try:

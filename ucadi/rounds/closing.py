@@ -25,12 +25,13 @@ from ucadi.formats.exchange import Exchange, make_way
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.roster import Roster
 from ucadi.identity import SecretKeys
-from ucadi.kinds import Kind
+from ucadi.kinds import Kind, Place
 from ucadi.progress import track
-from ucadi.rounds.collection import check_quorum, read_upload, write_sum
+from ucadi.rounds.collection import check_quorum, contributions_digest, read_upload, write_sum
+from ucadi.rounds.consenting import Agreement
 from ucadi.rounds.opening import check_sum
 from ucadi.rounds.round import Round
-from ucadi.rounds.threshold import check_partial, contributions_digest, open_partial
+from ucadi.rounds.threshold import check_partial, open_partial
 from ucadi.rounds.verification import check_addition
 
 _MAX_REASON = 300
@@ -55,6 +56,11 @@ def read_roster(exchange: Exchange, path: Path) -> Roster:
     """A roster of the exchange; MismatchError if its federation or coordinator is not that of the first."""
     roster, first = roster_format.read(path), roster_format.read(exchange.path(Kind.ROSTER, 0))
     roster.check_same_federation(first, path.name)
+    place = Place.parse(path.name)
+    if place is not None and roster.sequence != (place.number or 1):
+        raise MismatchError(
+            f"{path.name}: roster {roster.sequence} of {roster.federation}", hint="each roster lies under its number"
+        )
     return roster
 
 
@@ -118,7 +124,7 @@ def members_with_partials(
             check_partial(partial, round_, path.name)
             if partial.member != place.site:
                 raise MismatchError(f"{path.name}: the partial decryption of {partial.member}")
-            if total is None or partial.contributions != contributions_digest(total):
+            if total is None or partial.contributions != contributions_digest(total.contributions):
                 raise MismatchError(f"{path.name}: for another sum")
             if keys is not None:
                 open_partial(partial, round_, keys)
@@ -152,7 +158,7 @@ def read_receipt(exchange: Exchange, number: int, round_: Round) -> tuple[Receip
     return receipt, digest
 
 
-def close(exchange: Exchange, number: int, round_: Round, keys: SecretKeys) -> Receipt:
+def close(exchange: Exchange, number: int, round_: Round, keys: SecretKeys, agreement: Agreement) -> Receipt:
     """Closes the round, or finds it closed; returns its receipt, which is on the disk then.
 
     Below the quorum the round is void, for good.
@@ -165,7 +171,7 @@ def close(exchange: Exchange, number: int, round_: Round, keys: SecretKeys) -> R
         _sweep(exchange, number)
         previous = _last_receipt(exchange, number)
         uploads = judge_uploads(exchange, number, round_)
-        summed = _sum(exchange, number, round_, keys, uploads)
+        summed = _sum(exchange, number, round_, keys, agreement, uploads)
         contributions = uploads.good if summed is None else {site: uploads.good[site] for site in summed}
         receipt = Receipt(
             federation=round_.plan.federation,
@@ -184,17 +190,29 @@ def close(exchange: Exchange, number: int, round_: Round, keys: SecretKeys) -> R
 
 
 def _sum(
-    exchange: Exchange, number: int, round_: Round, keys: SecretKeys, uploads: JudgedUploads
+    exchange: Exchange,
+    number: int,
+    round_: Round,
+    keys: SecretKeys,
+    agreement: Agreement,
+    uploads: JudgedUploads,
 ) -> tuple[str, ...] | None:
-    """Adds the good uploads, unless that was done before; returns the sites in the sum, or None below the quorum."""
+    """Adds the good uploads, unless that was done before; returns the sites in the sum, or None below the quorum.
+
+    Whose uploads they are stands in the ledger before the sum does, so that whoever was killed adds the same again.
+    """
     if exchange.has(Kind.SUM, number):
         return _check_standing(exchange, number, round_, uploads)
+    begun = agreement.summed(round_)
+    sites = sorted(uploads.good) if begun is None else [site for site in begun if site in uploads.good]
     try:
-        check_quorum(sorted(uploads.good), round_)
+        check_quorum(sites, round_)
     except MismatchError:
+        if begun is not None:
+            raise
         return None
-    good = [exchange.path(Kind.UPLOAD, number, site) for site in uploads.good]
-    return write_sum(exchange.make_place(Kind.SUM, number), good, round_, keys)
+    good = [exchange.path(Kind.UPLOAD, number, site) for site in sites]
+    return write_sum(exchange.make_place(Kind.SUM, number), good, round_, keys, agreement)
 
 
 def _check_standing(exchange: Exchange, number: int, round_: Round, uploads: JudgedUploads) -> tuple[str, ...]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ucadi.errors import MismatchError
 from ucadi.fed.averaging import check_once
+from ucadi.files import refuse_existing
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container
 from ucadi.formats.ciphertext import Ciphertext, Contribution
-from ucadi.formats.container import Stream
+from ucadi.formats.container import Stream, canonical_json
 from ucadi.identity import SecretKeys
 from ucadi.lwe import scheme
 from ucadi.lwe.parameters import DEGREE
 from ucadi.lwe.ring import Polynomials
 from ucadi.progress import track
+from ucadi.rounds.consenting import Agreement
 from ucadi.rounds.contribution import ONE_PLAN
 from ucadi.rounds.round import Round
 
@@ -44,17 +47,21 @@ def check_quorum(sites: Sequence[str], round_: Round) -> None:
 
 
 def write_sum(
-    path: Path, uploads: Sequence[Path], round_: Round, keys: SecretKeys, *, force: bool = False
+    path: Path, uploads: Sequence[Path], round_: Round, keys: SecretKeys, agreement: Agreement, *, force: bool = False
 ) -> tuple[str, ...]:
     """Adds the ciphertexts of a round into `path`, signed by the coordinator; returns the sites, sorted.
 
-    The sum does not depend on the order of the uploads. Files are mapped, not loaded: memory stays bounded.
+    The coordinator's ledger has the set before there is a sum, and admits one set for a round. The sum does not depend
+    on the order of the uploads. Files are mapped, not loaded: memory stays bounded.
     """
     round_.roster.check_led_by(keys)
     checked = [read_upload(path, round_) for path in track(uploads, "checking uploads")]
     checked.sort(key=lambda upload: upload.contribution.site)
     sites = tuple(upload.contribution.site for upload in checked)
     check_quorum(sites, round_)
+    contributions = [upload.contribution for upload in checked]
+    refuse_existing(path, force=force)
+    agreement.enter_sum(contributions_digest(contributions), sites, round_)
 
     def blocks() -> Iterator[Polynomials]:
         firsts = range(0, round_.polynomials, scheme.BLOCK)
@@ -63,7 +70,7 @@ def write_sum(
 
     ciphertext_format.write_sum(
         path,
-        [upload.contribution for upload in checked],
+        contributions,
         Stream("U64", (round_.polynomials, DEGREE), blocks()),
         Stream("U8", (len(checked), *round_.seals), (upload.sealed for upload in checked)),
         plan=round_.plan_digest,
@@ -71,6 +78,12 @@ def write_sum(
         force=force,
     )
     return sites
+
+
+def contributions_digest(contributions: Sequence[Contribution]) -> str:
+    """What names the set that was added: the sites and the digests of all that they sent."""
+    rows = [[c.site, c.ciphertext_digest, c.sealed_digest] for c in contributions]
+    return hashlib.sha256(canonical_json(rows).encode("ascii")).hexdigest()
 
 
 def read_upload(path: Path, round_: Round) -> Ciphertext:

@@ -45,16 +45,21 @@ def check_belongs(update: Update, round_: Round) -> None:
         )
 
 
-def write_contribution(
-    path: Path, update: Update, round_: Round, keys: SecretKeys, *, clip: bool = False, force: bool = False
-) -> int:
-    """Encrypts the update into `path` for this round and returns how many values were clipped."""
+def check_contributes(update: Update, round_: Round, keys: SecretKeys) -> None:
+    """Raises MismatchError unless the update belongs to the round, and these are its site's keys in the roster."""
     check_belongs(update, round_)
     if keys.name != update.site:
         raise MismatchError(
             f"update of {update.site}: the key is that of {keys.name}", hint="each site encrypts its own"
         )
     round_.roster.index(keys)
+
+
+def write_contribution(
+    path: Path, update: Update, round_: Round, keys: SecretKeys, *, clip: bool = False, force: bool = False
+) -> int:
+    """Encrypts the update into `path` for this round and returns how many values were clipped."""
+    check_contributes(update, round_, keys)
     encoder = Encoder(update, round_.plan.layout, cap=round_.plan.weight_cap, bits=round_.bits, clip=clip)
     secret_seed = fresh_seed()
     digest = hashlib.sha256()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ucadi.errors import CapacityError
+from ucadi.fed.fixedpoint import Layout, TensorRange
 from ucadi.fed.plan import Plan
 from ucadi.formats import plan as plan_format
 from ucadi.formats import roster as roster_format
@@ -15,6 +16,17 @@ from ucadi.identity import SEAL_OVERHEAD
 from ucadi.lwe.parameters import Packing, polynomials
 from ucadi.lwe.randomness import SEED_BYTES
 from ucadi.lwe.shamir import SHARE_BYTES
+from ucadi.scoring.histogram import BINS
+
+COUNTS = "counts"
+"""The tensor of a counting round."""
+
+COUNTING_WEIGHT_CAP = 1
+
+
+def counting_layout(sites: int) -> Layout:
+    """The layout of a round in which `sites` sites count cases by score: quanta of 1."""
+    return Layout((TensorRange(COUNTS, (2, BINS), Packing(sites).value_bits - 1),))
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,11 @@ class Round:
         """Reads both files, checks the coordinator's signatures and that they belong together."""
         members = roster_format.read(roster)
         return cls(*plan_format.read(plan, members), members)
+
+    @property
+    def counts(self) -> bool:
+        """Whether the round adds histograms, and nobody trains."""
+        return (self.plan.layout, self.plan.weight_cap) == (counting_layout(len(self.plan.sites)), COUNTING_WEIGHT_CAP)
 
     @property
     def packing(self) -> Packing:

@@ -7,7 +7,6 @@ of the secrets. Fewer, even with the aggregator, learn nothing of any site's upd
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,28 +14,26 @@ from pathlib import Path
 import numpy as np
 
 from ucadi.errors import MismatchError, SignatureError
-from ucadi.files import claim_file, make_folder, refuse_existing
+from ucadi.files import refuse_existing
 from ucadi.formats import partial as partial_format
 from ucadi.formats.ciphertext import CiphertextSum, verify_signature
 from ucadi.formats.container import canonical_json
 from ucadi.formats.partial import Partial
-from ucadi.formats.signed import Fields, read_document
 from ucadi.identity import AUTHENTICATION_BYTES, SEAL_OVERHEAD, SecretKeys, decrypt_with, encrypt_with
-from ucadi.kinds import Format
 from ucadi.lwe import shamir
 from ucadi.lwe.ring import Secret
 from ucadi.lwe.shamir import Share
+from ucadi.rounds.collection import contributions_digest
+from ucadi.rounds.consenting import Agreement
 from ucadi.rounds.opening import opened_seals
 from ucadi.rounds.round import Round
-
-LEDGER_FORMAT = Format.LEDGER_ENTRY.id
 
 _KEY_BYTES = 32
 _BODY_BYTES = shamir.SHARE_BYTES + AUTHENTICATION_BYTES
 
 
 def write_partial(
-    path: Path, total: CiphertextSum, round_: Round, keys: SecretKeys, ledger: Path, *, force: bool = False
+    path: Path, total: CiphertextSum, round_: Round, keys: SecretKeys, agreement: Agreement, *, force: bool = False
 ) -> None:
     """Makes this member's partial decryption of a checked sum, its share of the sum of secrets, sealed to all members.
 
@@ -45,8 +42,8 @@ def write_partial(
     """
     refuse_existing(path, force=force)
     share = _add_shares(total, round_, keys)
-    contributions = contributions_digest(total)
-    _enter(ledger, round_, contributions)
+    contributions = contributions_digest(total.contributions)
+    agreement.enter_answer(contributions, round_)
     key = os.urandom(_KEY_BYTES)
     context = _partial_context(round_, keys.name, contributions)
     sealed = [np.frombuffer(member.seal(key, context), np.uint8) for member in round_.roster.members]
@@ -102,41 +99,14 @@ def check_partial(partial: Partial, round_: Round, name: str) -> None:
         )
 
 
-def contributions_digest(total: CiphertextSum) -> str:
-    """What names the set that was added: the sites and the digests of all that they sent."""
-    rows = [[c.site, c.ciphertext_digest, c.sealed_digest] for c in total.contributions]
-    return hashlib.sha256(canonical_json(rows).encode("ascii")).hexdigest()
-
-
 def _add_shares(total: CiphertextSum, round_: Round, keys: SecretKeys) -> Share:
     return shamir.add(np.stack([np.frombuffer(opened, "<u2") for opened in opened_seals(total, round_, keys)]))
-
-
-def _enter(ledger: Path, round_: Round, contributions: str) -> None:
-    """Enters the set in the ledger, or finds it there; MismatchError if another set of this round is there."""
-    make_folder(ledger, mode=0o700)
-    entry = ledger / f"{round_.plan_digest}.json"
-    document = {
-        **Format.LEDGER_ENTRY.head,
-        "federation": round_.plan.federation,
-        "round": round_.plan.round,
-        "plan": round_.plan_digest,
-        "contributions": contributions,
-    }
-    if claim_file(entry, canonical_json(document).encode("ascii") + b"\n"):
-        return
-    entered = Fields(read_document(entry, LEDGER_FORMAT), entry.name).digest("contributions")
-    if entered != contributions:
-        raise MismatchError(
-            f"round {round_.plan.round} of {round_.plan.federation}: already decrypted for another set of sites",
-            hint="never decrypt two sets: their difference could show one site's update. Open a new round",
-        )
 
 
 def _check_for(partial: Partial, total: CiphertextSum, round_: Round) -> None:
     name = f"partial decryption of {partial.member}"
     check_partial(partial, round_, name)
-    if partial.contributions != contributions_digest(total):
+    if partial.contributions != contributions_digest(total.contributions):
         raise MismatchError(
             f"{name}: for another sum", hint="all partial decryptions must be for the sum that is opened"
         )

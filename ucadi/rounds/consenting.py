@@ -1,0 +1,266 @@
+"""Consent: what a site has agreed to, and whether a round is within it.
+
+A coordinator's signature proposes; nothing that weakens what a site agreed to takes effect there before people at
+the site accept it. A site takes part only under rosters that it accepted and that the others accepted too, in rounds
+that its policy admits, and gives one answer to each question, as its ledger has it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from ucadi.errors import ConsentError, MismatchError, UcadiError
+from ucadi.fed.update import Update
+from ucadi.files import make_folder, read_bytes, write_file
+from ucadi.formats import consent as consent_format
+from ucadi.formats import policy as policy_format
+from ucadi.formats import roster as roster_format
+from ucadi.formats.consent import Consent
+from ucadi.formats.container import MAX_HEADER, tensor_digest
+from ucadi.formats.ledger import Entry, Ledger, What
+from ucadi.formats.policy import SitePolicy
+from ucadi.formats.roster import Roster
+from ucadi.identity import SecretKeys
+from ucadi.kinds import Kind, Place
+from ucadi.rounds.round import Round
+
+
+class Agreement:
+    """What the owner of a key agreed to and did: the ledger and the policy beside the key."""
+
+    def __init__(self, key: Path, keys: SecretKeys) -> None:
+        self.ledger: Final = Ledger.beside(key, keys.public)
+        self._keys: Final = keys
+        self._key: Final = key
+        self.policy_path: Final = policy_format.beside(key)
+        self._accepted_folder: Final = key.resolve().with_suffix(".accepted")
+
+    def policy(self, roster: Roster) -> SitePolicy:
+        """What the site takes part in; the default for this roster where there is no file."""
+        return policy_format.read(self.policy_path) if self.policy_path.exists() else policy_format.default_for(roster)
+
+    def has_accepted(self, roster: Roster) -> bool:
+        """Whether people at this site have accepted this very roster."""
+        return any(entry.document == roster.digest for entry in self._accepted(roster.federation))
+
+    def check_remembers(self, link: str, document: str) -> None:
+        """Raises MismatchError unless the ledger has the line that a signed `document` of these keys was made after."""
+        if link not in self.ledger.read().links:
+            raise self._forgotten(document)
+
+    def check_remembers_doing(self, what: What, round_: Round, document: str) -> None:
+        """The same for an upload or an answer, which is entered before it is made."""
+        if not any(
+            entry.document == round_.plan_digest for entry in self.ledger.read().of(what, round_.plan.federation)
+        ):
+            raise self._forgotten(document)
+
+    def newest_accepted(self, federation: str) -> Entry | None:
+        """The line of the roster of the highest sequence that was accepted of a federation."""
+        return max(self._accepted(federation), key=lambda entry: entry.number, default=None)
+
+    def keep_roster(self, path: Path, roster: Roster) -> None:
+        """Keeps a copy of a roster that is accepted, to compare the next one with."""
+        kept = make_folder(self._accepted_folder, mode=0o700) / f"{roster.digest}.json"
+        write_file(kept, read_bytes(path, MAX_HEADER), force=True, mode=0o600)
+
+    def accepted_roster(self, entry: Entry) -> Roster:
+        """The roster of a line of the ledger."""
+        kept = self._accepted_folder / f"{entry.document}.json"
+        roster = roster_format.read(kept)
+        if roster.digest != entry.document:
+            raise MismatchError(f"{kept}: not the roster that was accepted", hint="bring that file back from a backup")
+        return roster
+
+    def check_round(self, round_: Round, roster: Path) -> None:
+        """Raises ConsentError unless this site takes part in the round: its roster, the file `roster`, is accepted here
+        and by the others, and the policy admits it."""
+        if not self.has_accepted(round_.roster):
+            raise ConsentError(
+                f"{roster}: roster {round_.roster.sequence} of {round_.roster.federation} is not accepted by this site",
+                hint=how_to_accept(roster, self._key),
+            )
+        if missing := missing_consents(round_.roster, round_.plan.sites, consents_beside(roster)):
+            raise ConsentError(
+                f"round {round_.plan.round}: not all have accepted roster {round_.roster.sequence}; "
+                f"no consent of {', '.join(missing)} in {consents_beside(roster)}",
+                hint="bring the consents there that ucadi roster accept has made at each site",
+            )
+        for setting, value in _excluded(self.policy(round_.roster), round_):
+            raise self._excluded(f"round {round_.plan.round} has {value}", setting, round_)
+
+    def check_summed(self, sites: tuple[str, ...], round_: Round) -> None:
+        """Raises ConsentError if the policy asks for more sites in a sum."""
+        if len(sites) < self.policy(round_.roster).minimum_sites:
+            raise self._excluded(
+                f"the sum of round {round_.plan.round} is of {len(sites)} sites", "minimum_sites", round_
+            )
+
+    def enter_update(self, update: Update, round_: Round, void: frozenset[str] = frozenset()) -> None:
+        """Enters an update before it is encrypted for the round; MismatchError if that could disclose it.
+
+        `void` are plans, by digest, of rounds that came to nothing: from their bases the site may train anew.
+        """
+        entry = self._entry(What.ENCRYPTED, round_, content_digest(update), base=round_.plan.base)
+        self._enter(entry, lambda before: _refuse_update(before, entry, void))
+
+    def enter_counts(self, update: Update, round_: Round, void: frozenset[str] = frozenset()) -> None:
+        """Enters counts before they are encrypted: of each model once, unless the round of before is void."""
+        entry = self._entry(What.COUNTED, round_, content_digest(update), base=round_.plan.base)
+        self._enter(entry, lambda before: _refuse_counts(before, entry, void))
+
+    def enter_answer(self, contributions: str, round_: Round) -> None:
+        """Enters the set of contributions before this holder helps to open their sum; MismatchError for another set."""
+        entry = self._entry(What.ANSWERED, round_, contributions)
+        self._enter(entry, lambda before: _refuse_answer(before, entry))
+
+    def enter_sum(self, contributions: str, sites: tuple[str, ...], round_: Round) -> None:
+        """Enters the set that this coordinator is about to sum; MismatchError if it has summed another one."""
+        entry = self._entry(What.SUMMED, round_, contributions, sites=sites)
+        self._enter(entry, lambda before: _refuse_sum(before, entry))
+
+    def summed(self, round_: Round) -> tuple[str, ...] | None:
+        """Whose uploads this coordinator was about to sum, or has summed; None if it has not begun."""
+        of_round = self.ledger.read().of(What.SUMMED, round_.plan.federation)
+        return next((entry.sites for entry in of_round if entry.document == round_.plan_digest), None)
+
+    def _accepted(self, federation: str) -> list[Entry]:
+        return self.ledger.read().of(What.ACCEPTED, federation)
+
+    def _forgotten(self, document: str) -> MismatchError:
+        return MismatchError(
+            f"{document} bears the signature of {self._keys.name}; {self.ledger.path} knows nothing of it",
+            hint="the ledger was lost, or is an old copy: bring the newest one; or ucadi ledger accept-loss",
+        )
+
+    def _entry(self, what: What, round_: Round, content: str, base: str = "", sites: tuple[str, ...] = ()) -> Entry:
+        plan = round_.plan
+        return Entry(what, plan.federation, plan.round, round_.plan_digest, content, base, sites)
+
+    def _enter(self, entry: Entry, refuse: Callable[[Entry], None]) -> None:
+        """Enters a line, unless it is there: what was done may be done again, with the same content. `refuse` raises
+        for a line of its kind that it cannot stand beside."""
+        with self.ledger.adding() as draft:
+            if entry not in draft.history.entries:
+                for before in draft.history.of(entry.what, entry.federation):
+                    refuse(before)
+                draft.add(entry)
+
+    def _excluded(self, what: str, setting: str, round_: Round) -> ConsentError:
+        value = getattr(self.policy(round_.roster), setting)
+        text = str(value).lower() if isinstance(value, bool) else value
+        return ConsentError(
+            f"{what}; the policy of {self._keys.name} says: {setting} = {text}",
+            hint=f"ask the coordinator for another round; or, if people here agree to it, edit {self.policy_path}",
+        )
+
+
+def how_to_accept(roster: Path, key: Path) -> str:
+    """What people at a site do about a roster that is not accepted."""
+    return f"look at it and accept it: ucadi roster accept {roster} --key {key}"
+
+
+def consents_beside(roster: Path) -> Path:
+    """Where the consents to a roster lie: in the folder `consents` beside it, as in an exchange directory."""
+    return roster.parent / Path(Place(Kind.CONSENT, 1, "-").name).parent
+
+
+def consent_path(folder: Path, roster: Roster, site: str) -> Path:
+    """Where the consent of a site to a roster lies in the folder of consents."""
+    return folder / Path(Place(Kind.CONSENT, roster.sequence, site).name).name
+
+
+def read_consents(roster: Roster, folder: Path) -> dict[str, Consent]:
+    """The members' consents to this very roster, by site; what is none, or not theirs, is as if it were not there."""
+    found = {}
+    for member in roster.members:
+        path = consent_path(folder, roster, member.name)
+        try:
+            consent = consent_format.read(path, member)
+            consent_format.check_for(consent, roster, path.name)
+        except UcadiError:
+            continue
+        found[member.name] = consent
+    return found
+
+
+def missing_consents(roster: Roster, sites: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """Whose consent to the roster a round of these sites lacks: of each, and of as many members as open its sum."""
+    given = read_consents(roster, folder).keys()
+    needed = len(roster.members) if roster.policy.mode == "members" else roster.policy.threshold
+    asked = roster.names if len(given) < needed else sites
+    return tuple(name for name in asked if name not in given)
+
+
+def content_digest(update: Update) -> str:
+    """What an update is of, whatever its file says beside it: a digest of its values and its weight."""
+    rows = [f"{name} {tensor_digest(update.deltas[name])}" for name in sorted(update.deltas)]
+    return hashlib.sha256("\n".join([f"weight {update.weight}", *rows]).encode()).hexdigest()
+
+
+def _refuse_update(before: Entry, entry: Entry, void: frozenset[str]) -> None:
+    train = "train for this round from its base, and encrypt that update, once"
+    if before.document == entry.document:
+        raise MismatchError(f"round {entry.number}: another update was encrypted for this round already", hint=train)
+    if before.number == entry.number:
+        raise MismatchError(
+            f"round {entry.number}: this site encrypted an update for another plan of that number already",
+            hint="two plans of one round are two histories: ask the coordinator by telephone",
+        )
+    if before.content == entry.content:
+        raise MismatchError(f"this update was encrypted before, for round {before.number}", hint=train)
+    if before.base == entry.base and before.document not in void:
+        raise MismatchError(
+            f"this site has contributed to a round from base {entry.base[:8]}… already, round {before.number}",
+            hint="a second one shows what changed between the two; if that round is void, give its --receipt",
+        )
+
+
+def _refuse_counts(before: Entry, entry: Entry, void: frozenset[str]) -> None:
+    if before.base == entry.base and before.document not in void:
+        raise MismatchError(
+            f"this site's cases were counted for this model already, in round {before.number}",
+            hint="two sums, one with a site and one without, show its counts: count another model",
+        )
+
+
+def _refuse_answer(before: Entry, entry: Entry) -> None:
+    if before.number == entry.number:
+        raise MismatchError(
+            f"round {entry.number} of {entry.federation}: already decrypted for another set of sites",
+            hint="never decrypt two sets: their difference could show one site's update. Open a new round",
+        )
+
+
+def _refuse_sum(before: Entry, entry: Entry) -> None:
+    if before.number == entry.number:
+        raise MismatchError(
+            f"round {entry.number} of {entry.federation}: summed before, of {', '.join(before.sites)}",
+            hint="two sums of one round show what is in one alone: bring back that sum's files, or open a new round",
+        )
+
+
+def _excluded(policy: SitePolicy, round_: Round) -> list[tuple[str, str]]:
+    """The settings that exclude a round, each with what the round has."""
+    plan, roster = round_.plan, round_.roster
+    quorum = max(plan.quorum, roster.policy.minimum_sites)
+    threshold = plan.mode == "threshold"
+    left_out = ", ".join(name for name in roster.names if name not in plan.sites)
+    counts = round_.counts
+    rules = {
+        "members_mode": (not threshold and not policy.members_mode, "a sum that any one member opens"),
+        "least_threshold": (
+            threshold and roster.policy.threshold < policy.least_threshold,
+            f"a sum that {roster.policy.threshold} members open",
+        ),
+        "minimum_sites": (quorum < policy.minimum_sites, f"a sum of {quorum} sites or more"),
+        "some_members": (bool(left_out) and not policy.some_members, f"no place for {left_out}"),
+        "largest_weight_cap": (plan.weight_cap > policy.largest_weight_cap, f"a weight cap of {plan.weight_cap}"),
+        "largest_epochs": (plan.schedule.local_epochs > policy.largest_epochs, f"{plan.schedule.local_epochs} epochs"),
+        "least_noise": (not counts and plan.schedule.noise < policy.least_noise, f"noise of {plan.schedule.noise:g}"),
+        "counting": (counts and not policy.counting, "counts of scores, and no training"),
+    }
+    return [(setting, value) for setting, (excluded, value) in rules.items() if excluded]

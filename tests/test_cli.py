@@ -33,7 +33,7 @@ def test_results_are_text_or_one_line_of_json(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     line = ucadi("keygen", "site-a", "-o", tmp_path / "other", "--json").stdout
     assert line.count("\n") == 1
-    assert set(json.loads(line)) == {"key", "card", "fingerprint"}
+    assert set(json.loads(line)) == {"key", "card", "ledger", "fingerprint"}
 
 
 def test_an_error_has_a_hint_and_its_exit_code(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
 def test_inspect_knows_every_kind_of_file(tmp_path: Path) -> None:
     federation = make_federation(tmp_path)
     federation.encrypt_all()
-    for path in sorted(tmp_path.iterdir()):
+    for path in sorted(path for path in tmp_path.rglob("*") if path.suffix != ".toml" and path.is_file()):
         result = ucadi("inspect", path, "--json")
         assert result.returncode == 0, result.stderr
         told = json.loads(result.stdout)

@@ -91,6 +91,14 @@ PANELS: Mapping[str, tuple[Row | CommandGroup, ...]] = {
             ),
         ),
         CommandGroup(
+            "ledger",
+            "What a key was used for.",
+            (
+                Row("show", "commands.ledger:ledger_show", "Tell what a key was used for."),
+                Row("accept-loss", "commands.ledger:ledger_accept_loss", "Go on after a key's ledger was lost."),
+            ),
+        ),
+        CommandGroup(
             "relay",
             "Move a federation's files.",
             (Row("serve", "commands.relay_serve:relay_serve", "Run a relay between coordinator and sites."),),

@@ -236,6 +236,11 @@ class Kind(Enum):
         self.words = words
 
     @property
+    def of_round(self) -> bool:
+        """Whether it belongs to the round that its number is; rosters, consents and models do not."""
+        return self.pattern.startswith("rounds/")
+
+    @property
     def maker(self) -> Maker:
         """Who makes it: the site that its name holds, or the coordinator."""
         return Maker.SITE if "{site}" in self.pattern else Maker.COORDINATOR

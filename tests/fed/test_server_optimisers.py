@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from commandline import to_set
 from exchanges import Rounds
-from federation import SHAPES, Federation, make_federation, random_arrays
+from federation import SHAPES, Federation, forget, make_federation, random_arrays
 from hints import raises_with_hint
 
 from ucadi.commands.aggregate import aggregate
@@ -209,6 +209,8 @@ def test_opened_sums_and_plain_ones_give_the_same_bytes(tmp_path: Path, method: 
     forgetful = weights_format.Weights(weights_format.read(first).arrays, {"name": "test"}, {"seed": 0})
     weights_format.write(tmp_path / "forgetful.weights", forgetful)
     (tmp_path / "again").mkdir()
+    for name in ("coordinator", *federation.sites):
+        forget(federation.key(name))
     third, _ = play(federation, tmp_path / "again", 2, tmp_path / "forgetful.weights", method)
     assert not np.array_equal(weights_format.read(third).arrays["conv.weight"], held.arrays["conv.weight"])
 

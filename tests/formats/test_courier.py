@@ -26,6 +26,7 @@ from ucadi.commands.roster import roster_add
 from ucadi.errors import FormatError, MismatchError, OutputError, SignatureError, UcadiError
 from ucadi.formats.container import canonical_json
 from ucadi.formats.exchange import Exchange
+from ucadi.kinds import Kind, Place
 
 SITES = ("site-a", "site-b", "site-c")
 
@@ -73,6 +74,8 @@ def unpack(made: Rounds, stick: Path, exchange: Path) -> tuple[str, ...]:
 
 def test_a_site_gets_what_it_needs_and_nobodys_upload(made: Rounds, stick: Path, site: Path) -> None:
     names = [
+        "consents/site-a-0001.json",
+        "consents/site-b-0001.json",
         "federation.json",
         "models/0001.weights",
         "rounds/0001/partials/site-a.partial",
@@ -89,12 +92,17 @@ def test_air_gapped_a_site_opens_the_sum_and_the_coordinator_gets_what_it_made(
     made: Rounds, stick: Path, site: Path, tmp_path: Path
 ) -> None:
     unpack(made, stick, site)
+    own_consent = Place(Kind.CONSENT, 1, "site-c").name
+    shutil.copy(made.exchange.root / own_consent, site / own_consent)  # made there
     away = Rounds(made.federation, Exchange(site))
     away.answer(1, "site-c")
     away.lead_on(1, "site-c")
     back = tmp_path / "back.tar"
     packed = courier_pack(site, receiver="coordinator", output=back)
     assert packed.files == (
+        "consents/site-a-0001.json",
+        "consents/site-b-0001.json",
+        "consents/site-c-0001.json",
         "rounds/0001/opened/site-c.aggregate",
         "rounds/0001/partials/site-a.partial",
         "rounds/0001/partials/site-b.partial",
@@ -117,7 +125,7 @@ def test_the_same_files_are_the_same_bytes_and_an_ordinary_tar(made: Rounds, sti
         assert tar.getnames()[0] == "manifest.json"
         assert {(member.mtime, member.uid, member.uname, member.mode) for member in tar} == {(0, 0, "", 0o644)}
     listed = subprocess.run(["tar", "tf", str(stick)], capture_output=True, text=True, check=True)
-    assert (listed.stdout.splitlines()[1], listed.stderr) == ("federation.json", "")
+    assert (listed.stdout.splitlines()[3], listed.stderr) == ("federation.json", "")
 
 
 def test_a_sum_without_a_receipt_and_a_model_without_a_plan_stay(made: Rounds, tmp_path: Path) -> None:
@@ -125,7 +133,8 @@ def test_a_sum_without_a_receipt_and_a_model_without_a_plan_stay(made: Rounds, t
     own.exchange.receipt(1).unlink()
     shutil.copy(own.exchange.model(1), own.exchange.model(2))
     packed = courier_pack(own.exchange.root, receiver="site-c", output=tmp_path / "x.tar")
-    assert packed.files == ("federation.json", "models/0001.weights", "rounds/0001/plan.json")
+    consents = ("consents/site-a-0001.json", "consents/site-b-0001.json")
+    assert packed.files == (*consents, "federation.json", "models/0001.weights", "rounds/0001/plan.json")
 
 
 def test_a_site_that_has_just_joined(made: Rounds, tmp_path: Path) -> None:
@@ -153,7 +162,7 @@ def test_a_stick_brought_twice_and_an_older_one_add_nothing(
     own = made.copy(tmp_path / "copy")
     shutil.rmtree(own.exchange.root / "rounds/0001/partials")
     courier_pack(own.exchange.root, receiver="site-c", output=tmp_path / "older.tar")
-    assert len(unpack(made, tmp_path / "older.tar", site)) == 5
+    assert len(unpack(made, tmp_path / "older.tar", site)) == 7
     assert len(unpack(made, stick, site)) == 2
     before = files(site)
     assert unpack(made, stick, site) == unpack(made, tmp_path / "older.tar", site) == ()

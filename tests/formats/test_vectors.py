@@ -20,10 +20,13 @@ from ucadi.commands.verify import verify
 from ucadi.errors import FormatError
 from ucadi.fed.fixedpoint import Encoder, layout_of
 from ucadi.formats import ciphertext as ciphertext_format
+from ucadi.formats import consent as consent_format
 from ucadi.formats import container, signed
 from ucadi.formats import keys as key_format
+from ucadi.formats import roster as roster_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
+from ucadi.formats.ledger import Entry, Ledger, What
 from ucadi.lwe import randomness, scheme, shamir
 from ucadi.lwe.parameters import DEGREE, Packing
 from ucadi.rounds.round import Round
@@ -196,6 +199,8 @@ def test_a_round_of_others_is_verified_added_opened_and_applied(
     keys: dict[str, Path], tmp_path: Path, mode: str
 ) -> None:
     folder = VECTORS / mode
+    for name in keys:
+        shutil.copy(folder / f"{name}.ledger", tmp_path)
     common = {"plan": folder / "plan.json", "roster": folder / "federation.json"}
     uploads, answers = sorted(folder.glob("site-*.enc")), sorted(folder.glob("*.partial"))
     assert verify([*uploads, folder / "sum.enc", *answers], **common).round == 7
@@ -209,6 +214,20 @@ def test_a_round_of_others_is_verified_added_opened_and_applied(
     assert (tmp_path / "added").read_bytes() == (folder / "opened.aggregate").read_bytes()
     apply(folder / "base.weights", folder / "opened.aggregate", **common, output=tmp_path / "next.weights")
     assert (tmp_path / "next.weights").read_bytes() == (folder / "next.weights").read_bytes()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_consents_and_ledgers_of_others(mode: str) -> None:
+    folder = VECTORS / mode
+    roster = roster_format.read(folder / "federation.json")
+    for site in SITES:
+        member = roster.member(site)
+        consent = consent_format.read(folder / f"consents/{site}-0001.json", member)
+        consent_format.check_for(consent, roster, site)
+        assert consent.size_band == (256 if site == "site-b" else None)
+        history = Ledger(folder / f"{site}.ledger", member).read()
+        assert history.head == consent.ledger
+        assert history.entries == (Entry(What.ACCEPTED, "vectors", 1, roster.digest),)
 
 
 def test_a_share_sealed_by_others(keys: dict[str, Path]) -> None:

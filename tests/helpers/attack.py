@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federation import Federation
+from federation import Federation, forget
 
 from ucadi.commands.aggregate import aggregate
 from ucadi.commands.apply import apply
@@ -30,6 +30,7 @@ def common(federation: Federation) -> dict[str, Path]:
 
 
 def add(federation: Federation, output: Path) -> Path:
+    forget(federation.key("coordinator"))  # by itself, it sums one set a round
     aggregate(federation.ciphertexts, **common(federation), key=federation.key("coordinator"), output=output)
     return output
 
@@ -57,7 +58,7 @@ def is_refused(attempt: Callable[[], object], folder: Path) -> UcadiError:
     assert error.message
     assert error.message.isprintable()
     assert error.hint, error.message
-    assert 2 <= error.exit_code <= 8
+    assert 2 <= error.exit_code <= 11
     assert sorted(folder.iterdir()) == before
     return error
 

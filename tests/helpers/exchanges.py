@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from federation import SHAPES, Federation
+from federation import SHAPES, Federation, forget
 
 from ucadi.commands.apply import apply
 from ucadi.commands.decrypt import decrypt
@@ -39,7 +39,10 @@ class Rounds:
         return rounds
 
     def copy(self, root: Path) -> Rounds:
+        """Another history of the same federation, whose parties have forgotten this one."""
         shutil.copytree(self.exchange.root, root)
+        for key in self.federation.folder.glob("*.key"):
+            forget(key)
         return Rounds(self.federation, Exchange(root))
 
     def file(self, kind: Kind, number: int, site: str = "") -> Path:

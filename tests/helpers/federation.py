@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +92,25 @@ def accept_all(roster: Path, keys: Sequence[Path], *settings: str) -> None:
     """People at each site accept the roster, and admit sums of two; `settings` of their policies besides."""
     for key in keys:
         roster_accept(roster, key=key, yes=file_digest(roster), settings=["minimum_sites=2", *settings])
+
+
+def copy_key(key: Path, folder: Path) -> Path:
+    """A key with what lies beside it: its ledger, its policy and the rosters accepted with it."""
+    shutil.copy(key, folder)
+    for suffix in (".ledger", ".policy.toml"):
+        if (beside := key.with_suffix(suffix)).exists():
+            shutil.copy(beside, folder)
+    if (accepted := key.with_suffix(".accepted")).exists():
+        shutil.copytree(accepted, folder / accepted.name, dirs_exist_ok=True)
+    return folder / key.name
+
+
+def forget(key: Path) -> None:
+    """Whoever holds the key throws away what it has done with it, but not the rosters that it accepted."""
+    ledger = key.with_suffix(".ledger")
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    kept = itertools.takewhile(lambda line: b'"accepted"' in line or b'"format"' in line, lines)
+    ledger.write_bytes(b"".join(kept))
 
 
 def make_federation(

@@ -12,7 +12,20 @@ from commandline import every_command
 
 CORE = {
     *("aggregate", "apply", "audit", "coordinate", "courier pack", "courier unpack", "decrypt", "encrypt", "histogram"),
-    *("init", "inspect", "keygen", "partial-decrypt", "pull", "push", "relay serve", "roster add", "roster create"),
+    *(
+        "init",
+        "inspect",
+        "keygen",
+        "ledger accept-loss",
+        "ledger show",
+        "partial-decrypt",
+        "pull",
+        "push",
+        "relay serve",
+        "roster accept",
+        "roster add",
+        "roster create",
+    ),
     *("roster remove", "roster rotate", "roster show", "round close", "round open", "round status", "round times"),
     *("verify", "wait"),
 }

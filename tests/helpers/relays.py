@@ -226,6 +226,7 @@ def make_relayed(folder: Path, sites: Sequence[str] = ("site-a", "site-b", "site
         key=folder / "coordinator.key",
         output=relayed.exchange / "federation.json",
         minimum_sites=2,
+        mode="members",
     )
     return relayed
 

@@ -252,7 +252,8 @@ def make_world(folder: Path) -> World:
     (f / "new").mkdir()
     keygen("site-a", output=f / "new", replaces=hub.key("site-a"))
     cards = [f / f"{site}.card" for site in hub.sites]
-    roster_create(cards, federation="wide", key=hub.key("coordinator"), output=f / "wide.json", minimum_sites=2)
+    coordinator = hub.key("coordinator")
+    roster_create(cards, federation="wide", key=coordinator, output=f / "wide.json", minimum_sites=2, mode="members")
     with dataset_format.open(f / "test.h5") as data:
         case, kinds = data.ids[0], ("contrast", "non-contrast")
         lines = [f"{one},{kinds[number % 2]}" for number, one in enumerate(data.ids)]

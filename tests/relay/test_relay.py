@@ -244,6 +244,7 @@ def test_a_roster_of_another_coordinator_is_ignored(relayed: Relayed, tmp_path: 
         key=tmp_path / "other" / "coordinator.key",
         output=relayed.exchange / "federation-0002.json",
         minimum_sites=2,
+        mode="members",
     )
     relayed.process.wait_for("roster ignored", name="federation-0002.json")
     (relayed.exchange / "federation-0003.json").write_text("nonsense")

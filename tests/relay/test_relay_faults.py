@@ -368,7 +368,11 @@ def test_a_round_cannot_be_filled(relayed: Relayed, tmp_path: Path) -> None:
     assert Store(relayed.exchange).names("rounds") == ["rounds/0001/plan.json"]
     with relayed.client("site-a") as client:
         assert client.put(dict.fromkeys(own, file)) == tuple(own)
-    assert sum(path.is_file() for path in (relayed.exchange / "rounds").rglob("*")) == 1 + len(own)
+    folders = (relayed.exchange / "rounds", relayed.exchange / "consents")
+    assert sum(path.is_file() for folder in folders for path in folder.rglob("*")) == 1 + len(own)
+    for name in ("consents/site-a-0002.json", "rounds/0002/uploads/site-a.enc"):
+        with relayed.client("site-a") as client, pytest.raises(RelayError, match="which is not here"):
+            client.put({name: file})
 
 
 def test_lists_are_whole_however_long(relayed: Relayed) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from exchanges import Rounds
-from federation import make_federation
+from federation import accept_all, make_federation
 
 from ucadi.commands.audit import audit
 from ucadi.commands.courier import courier_pack, courier_unpack
@@ -162,6 +162,7 @@ def test_a_later_roster(own: Rounds) -> None:
     roster = own.exchange.root / "federation-0002.json"
     key = own.federation.key("coordinator")
     roster_remove(["site-a"], roster=own.exchange.roster(3), key=key, output=roster)
+    accept_all(roster, [own.federation.key(site) for site in ("site-b", "site-c")])
     own.open(4)
     for site in ("site-b", "site-c"):
         own.upload(4, site)

@@ -1,5 +1,6 @@
 """Counting rounds: histograms of scores added under encryption, against the same counts added in the clear."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,7 @@ def test_a_counting_round_in_an_exchange_directory(tmp_path: Path) -> None:
     folder = tmp_path / "exchange"
     folder.mkdir()
     (folder / "federation.json").write_bytes(federation.roster.read_bytes())
+    shutil.copytree(federation.folder / "consents", folder / "consents")
     exchange = Exchange(folder)
     open_counting(federation, exchange=folder, quorum=2)
     for site in federation.sites[:2]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federation import Federation, make_federation
+from federation import Federation, forget, make_federation
 
 from ucadi.commands.aggregate import aggregate
 from ucadi.commands.decrypt import decrypt
@@ -54,6 +54,7 @@ def add(federation: Federation, sites: tuple[str, ...], name: str) -> Path:
     output = federation.folder / name
     uploads = [federation.ciphertext(site) for site in sites]
     key = federation.key("coordinator")
+    forget(key)  # by itself, it sums one set a round
     aggregate(uploads, plan=federation.plan, roster=federation.roster, key=key, output=output)
     return output
 
@@ -87,8 +88,8 @@ def test_every_sufficient_set_of_holders_opens_the_sum_of_the_updates(made: Fede
 def test_a_site_may_vanish_before_or_after_its_upload(own: Federation) -> None:
     for path in (*own.folder.glob("*.partial"), own.folder / "sum.enc"):
         path.unlink()
-    for ledger in own.folder.glob("*.ledger"):
-        shutil.rmtree(ledger)
+    for key in own.folder.glob("*.key"):
+        forget(key)
     add(own, ("site-a", "site-b", "site-c"), "sum.enc")  # site-d never uploads
     for site in ("site-b", "site-c", "site-d"):  # site-a uploads and vanishes
         answer(own, site)
@@ -136,7 +137,7 @@ def _race(federation: Federation, total: str, results: multiprocessing.Queue[str
 
 
 def test_of_two_sets_at_the_same_time_one_is_answered(own: Federation) -> None:
-    shutil.rmtree(own.folder / "site-a.ledger")
+    forget(own.key("site-a"))
     add(own, ("site-a", "site-b", "site-c"), "other.enc")
     context = multiprocessing.get_context("spawn")
     for _ in range(2):
@@ -150,7 +151,7 @@ def test_of_two_sets_at_the_same_time_one_is_answered(own: Federation) -> None:
         assert outcome.count("refused") == 1
         for path in own.folder.glob("race-*"):
             path.unlink()
-        shutil.rmtree(own.folder / "site-a.ledger")
+        forget(own.key("site-a"))
 
 
 def test_a_set_of_one_or_two_is_never_answered(own: Federation) -> None:
@@ -167,7 +168,7 @@ def test_a_set_of_one_or_two_is_never_answered(own: Federation) -> None:
         document = {**held.metadata, "contributions": kept, "digests": digests}
         few = own.folder / f"few-{count}.enc"
         container.write(few, tensors, sign(document, key_format.read_key(own.key("coordinator"))))
-        shutil.rmtree(own.folder / "site-a.ledger", ignore_errors=True)
+        forget(own.key("site-a"))
         with pytest.raises(MismatchError, match=f"{count} of at least 3"):
             answer(own, "site-a", few.name, "x.partial")
 

@@ -107,10 +107,14 @@ class Party:
         return canonical({"format": "ucadi-key", "version": 1, "name": self.name, **secret}) + b"\n"
 
     @property
-    def fingerprint(self) -> str:
+    def digest(self) -> str:
         public = self.public
         parts = [b"ucadi/fingerprint/v1", self.name.encode(), *(public[u] for u in ("signing", "sealing", "transport"))]
-        return sha256(b"\0".join(parts))[:20]
+        return sha256(b"\0".join(parts))
+
+    @property
+    def fingerprint(self) -> str:
+        return self.digest[:20]
 
     def sign(self, document: dict[str, Any]) -> dict[str, Any]:
         key = Ed25519PrivateKey.from_private_bytes(self.secret["signing"])

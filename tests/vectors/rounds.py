@@ -94,6 +94,8 @@ def write_round(folder: Path, threshold: int | None) -> None:
         "format": "ucadi-roster",
         "version": 1,
         "federation": "vectors",
+        "sequence": 1,
+        "previous": None,
         "coordinator": COORDINATOR.fields,
         "members": [member.fields for member in MEMBERS],
         "policy": {"mode": mode, "minimum_sites": 3, "threshold": threshold or 1},
@@ -126,6 +128,7 @@ def write_round(folder: Path, threshold: int | None) -> None:
     digest = sha256(plan_file)
     bits = widths(len(SITES))["value_bits"]
     files = {"base.weights": base, "federation.json": roster_file, "plan.json": plan_file}
+    files |= consent_files(sha256(roster_file))
     parts, seals, documents = [], [], []
     for place, site in enumerate(SITES):
         examples, epochs = WORK[site]
@@ -187,7 +190,41 @@ def write_round(folder: Path, threshold: int | None) -> None:
         {"format": "ucadi-weights", "version": 1, "architecture": {"name": "vector"}, "origin": origin},
     )
     for name, data in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(data)
+
+
+def consent_files(roster: str) -> dict[str, bytes]:
+    """Each party's ledger, with the line by which a member accepts the roster, and the members' consents."""
+    files = {}
+    for party in (COORDINATOR, *MEMBERS):
+        first = {"format": "ucadi-ledger", "version": 1, "key": party.digest, "site": party.name}
+        lines = [canonical(first) + b"\n"]
+        if party is not COORDINATOR:
+            accepted = {
+                "previous": sha256(lines[0]),
+                "what": "accepted",
+                "federation": "vectors",
+                "number": 1,
+                "document": roster,
+                "content": "",
+                "base": "",
+                "sites": [],
+            }
+            lines.append(canonical(accepted) + b"\n")
+            consent = {
+                "format": "ucadi-consent",
+                "version": 1,
+                "federation": "vectors",
+                "roster": roster,
+                "sequence": 1,
+                "site": party.name,
+                "ledger": sha256(lines[1]),
+                "size_band": 256 if party.name == "site-b" else None,
+            }
+            files[f"consents/{party.name}-0001.json"] = canonical(party.sign(consent)) + b"\n"
+        files[f"{party.name}.ledger"] = b"".join(lines)
+    return files
 
 
 def ciphertext_tensors(polynomials: list[list[int]], shape: list[int], sealed: bytes) -> Tensors:

@@ -5,6 +5,7 @@ The options that many commands share are described here once.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ucadi import units
-from ucadi.errors import UsageError
+from ucadi.errors import ConsentError, UsageError
 from ucadi.formats.schedules import ROUND_SETTINGS
 from ucadi.settings import Setting, as_toml, settings_of
 
@@ -52,8 +53,8 @@ CHECKPOINT_SECONDS = 600.0
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="TOML file of hyper-parameters; see --set.")]
 
 
-def set_option(settings: Mapping[str, Setting]) -> Any:
-    """The option --set KEY=VALUE for these settings, which lists and completes them."""
+def set_option(settings: Mapping[str, Setting], help: str) -> Any:
+    """The option --set KEY=VALUE for these settings, which lists and completes them; `help` says what they are."""
 
     def list_them(context: typer.Context, given: list[str] | None) -> list[str] | None:
         if given and "help" in given and not context.resilient_parsing:
@@ -74,7 +75,7 @@ def set_option(settings: Mapping[str, Setting]) -> Any:
     return typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Set a hyper-parameter; wins over --recipe; repeatable. --set help lists them.",
+        help=f"{help}; repeatable. --set help lists them.",
         is_eager=True,  # before arguments are missed
         callback=list_them,
         autocompletion=complete,
@@ -98,7 +99,8 @@ def setting_option(kind: type, name: str, unset: str = "") -> Any:
     )
 
 
-Settings = Annotated[list[str] | None, set_option(ROUND_SETTINGS)]
+HYPERPARAMETER = "Set a hyper-parameter; wins over --recipe"
+Settings = Annotated[list[str] | None, set_option(ROUND_SETTINGS, HYPERPARAMETER)]
 
 
 def refuse_unused(options: Mapping[str, object], why: str) -> None:
@@ -109,6 +111,13 @@ def refuse_unused(options: Mapping[str, object], why: str) -> None:
     given = [option for option, value in options.items() if value is not None and value is not False and value != ()]
     if given:
         raise UsageError(f"{', '.join(given)}: {why}", hint=f"leave out {', '.join(given)}")
+
+
+def confirm(question: str, unasked: str) -> bool:
+    """What a person at the terminal answers; ConsentError with the hint `unasked` where nobody is there to ask."""
+    if not sys.stdin.isatty():
+        raise ConsentError("nobody is at this terminal to answer", hint=unasked)
+    return typer.confirm(question, err=True)
 
 
 def without(output: Path, inputs: Sequence[Path]) -> list[Path]:

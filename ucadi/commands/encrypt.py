@@ -17,7 +17,7 @@ from ucadi.formats import keys as key_format
 from ucadi.formats import receipt as receipt_format
 from ucadi.formats import update as update_format
 from ucadi.rounds.consenting import Agreement
-from ucadi.rounds.contribution import check_contributes, write_contribution
+from ucadi.rounds.contribution import check_contributes, check_fits, write_contribution
 from ucadi.rounds.counting import as_update
 from ucadi.rounds.round import Round
 
@@ -74,6 +74,7 @@ def encrypt(
     refuse_existing(output, force=force)
     agreement, void = Agreement(key, keys), frozenset(_void(path, round_) for path in receipt or ())
     agreement.check_round(round_, roster)
+    check_fits(contributed, round_, clip=clip)
     (agreement.enter_counts if counts else agreement.enter_update)(contributed, round_, void)
     clipped = write_contribution(output, contributed, round_, keys, clip=clip, force=force)
     size = output.stat().st_size

@@ -12,7 +12,7 @@ import typer
 
 from ucadi import filetypes
 from ucadi.errors import FormatError
-from ucadi.files import opened
+from ucadi.files import opened, read_bytes
 from ucadi.formats import checkpoint as checkpoint_format
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container, signed, translation_checkpoint
@@ -20,6 +20,7 @@ from ucadi.formats import courier as courier_format
 from ucadi.formats import handover as handover_format
 from ucadi.formats import histogram as histogram_format
 from ucadi.formats import keys as key_format
+from ucadi.formats import ledger as ledger_format
 from ucadi.formats import partial as partial_format
 from ucadi.formats import plan as plan_format
 from ucadi.formats import predictions as predictions_format
@@ -74,6 +75,8 @@ def inspect_file(path: Annotated[Path, typer.Argument(help="Any file that ucadi 
         kind, facts = _dataset(path)
     elif filetypes.describe(path) == Format.COURIER.words:
         kind, facts = _parcel(path)
+    elif filetypes.describe(path) == Format.LEDGER.words:
+        kind, facts = _ledger(path)
     elif start.removeprefix(b"\xef\xbb\xbf").startswith(b"{"):
         kind, facts = _document(path)
     else:
@@ -126,6 +129,12 @@ def _synthetic(found: Sequence[Synthetic | None]) -> dict[str, Any]:
 def _parcel(path: Path) -> tuple[str, dict[str, Any]]:
     with courier_format.opened(path) as parcel:
         return courier_format.FORMAT, {"for": parcel.receiver, "files": [item.name for item in parcel.items]}
+
+
+def _ledger(path: Path) -> tuple[str, dict[str, Any]]:
+    told = ledger_format.parse(read_bytes(path, ledger_format.MAX_BYTES), path.name)
+    counts = Counter(entry.what.value for entry in told.history.entries)
+    return ledger_format.FORMAT, {"site": told.site, "lines": dict(sorted(counts.items())), "head": told.history.head}
 
 
 def _fields(values: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ucadi.commands import KeyFile, set_option
+from ucadi.commands import KeyFile, confirm, set_option
 from ucadi.errors import ConsentError, UsageError
 from ucadi.formats import keys as key_format
 from ucadi.formats.consent import SIZE_BANDS
@@ -55,7 +55,7 @@ def roster_accept(
         int | None,
         typer.Option(help="State that examples x local epochs are at most this power of four, for all to see."),
     ] = None,
-    settings: Annotated[list[str] | None, set_option(_SETTINGS)] = None,
+    settings: Annotated[list[str] | None, set_option(_SETTINGS, "Change a setting of the site's policy")] = None,
 ) -> AcceptResult:
     r"""Accept a roster for one's site, after a look at what it changes; nothing else makes it valid there.
 
@@ -101,7 +101,6 @@ def _ask(proposal: Proposal, yes: str | None) -> None:
             )
         return
     print(proposal, file=sys.stderr)
-    if not sys.stdin.isatty():
-        raise ConsentError("nobody is here to ask", hint="run it in a terminal; or --yes SHA256, for what was compared")
-    if not typer.confirm("Have you compared it, and does your site accept it?", err=True):
+    asked = "Have you compared it, and does your site accept it?"
+    if not confirm(asked, "run it in a terminal; or --yes SHA256, once people have compared it"):
         raise ConsentError(f"{proposal.path.name}: not accepted", hint="nothing was changed")

@@ -17,6 +17,7 @@ import typer
 
 from ucadi.commands import (
     CHECKPOINT_SECONDS,
+    HYPERPARAMETER,
     CheckpointEvery,
     CheckpointFile,
     Device,
@@ -93,7 +94,7 @@ def translate_train(
         tuple[int, int], typer.Option(metavar="LOW HIGH", help="HU that the networks see as -1 to 1.")
     ] = CONTRAST_WINDOW_HU,
     recipe: RecipeFile = None,
-    settings: Annotated[list[str] | None, set_option(settings_of(TranslationRecipe))] = None,
+    settings: Annotated[list[str] | None, set_option(settings_of(TranslationRecipe), HYPERPARAMETER)] = None,
     samples: Annotated[
         Path | None, typer.Option(help="Folder for sheets of samples: before, after, difference.")
     ] = None,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from ucadi.errors import FormatError, MismatchError, OutputError
-from ucadi.files import flush, opened, write_file, writing
+from ucadi.files import flush, read_bytes, write_file, writing
 from ucadi.formats.container import canonical_json, parse_canonical_json
 from ucadi.formats.signed import Fields
 from ucadi.identity import PublicKeys
@@ -25,7 +25,7 @@ from ucadi.kinds import Format
 
 FORMAT = Format.LEDGER.id
 
-_MAX_BYTES = 1 << 28
+MAX_BYTES = 1 << 28
 """A line has some 400 bytes, so this is more than a key can have to tell of."""
 
 
@@ -96,8 +96,7 @@ class Ledger:
     def read(self) -> History:
         """All that it tells; MismatchError where there is none, or that of another key."""
         try:
-            with opened(self.path, FORMAT) as file:
-                return self._parse(file.read(_MAX_BYTES))
+            return self._parse(read_bytes(self.path, MAX_BYTES, words=Format.LEDGER.words))
         except FormatError as error:
             if self.path.exists():
                 raise
@@ -112,7 +111,7 @@ class Ledger:
         self.read()
         with writing(self.path), self.path.open("r+b") as file:
             _hold(file.fileno(), self.path)
-            content = file.read(_MAX_BYTES)
+            content = file.read(MAX_BYTES)
             kept = content.rfind(b"\n") + 1
             file.truncate(kept)  # half a line is of one who was killed before anything left
             file.seek(kept)
@@ -138,33 +137,48 @@ class Ledger:
             self.path.symlink_to(os.path.relpath(other.path, self.path.parent))
 
     def _parse(self, content: bytes) -> History:
-        lines = content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
-        if not lines:
-            raise FormatError(f"{self.path.name}: an empty ledger", hint="bring it back from where it was whole")
-        first = Fields(parse_canonical_json(lines[0][:-1], self.path.name), self.path.name)
-        if (first.values.get("format"), first.values.get("version")) != tuple(Format.LEDGER.head.values()):
-            raise FormatError(f"{self.path.name} is not a ledger", hint="use the file as keygen made it")
-        keys = {first.digest("key")}
-        entries: list[Entry] = []
-        links = [_digest(lines[0])]
-        for number, line in enumerate(lines[1:], start=2):
-            fields = Fields(parse_canonical_json(line[:-1], self.path.name), f"{self.path.name}: line {number}")
-            if fields.text("previous") != links[-1]:
-                raise MismatchError(
-                    f"{self.path.name}: line {number} does not follow from the one before",
-                    hint="it was changed by hand; bring it back from where it was whole",
-                )
-            entry = _entry(fields)
-            if entry.what is What.REPLACED:
-                keys.add(entry.document)
-            entries.append(entry)
-            links.append(_digest(line))
-        if self._keys.digest not in keys:
+        told = parse(content, self.path.name)
+        if self._keys.digest not in told.keys:
             raise MismatchError(
-                f"{self.path}: the ledger of another key of {first.text('site')}",
+                f"{self.path}: the ledger of another key of {told.site}",
                 hint=f"bring the ledger of the key {self._keys.fingerprint}",
             )
-        return History(tuple(entries), tuple(links))
+        return told.history
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a ledger says of itself: whose it is, the digests of that party's public keys, and its history."""
+
+    site: str
+    keys: frozenset[str]
+    history: History
+
+
+def parse(content: bytes, name: str) -> Told:
+    """What the bytes of a ledger say, up to its last whole line; `name` is the file's, for errors."""
+    lines = content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
+    if not lines:
+        raise FormatError(f"{name}: an empty ledger", hint="bring it back from where it was whole")
+    first = Fields(parse_canonical_json(lines[0][:-1], name), name)
+    if (first.values.get("format"), first.values.get("version")) != tuple(Format.LEDGER.head.values()):
+        raise FormatError(f"{name} is not a ledger", hint="use the file as keygen made it")
+    keys = {first.digest("key")}
+    entries: list[Entry] = []
+    links = [_digest(lines[0])]
+    for number, line in enumerate(lines[1:], start=2):
+        fields = Fields(parse_canonical_json(line[:-1], name), f"{name}: line {number}")
+        if fields.digest("previous") != links[-1]:
+            raise MismatchError(
+                f"{name}: line {number} does not follow from the one before",
+                hint="it was changed by hand; bring it back from where it was whole",
+            )
+        entry = _entry(fields)
+        if entry.what is What.REPLACED:
+            keys.add(entry.document)
+        entries.append(entry)
+        links.append(_digest(line))
+    return Told(first.text("site"), frozenset(keys), History(tuple(entries), tuple(links)))
 
 
 class Draft:

@@ -45,9 +45,9 @@ class Desk:
         """Begins or continues to receive a file that was checked; None if it is here already."""
         place = Place.parse(put.name)
         if place is not None and place.site and self._store.find(put.name) is None:
-            plan = Place(Kind.PLAN, place.number).name
-            if not self._store.names(plan):
-                raise RefusalError(Code.FORBIDDEN, f"round {place.number} is not open here: there is no {plan}")
+            needed = _belongs_to(place).name
+            if not self._store.names(needed):
+                raise RefusalError(Code.FORBIDDEN, f"{put.name} belongs to {needed}, which is not here")
         return self._store.receive(put.name, put.size, put.digest)
 
     def page(self, peer: Peer, wanted: List) -> Entries:
@@ -65,3 +65,11 @@ class Desk:
         if entry is None:
             raise RefusalError(Code.MISSING, f"there is no {name}")
         return entry, self._store.open(name)
+
+
+def _belongs_to(place: Place) -> Place:
+    """What the coordinator has put there before a site's file may come, so that no site fills the disk: a round's plan,
+    or the roster of a consent."""
+    if place.kind is Kind.CONSENT:
+        return Place(Kind.ROSTER, 0 if place.number == 1 else place.number)
+    return Place(Kind.PLAN, place.number)

@@ -101,7 +101,7 @@ def audit_rounds(exchange: Exchange, aside: Aside) -> tuple[AuditedRound, ...]:
 def _check_plans(exchange: Exchange, numbers: list[int]) -> None:
     """A round without its plan cannot be audited, and must not be passed over."""
     for place in exchange.places():
-        if place.kind not in (Kind.ROSTER, Kind.MODEL) and place.number not in numbers:
+        if place.kind.of_round and place.number not in numbers:
             raise MismatchError(f"round {place.number}: {place.name}, but no plan", hint="bring the plan, or " + _ASK)
 
 

@@ -48,7 +48,8 @@ class Agreement:
 
     def check_remembers(self, link: str, document: str) -> None:
         """Raises MismatchError unless the ledger has the line that a signed `document` of these keys was made after."""
-        if link not in self.ledger.read().links:
+        history = self.ledger.read()
+        if link not in history.links and not any(entry.document == link for entry in history.entries):
             raise self._forgotten(document)
 
     def check_remembers_doing(self, what: What, round_: Round, document: str) -> None:
@@ -78,6 +79,7 @@ class Agreement:
     def check_round(self, round_: Round, roster: Path) -> None:
         """Raises ConsentError unless this site takes part in the round: its roster, the file `roster`, is accepted here
         and by the others, and the policy admits it."""
+        round_.roster.index(self._keys)
         if not self.has_accepted(round_.roster):
             raise ConsentError(
                 f"{roster}: roster {round_.roster.sequence} of {round_.roster.federation} is not accepted by this site",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,12 +56,17 @@ def check_contributes(update: Update, round_: Round, keys: SecretKeys) -> None:
     round_.roster.index(keys)
 
 
+def check_fits(update: Update, round_: Round, *, clip: bool) -> None:
+    """Raises CapacityError unless all of the update fits the round's ranges: before anything is entered in a ledger."""
+    deque(_encoder(update, round_, clip).pieces(), maxlen=0)
+
+
 def write_contribution(
     path: Path, update: Update, round_: Round, keys: SecretKeys, *, clip: bool = False, force: bool = False
 ) -> int:
     """Encrypts the update into `path` for this round and returns how many values were clipped."""
     check_contributes(update, round_, keys)
-    encoder = Encoder(update, round_.plan.layout, cap=round_.plan.weight_cap, bits=round_.bits, clip=clip)
+    encoder = _encoder(update, round_, clip)
     secret_seed = fresh_seed()
     digest = hashlib.sha256()
 
@@ -91,6 +97,10 @@ def write_contribution(
         force=force,
     )
     return encoder.clipped
+
+
+def _encoder(update: Update, round_: Round, clip: bool) -> Encoder:
+    return Encoder(update, round_.plan.layout, cap=round_.plan.weight_cap, bits=round_.bits, clip=clip)
 
 
 def _secret_parts(secret_seed: bytes, round_: Round) -> list[bytes]:

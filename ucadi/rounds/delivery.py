@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ucadi.errors import FormatError, MismatchError, OutputError
 from ucadi.files import make_folder, new_file
+from ucadi.formats import consent as consent_format
 from ucadi.formats import partial as partial_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats.container import MAX_HEADER, file_digest
@@ -25,7 +26,8 @@ from ucadi.rounds.closing import read_receipt, read_roster, read_round
 from ucadi.rounds.round import Round
 from ucadi.rounds.threshold import check_partial
 
-_DOCUMENTS = (Kind.ROSTER, Kind.PLAN, Kind.RECEIPT)
+_DOCUMENTS = (Kind.ROSTER, Kind.CONSENT, Kind.PLAN, Kind.RECEIPT)
+_OF_NO_ROUND = (Kind.ROSTER, Kind.CONSENT)
 _MAX_PARTIAL = 1 << 23
 """Bytes; a partial decryption sealed to the most members that a roster can have is a quarter of that."""
 
@@ -106,14 +108,17 @@ def _check_signed(parcel: Parcel, items: Sequence[Item], exchange: Exchange, tru
         for place, _ in places:
             if place.kind is Kind.ROSTER:
                 roster_format.read(staged.root / place.name).check_same_federation(trusted, place.name)
-        for number in sorted({place.number for place, _ in places if place.kind is not Kind.ROSTER}):
+        for place, _ in places:
+            if place.kind is Kind.CONSENT:
+                _check_consent(place, staged)
+        for number in sorted({place.number for place, _ in places if place.kind not in _OF_NO_ROUND}):
             if not staged.plan(number).exists():
                 raise MismatchError(f"round {number}: no plan, neither here nor brought", hint="bring all of it")
             round_ = read_round(staged, number)
             round_.roster.check_same_federation(trusted, staged.roster(number).name)
             read_receipt(staged, number, round_)
             for place, item in places:
-                if place.number == number and place.kind is not Kind.ROSTER:
+                if place.number == number and place.kind not in _OF_NO_ROUND:
                     _check_vouched(place, item, staged, round_)
 
 
@@ -134,6 +139,16 @@ def _stage(parcel: Parcel, items: Sequence[Item], exchange: Exchange, folder: Pa
         make_folder(target.parent)
         parcel.copy(item, target)
     return Exchange(folder)
+
+
+def _check_consent(place: Place, staged: Exchange) -> None:
+    """Raises MismatchError unless it is the consent of that site to the roster of that sequence."""
+    rosters = (read_roster(staged, path) for path in staged.rosters())
+    roster = next((one for one in rosters if one.sequence == place.number), None)
+    if roster is None:
+        raise MismatchError(f"{place.name}: no roster {place.number}, neither here nor brought", hint="bring all of it")
+    consent = consent_format.read(staged.root / place.name, roster.member(place.site))
+    consent_format.check_for(consent, roster, place.name)
 
 
 def _check_vouched(place: Place, item: Item, staged: Exchange, round_: Round) -> None:

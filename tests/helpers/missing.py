@@ -11,23 +11,11 @@ from typing import Any
 from commandline import every_command
 
 CORE = {
-    *("aggregate", "apply", "audit", "coordinate", "courier pack", "courier unpack", "decrypt", "encrypt", "histogram"),
-    *(
-        "init",
-        "inspect",
-        "keygen",
-        "ledger accept-loss",
-        "ledger show",
-        "partial-decrypt",
-        "pull",
-        "push",
-        "relay serve",
-        "roster accept",
-        "roster add",
-        "roster create",
-    ),
-    *("roster remove", "roster rotate", "roster show", "round close", "round open", "round status", "round times"),
-    *("verify", "wait"),
+    *("aggregate", "apply", "audit", "coordinate", "courier pack", "courier unpack", "decrypt"),
+    *("encrypt", "histogram", "init", "inspect", "keygen", "ledger accept-loss", "ledger show"),
+    *("partial-decrypt", "pull", "push", "relay serve", "roster accept", "roster add", "roster create"),
+    *("roster remove", "roster rotate", "roster show", "round close", "round open", "round status"),
+    *("round times", "verify", "wait"),
 }
 """What a coordinator's or a relay's machine does."""
 

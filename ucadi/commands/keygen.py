@@ -11,8 +11,8 @@ import typer
 from ucadi.errors import MismatchError, OutputError
 from ucadi.files import refuse_existing
 from ucadi.formats import keys as key_format
-from ucadi.formats.ledger import Ledger
 from ucadi.identity import SecretKeys
+from ucadi.rounds.consenting import Agreement
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,11 @@ def keygen(
             f"{replaces} is the key of {old.name}, not of {name}", hint="a key replaces one of its own name"
         )
     keys = SecretKeys.generate(name)
-    ledger = Ledger.beside(key_path, keys.public)
+    agreement = Agreement(key_path, keys)
+    ledger = agreement.ledger
     refuse_existing(ledger.path)
     if replaces is not None and old is not None:
-        Ledger.beside(replaces, old.public).hand_on(ledger)
+        Agreement(replaces, old).hand_on(agreement)
     else:
         ledger.begin()
     key_format.write_key(key_path, keys)

@@ -51,8 +51,8 @@ class LossResult:
             [
                 f"{self.ledger}: the loss is entered",
                 *lines,
-                "What else this key did is not known. Who got two uploads or two answers of one round from it can compute",
-                "a difference of updates: repeat no round, and tell the other sites.",
+                "What else this key did is not known. Who got two uploads or two answers of one round from it",
+                "can compute a difference of updates: repeat no round, and tell the other sites.",
                 "Now accept the roster again: ucadi roster accept",
             ]
         )

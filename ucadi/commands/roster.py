@@ -19,6 +19,22 @@ from ucadi.identity import PublicKeys, SecretKeys
 
 MOST = 10_000
 
+MinimumSites = Annotated[
+    int | None,
+    typer.Option(help="Fewest sites in a sum that is opened [default: more than half, at least 3].", min=2, max=MOST),
+]
+Threshold = Annotated[
+    int | None, typer.Option(help="Members who together open a sum [default: more than two thirds].", min=1, max=MOST)
+]
+NewMinimumSites = Annotated[
+    int | None,
+    typer.Option("--minimum-sites", help="As for roster create [default: as before, if it may be].", min=2, max=MOST),
+]
+NewThreshold = Annotated[
+    int | None,
+    typer.Option("--threshold", help="As for roster create [default: as before, if it may be].", min=1, max=MOST),
+]
+
 Cards = Annotated[list[Path], typer.Argument(help="The members' cards.")]
 
 
@@ -53,16 +69,8 @@ def roster_create(
     federation: Annotated[str, typer.Option(help="Name of the federation.")],
     key: KeyFile,
     output: Output,
-    minimum_sites: Annotated[
-        int | None,
-        typer.Option(
-            help="Fewest sites in a sum that is opened [default: more than half, at least 3].", min=2, max=MOST
-        ),
-    ] = None,
-    threshold: Annotated[
-        int | None,
-        typer.Option(help="Members who together open a sum [default: more than two thirds].", min=1, max=MOST),
-    ] = None,
+    minimum_sites: MinimumSites = None,
+    threshold: Threshold = None,
     mode: Annotated[
         str,
         typer.Option(
@@ -100,7 +108,16 @@ def _policy(members: int, mode: str, minimum_sites: int | None, threshold: int |
     raise UsageError(f"no mode {mode!r}", hint="--mode threshold, or members")
 
 
-def roster_add(cards: Cards, *, roster: RosterFile, key: KeyFile, output: Output, force: Force = False) -> RosterResult:
+def roster_add(
+    cards: Cards,
+    *,
+    roster: RosterFile,
+    key: KeyFile,
+    output: Output,
+    minimum_sites: NewMinimumSites = None,
+    threshold: NewThreshold = None,
+    force: Force = False,
+) -> RosterResult:
     r"""Add members: a new roster, for the rounds opened from now on.
 
     Example:
@@ -109,7 +126,8 @@ def roster_add(cards: Cards, *, roster: RosterFile, key: KeyFile, output: Output
     """
     held, keys = _read(roster, key)
     members, left_out = _members(cards, keys)
-    return _write(output, _next(held, [*held.members, *members]), keys, force, left_out)
+    changed = _next(held, [*held.members, *members], minimum_sites, threshold)
+    return _write(output, changed, keys, force, left_out)
 
 
 def roster_remove(
@@ -118,6 +136,8 @@ def roster_remove(
     roster: RosterFile,
     key: KeyFile,
     output: Output,
+    minimum_sites: NewMinimumSites = None,
+    threshold: NewThreshold = None,
     force: Force = False,
 ) -> RosterResult:
     r"""Remove members: a new roster, for the rounds opened from now on.
@@ -130,7 +150,7 @@ def roster_remove(
     for name in names:
         held.member(name)
     staying = [member for member in held.members if member.name not in names]
-    return _write(output, _next(held, staying), keys, force)
+    return _write(output, _next(held, staying, minimum_sites, threshold), keys, force)
 
 
 def roster_rotate(
@@ -198,9 +218,22 @@ def _members(cards: list[Path], keys: SecretKeys) -> tuple[list[PublicKeys], tup
     return [found for card, found in read if card not in own], own
 
 
-def _next(held: Roster, members: Iterable[PublicKeys]) -> Roster:
-    """The roster that follows, with these members."""
-    return replace(held, members=tuple(members), sequence=held.sequence + 1, previous=held.digest)
+def _next(
+    held: Roster, members: Iterable[PublicKeys], minimum_sites: int | None = None, threshold: int | None = None
+) -> Roster:
+    """The roster that follows, with these members; how sums are opened stays, as far as so many members admit it."""
+    following = replace(held, members=tuple(members), sequence=held.sequence + 1, previous=held.digest)
+    count, old = len(following.members), held.policy
+    kept = replace(
+        old,
+        minimum_sites=old.minimum_sites if minimum_sites is None else minimum_sites,
+        threshold=old.threshold if threshold is None else threshold,
+    )
+    try:
+        kept.check(count)
+    except UsageError:
+        kept = _policy(count, old.mode, minimum_sites, threshold)
+    return replace(following, policy=kept)
 
 
 def _write(path: Path, made: Roster, keys: SecretKeys, force: bool, left_out: tuple[Path, ...] = ()) -> RosterResult:

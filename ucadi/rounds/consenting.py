@@ -8,6 +8,7 @@ that its policy admits, and gives one answer to each question, as its ledger has
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -37,6 +38,14 @@ class Agreement:
         self._key: Final = key
         self.policy_path: Final = policy_format.beside(key)
         self._accepted_folder: Final = key.resolve().with_suffix(".accepted")
+
+    def hand_on(self, other: Agreement) -> None:
+        """Gives all of it to the keys that replace these: the ledger itself, and copies of the rest."""
+        self.ledger.hand_on(other.ledger)
+        if self.policy_path.exists():
+            shutil.copyfile(self.policy_path, other.policy_path)
+        if self._accepted_folder.exists():
+            shutil.copytree(self._accepted_folder, other._accepted_folder)
 
     def policy(self, roster: Roster) -> SitePolicy:
         """What the site takes part in; the default for this roster where there is no file."""

@@ -1,4 +1,4 @@
-"""A ledger that was lost, or is an old copy: what its key signed since then, as far as an exchange directory shows it."""
+"""A ledger that was lost, or is an old copy: what its key signed since, as far as an exchange directory shows it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,9 @@ from ucadi.rounds.closing import read_round
 def forgotten(exchange: Exchange, keys: SecretKeys, history: History) -> list[Entry]:
     """The lines that a ledger lacks: of uploads and answers that bear these keys' signature, and of the places in the
     ledger that signed documents of theirs name. What was made elsewhere is not seen."""
-    known = {(entry.what, entry.document) for entry in history.entries}
-    found = list(dict.fromkeys(entry for place in exchange.places() for entry in _shown(exchange, place, keys)))
-    return [
-        entry
-        for entry in found
-        if (entry.what, entry.document) not in known
-        and not (entry.what is What.LOST and entry.document in history.links)
-    ]
+    known = {(entry.what, entry.document) for entry in history.entries} | {(What.LOST, link) for link in history.links}
+    found = dict.fromkeys(entry for place in exchange.places() for entry in _shown(exchange, place, keys))
+    return [entry for entry in found if (entry.what, entry.document) not in known]
 
 
 def _shown(exchange: Exchange, place: Place, keys: SecretKeys) -> Iterator[Entry]:

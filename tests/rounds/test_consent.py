@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -419,17 +418,17 @@ def test_a_ledger_of_another_key_or_of_another_hand(own: Federation) -> None:
     shutil.copy(own.key("site-b").with_suffix(".ledger"), ledger)
     with pytest.raises(MismatchError, match="the ledger of another key of site-b"):
         upload(own)
-    upload_lines: list[Callable[[bytes], bytes]] = [
-        lambda data: data.replace(b'"number":1', b'"number":2'),
-        lambda data: (
-            data.splitlines(keepends=True)[0] + data.splitlines(keepends=True)[1].replace(b"accepted", b"summed")
-        ),
-        lambda data: b"",
-        lambda data: b"{}\n",
-        lambda data: data + data.splitlines(keepends=True)[1],
+    first, second = whole.splitlines(keepends=True)
+    damaged = [
+        whole.replace(b'"site":"site-a"', b'"site":"site-b"'),
+        first + second.replace(b'"accepted"', b'"promised"'),
+        b"",
+        b"{}\n",
+        second,
+        whole + second,
     ]
-    for change in upload_lines:
-        ledger.write_bytes(change(whole))
+    for content in damaged:
+        ledger.write_bytes(content)
         with pytest.raises(UcadiError):
             upload(own)
         assert not (own.folder / "x.enc").exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from commandline import to_set
+from federation import accept_all
 from looping import Hub, make_hub, make_party, run_until_killed, write_dataset
 
 from ucadi.commands.audit import audit
@@ -108,10 +109,12 @@ def test_a_site_that_joins_gets_the_model_from_a_member(fresh: Hub, tmp_path: Pa
     one_round(hub)
     make_party(hub.folder, "site-d", 9)
     cards = [hub.folder / "site-d" / "site-d.card"]
-    roster_add(cards, roster=hub.roster, key=hub.key("coordinator"), output=hub.exchange / "federation-0002.json")
+    joined = Hub(hub.folder, (*hub.sites, "site-d"))
+    roster = hub.exchange / "federation-0002.json"
+    roster_add(cards, roster=hub.roster, key=hub.key("coordinator"), output=roster)
+    accept_all(roster, [hub.key(site) for site in joined.sites])
     hub.coordinate()  # opens round 2 with the new roster
     assert hub.site("site-d").waiting_for == "the model that round 2 begins with"
-    joined = Hub(hub.folder, (*hub.sites, "site-d"))
     model = joined.play()
     assert models(joined, "site-d") >= {model}
     assert (hub.work("site-d") / f"{model}.weights").read_bytes() == (
@@ -261,9 +264,9 @@ def test_sites_that_disagree_on_the_model_stop_the_rounds(fresh: Hub, tmp_path: 
 def test_a_removed_member_takes_no_part_any_more(tmp_path: Path) -> None:
     hub = make_hub(tmp_path / "hub", ("site-a", "site-b", "site-c", "site-d"))
     one_round(hub)
-    roster_remove(
-        ["site-d"], roster=hub.roster, key=hub.key("coordinator"), output=hub.exchange / "federation-0002.json"
-    )
+    roster = hub.exchange / "federation-0002.json"
+    roster_remove(["site-d"], roster=hub.roster, key=hub.key("coordinator"), output=roster)
+    accept_all(roster, [hub.key(site) for site in hub.sites[:3]])
     hub.coordinate()
     assert hub.site("site-d").waiting_for == "a round whose roster lists this site"
     Hub(hub.folder, hub.sites[:3]).play()
@@ -272,6 +275,7 @@ def test_a_removed_member_takes_no_part_any_more(tmp_path: Path) -> None:
 
 def test_only_the_sites_drawn_take_part_and_all_follow(tmp_path: Path) -> None:
     hub = make_hub(tmp_path / "hub", ("site-a", "site-b", "site-c", "site-d"), rounds=3)
+    accept_all(hub.roster_in_exchange, [hub.key(site) for site in hub.sites], "some_members=true")
     one_round(hub)
     drawn = []
     for _ in range(12):

@@ -48,6 +48,10 @@ class Hub:
     def roster(self) -> Path:
         return self.folder / "federation.json"
 
+    @property
+    def roster_in_exchange(self) -> Path:
+        return self.exchange / "federation.json"
+
     def key(self, name: str) -> Path:
         return self.folder / name / f"{name}.key"
 
@@ -64,7 +68,7 @@ class Hub:
 
     def site_options(self, site: str, **options: Any) -> dict[str, Any]:
         data = self.folder / site / "data.h5"
-        common = {"exchange": self.exchange, "dataset": data, "roster": self.roster, "key": self.key(site)}
+        common = {"exchange": self.exchange, "dataset": data, "key": self.key(site)}
         return {**common, "once": True, "poll": 0.05, "as_json": True, **options}
 
     def coordinator_options(self, **options: Any) -> dict[str, Any]:

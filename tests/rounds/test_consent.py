@@ -33,6 +33,7 @@ from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.policy import SitePolicy
 from ucadi.formats.receipt import Receipt
+from ucadi.formats.signed import sign, write_document
 from ucadi.rounds.acceptance import propose
 from ucadi.rounds.consenting import Agreement
 from ucadi.settings import settings_of
@@ -485,8 +486,6 @@ def test_one_key_is_not_for_a_coordinator_that_is_no_member(own: Federation) -> 
 def test_a_roster_that_is_no_link_of_a_chain(own: Federation, changed: dict[str, Any]) -> None:
     document = {**json.loads(own.roster.read_text()), **changed}
     del document["signature"]
-    from ucadi.formats.signed import sign, write_document
-
     write_document(own.roster, sign(document, key_format.read_key(own.key("coordinator"))), force=True)
     with pytest.raises((FormatError, SignatureError)):
         roster_format.read(own.roster)

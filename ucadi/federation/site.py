@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ucadi.commands import KeyFile, LogFile, Part, RosterFile, SplitFile, refuse_unused
+from ucadi.commands import KeyFile, LogFile, Part, SplitFile, refuse_unused
 from ucadi.errors import ConsentError, MismatchError
 from ucadi.events import Events
 from ucadi.federation.awaiting import Teller
@@ -54,8 +54,10 @@ def site_run(
     exchange: Annotated[Path, typer.Argument(help="One's own exchange directory.")],
     *,
     dataset: Annotated[Path, typer.Option(help="The dataset to train on, from preprocess.")],
-    roster: RosterFile,
     key: KeyFile,
+    roster: Annotated[
+        Path | None, typer.Option(help="A roster that this site has accepted [default: the newest].")
+    ] = None,
     split: SplitFile = None,
     part: Part = None,
     test: Annotated[Path | None, typer.Option(help="A dataset to evaluate each new model on.")] = None,
@@ -84,16 +86,17 @@ def site_run(
 ) -> SiteRunResult:
     r"""Take part in a federation's rounds: train, encrypt, send, wait, open the sum, apply, evaluate, and again.
 
-    The roster given is one that this site has accepted: see roster accept. Files of another federation are refused,
-    and under a roster that is not accepted nothing is done. Only what may leave goes into the exchange directory:
+    It goes by the rosters that this site has accepted: see roster accept. Files of another federation are refused, and
+    under a roster that is not accepted nothing is done. Only what may leave goes into the exchange directory:
     models, updates and opened sums stay in the private folder. Kill and restart it at any time; it resumes.
 
     Example:
-        ucadi site run exchange --dataset site-a.h5 --roster federation.json \
-            --key site-a.key --once
+        ucadi site run exchange --dataset site-a.h5 --key site-a.key --once
     """
     require(Feature.NETWORKS, Feature.DATASETS, Feature.STATISTICS)
-    keys, trusted = key_format.read_key(key), roster_format.read(roster)
+    keys = key_format.read_key(key)
+    agreement = Agreement(key, keys)
+    trusted = agreement.trusted() if roster is None else _accepted(agreement, roster, key)
     if keys.public == trusted.coordinator:
         raise MismatchError(f"{key.name} is the coordinator's key", hint="a site runs with its own: NAME.key of keygen")
     if test is None:
@@ -102,8 +105,6 @@ def site_run(
     private = Private(key.with_suffix(".work") if work is None else work)
     folder, events = Exchange(make_folder(exchange)), Events(as_json=as_json, log=log)
     options = Options(dataset, split, part, test, clip, publish_model, publish_metrics)
-    agreement = Agreement(key, keys)
-    _check_accepted(agreement, trusted, roster, key)
     site = Site(folder, trusted, keys, key, agreement, private, options, events)
     with transport_to(relay, relay_card, keys, folder, events) as line:
         _run(site, line, once=once, until_round=until_round, poll=poll)
@@ -118,12 +119,15 @@ def site_run(
     )
 
 
-def _check_accepted(agreement: Agreement, trusted: Roster, roster: Path, key: Path) -> None:
-    if not agreement.has_accepted(trusted):
+def _accepted(agreement: Agreement, path: Path, key: Path) -> Roster:
+    """The roster that was given; ConsentError unless this site has accepted it."""
+    roster = roster_format.read(path)
+    if not agreement.has_accepted(roster):
         raise ConsentError(
-            f"{roster}: roster {trusted.sequence} of {trusted.federation} is not accepted by this site",
-            hint=how_to_accept(roster, key),
+            f"{path}: roster {roster.sequence} of {roster.federation} is not accepted by this site",
+            hint=how_to_accept(path, key),
         )
+    return roster
 
 
 def _check_data(dataset: Path, split: Path | None, part: str | None, test: Path | None) -> None:

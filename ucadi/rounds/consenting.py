@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from ucadi.errors import ConsentError, MismatchError, UcadiError
+from ucadi.errors import ConsentError, MismatchError, UcadiError, UsageError
 from ucadi.fed.update import Update
 from ucadi.files import make_folder, read_bytes, write_file
 from ucadi.formats import consent as consent_format
@@ -84,6 +84,20 @@ class Agreement:
         if roster.digest != entry.document:
             raise MismatchError(f"{kept}: not the roster that was accepted", hint="bring that file back from a backup")
         return roster
+
+    def trusted(self) -> Roster:
+        """The newest roster that was accepted, where all are of one federation; ConsentError if none was."""
+        accepted = [entry for entry in self.ledger.read().entries if entry.what is What.ACCEPTED]
+        federations = sorted({entry.federation for entry in accepted})
+        if not accepted:
+            raise ConsentError(
+                f"{self._keys.name} has accepted no roster yet", hint="ucadi roster accept federation.json --key KEY"
+            )
+        if len(federations) > 1:
+            raise UsageError(
+                f"{self._keys.name} is in {' and '.join(federations)}", hint="say which one: --roster federation.json"
+            )
+        return self.accepted_roster(max(accepted, key=lambda entry: entry.number))
 
     def check_round(self, round_: Round, roster: Path) -> None:
         """Raises ConsentError unless this site takes part in the round: its roster, the file `roster`, is accepted here

@@ -89,6 +89,9 @@ cd "$2"
 ucadi --help >/dev/null
 for name in coordinator north south east; do ucadi keygen "$name" >/dev/null; done
 ucadi roster create north.card south.card east.card --federation check --key coordinator.key -o federation.json >/dev/null
+for site in north south east; do
+  ucadi roster accept federation.json --key "$site.key" --yes "$(sha256sum <federation.json)" >/dev/null
+done
 if python -c 'import torch' 2>/dev/null; then
   ucadi phantom ct --patients 4 --matrix 64 --slices 40 >/dev/null
   ucadi preprocess ct --labels ct/labels.csv --size 16 -o data.h5 >/dev/null
@@ -100,7 +103,10 @@ if python -c 'import torch' 2>/dev/null; then
     ucadi encrypt "$site.update" "${documents[@]}" --key "$site.key" -o "$site.enc" >/dev/null
   done
   ucadi aggregate north.enc south.enc east.enc "${documents[@]}" --key coordinator.key -o sum.enc >/dev/null
-  ucadi decrypt sum.enc "${documents[@]}" --key north.key -o sum.aggregate >/dev/null
+  for site in north south east; do
+    ucadi partial-decrypt sum.enc "${documents[@]}" --key "$site.key" -o "$site.partial" >/dev/null
+  done
+  ucadi decrypt sum.enc ./*.partial "${documents[@]}" --key north.key -o sum.aggregate >/dev/null
   ucadi apply first.weights sum.aggregate "${documents[@]}" -o second.weights
 fi
 CHECK

@@ -26,9 +26,11 @@ from ucadi.commands.init import init
 from ucadi.commands.keygen import keygen
 from ucadi.commands.partial_decrypt import partial_decrypt
 from ucadi.commands.roster import roster_create
+from ucadi.commands.roster_accept import roster_accept
 from ucadi.commands.round_open import round_open
 from ucadi.fed.fixedpoint import decode
 from ucadi.fed.update import Update
+from ucadi.files import file_digest
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.weights import Weights
@@ -127,7 +129,10 @@ def ucadi(arrays: Arrays, sites: int, *, threshold: int | None = None) -> Row:
             keygen(party, output=folder)
         coordinator, roster, plan = folder / "coordinator.key", folder / "federation.json", folder / "plan.json"
         cards = [folder / f"{site}.card" for site in names]
-        roster_create(cards, federation="benchmark", key=coordinator, output=roster, threshold=threshold)
+        mode = "members" if threshold is None else "threshold"
+        roster_create(cards, federation="benchmark", key=coordinator, output=roster, mode=mode, threshold=threshold)
+        for site in names:
+            roster_accept(roster, key=folder / f"{site}.key", yes=file_digest(roster))
         base = folder / "base.weights"
         weights_format.write(base, Weights(arrays, {}, {}))
         round_open(number=1, base=base, roster=roster, key=coordinator, output=plan, weight_cap=EXAMPLES + sites)

@@ -196,6 +196,7 @@ class Relay:
             key=folder / "coordinator.key",
             output=self.exchange / "federation.json",
             minimum_sites=2,
+            mode="members",
         )
         command = [sys.executable, "-c", SERVE, str(self.exchange), str(folder / "relay.key")]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -67,12 +67,9 @@ acquire() {
 say "three hospitals scan their patients and preprocess the scans"
 each_site acquire
 
-# --- one federation of them ------------------------------------------------------------------------
+# --- a federation of them, for each seed ------------------------------------------------------------------------
 
-say "keys and roster"
 coordinator keygen coordinator
-coordinator roster create north/north.card south/south.card east/east.card \
-  --federation three-sites --key coordinator.key -o federation.json
 
 train_alone() {
   local site=$1
@@ -80,11 +77,16 @@ train_alone() {
     --set local_epochs="$total_epochs" --set seed="$seed" "${schedule[@]}" -o "$run/$site.weights"
 }
 
+accept() {
+  ucadi roster accept "$run/exchange/federation.json" --key "$1/$1.key" \
+    --yes "$(sha256sum <"$run/exchange/federation.json")"
+}
+
 # A site's part in all rounds, from plan to last model; one process, one folder that all share.
 take_part() {
   local site=$1
-  ucadi site run "$run/exchange" --dataset "$site/train-$site.h5" --roster federation.json --key "$site/$site.key" \
-    --work "$run/$site" --poll 0.1s
+  ucadi site run "$run/exchange" --dataset "$site/train-$site.h5" --key "$site/$site.key" \
+    --roster "$run/exchange/federation.json" --work "$run/$site" --poll 0.1s
 }
 
 predict_all() {
@@ -111,7 +113,9 @@ for seed in $seeds; do
 
   say "seed $seed: $rounds encrypted rounds"
   mkdir -p "$run/exchange"
-  cp federation.json "$run/exchange"
+  coordinator roster create north/north.card south/south.card east/east.card \
+    --federation "three-sites-$seed" --key coordinator.key -o "$run/exchange/federation.json"
+  each_site accept
   coordinator round open --exchange "$run/exchange" --number 1 --base "$run/global-0.weights" --key coordinator.key \
     --set local_epochs="$local_epochs" --set seed="$seed" "${schedule[@]}"
   { ucadi coordinate "$run/exchange" --key coordinator.key --until-round "$rounds" --poll 0.1s 2>&1 >"$run/rounds.txt" |

@@ -51,6 +51,9 @@ for party in coordinator relay; do ucadi keygen "$party" >>log-coordinator.txt; 
 mkdir start
 ucadi roster create north/north.card south/south.card east/east.card \
   --federation three-ways --key coordinator.key -o start/federation.json >>log-coordinator.txt
+for site in $sites; do
+  ucadi roster accept start/federation.json --key "$site/$site.key" --yes "$(sha256sum <start/federation.json)" >>log-coordinator.txt
+done
 ucadi init --seed 1 --width 4 --size 16 -o first.weights >>log-coordinator.txt
 ucadi round open --exchange start --number 1 --base first.weights --key coordinator.key \
   --set total_epochs="$rounds" --set warmup_epochs=0 --set batch_size=4 >>log-coordinator.txt
@@ -61,8 +64,8 @@ ucadi round open --exchange start --number 1 --base first.weights --key coordina
 take_part() {
   local way=$1 site=$2
   shift 2
-  ucadi site run "$way/$site" --dataset "$site/data.h5" --test "$site/data.h5" --roster start/federation.json \
-    --key "$site/$site.key" --work "$way/work-$site" --poll 0.2s "$@"
+  ucadi site run "$way/$site" --dataset "$site/data.h5" --test "$site/data.h5" \
+    --key "$way/home/$site.key" --work "$way/work-$site" --poll 0.2s "$@"
 }
 
 online() { take_part "$1" "$2" --relay "$address" --relay-card relay.card; }
@@ -81,8 +84,11 @@ travel() {
 # run WAY "sites that are online" "sites that a courier visits"
 run() {
   local way=$1 connected=$2 visited=$3 parties=() site relay=""
-  mkdir "$way"
+  mkdir -p "$way/home"
   cp -r start "$way/exchange"
+  # the rounds are played three times, and a key's ledger lets nobody play a round twice: each time from a copy
+  cp -r coordinator.* "$way/home"
+  for site in $sites; do cp -r "$site/$site".* "$way/home"; done
   if [ -n "$connected" ]; then
     ucadi relay serve "$way/exchange" --key relay.key --bind 'tcp://127.0.0.1:0' 2>"$way/log-relay.txt" >/dev/null &
     relay=$!
@@ -90,7 +96,7 @@ run() {
       sleep 0.1
     done
   fi
-  begin "$way/result.txt" ucadi coordinate "$way/exchange" --key coordinator.key --poll 0.2s
+  begin "$way/result.txt" ucadi coordinate "$way/exchange" --key "$way/home/coordinator.key" --poll 0.2s
   parties+=($!)
   for site in $connected; do
     begin "$way/log-$site.txt" online "$way" "$site"

@@ -104,28 +104,33 @@ size=$(ucadi inspect "$data/train-${sites[0]}.h5" --json | python -c 'import jso
 
 initial() { ucadi init --seed "$SEED" ${WIDTH:+--width "$WIDTH"} --size "$size" --force "$@" >>"$log"; }
 
-card() { ucadi keygen "$1" -o keys; }
+member() { ucadi keygen "$2" -o "$1/keys"; }
 
-if [ ! -e "keys/$(cksum <<<"${sites[*]}")" ]; then
-  rm -rf keys
-  mkdir keys
-  each card -- coordinator "${sites[@]}"
-  cards=()
-  for site in "${sites[@]}"; do cards+=("keys/$site.card"); done
-  ucadi roster create "${cards[@]}" --federation experiment --minimum-sites $((${#sites[@]} < 3 ? 2 : 3)) \
-    --key keys/coordinator.key -o keys/federation.json >>"$log"
-  touch "keys/$(cksum <<<"${sites[*]}")"
-fi
+accept() {
+  local roster=$1/exchange/federation.json
+  ucadi roster accept "$roster" --key "$1/keys/$2.key" --yes "$(sha256sum <"$roster")"
+}
+
+# found FOLDER: a federation with keys of its own, for one training; with two sites, any one of them opens a sum.
+found() {
+  local folder=$1 site mode=threshold cards=()
+  if [ "${#sites[@]}" -lt 3 ]; then mode=members; fi
+  mkdir -p "$folder/exchange" "$folder/keys"
+  each member "$folder" -- coordinator "${sites[@]}"
+  for site in "${sites[@]}"; do cards+=("$folder/keys/$site.card"); done
+  ucadi roster create "${cards[@]}" --federation experiment --mode "$mode" \
+    --key "$folder/keys/coordinator.key" -o "$folder/exchange/federation.json" >>"$log"
+  each accept "$folder" -- "${sites[@]}"
+}
 
 # federate FOLDER FIRST ROUNDS LOCAL_EPOCHS [PART]: trains from the weights FIRST in encrypted rounds; the last model is
 # FOLDER/federated.weights. PART is one of folds/SITE.split.
 federate() {
   local folder=$1 first=$2 rounds=$3 epochs=$4 part=${5-} coordinating last
-  mkdir -p "$folder/exchange"
-  cp keys/federation.json "$folder/exchange"
-  ucadi round open --exchange "$folder/exchange" --number 1 --base "$first" --key keys/coordinator.key \
+  found "$folder"
+  ucadi round open --exchange "$folder/exchange" --number 1 --base "$first" --key "$folder/keys/coordinator.key" \
     --set local_epochs="$epochs" --headroom "$HEADROOM" "${schedule[@]}" >>"$log"
-  { ucadi coordinate "$folder/exchange" --key keys/coordinator.key --until-round "$rounds" --poll 0.1s \
+  { ucadi coordinate "$folder/exchange" --key "$folder/keys/coordinator.key" --until-round "$rounds" --poll 0.1s \
     >"$folder/rounds.txt" 2>>"$log" || kill -TERM $$; } &
   coordinating=$!
   each take_part "$folder" "$part" -- "${sites[@]}"
@@ -136,8 +141,8 @@ federate() {
 
 take_part() {
   local folder=$1 part=$2 site=$3
-  ucadi site run "$folder/exchange" --dataset "$data/train-$site.h5" --roster keys/federation.json \
-    --key "keys/$site.key" --work "$folder/$site" --poll 0.1s ${part:+--split "folds/$site.split" --part "$part"}
+  ucadi site run "$folder/exchange" --dataset "$data/train-$site.h5" --key "$folder/keys/$site.key" \
+    --work "$folder/$site" --poll 0.1s ${part:+--split "folds/$site.split" --part "$part"}
 }
 
 # alone FOLDER FIRST PART SITE: as many epochs on the site's own data; the model is FOLDER/SITE.weights.

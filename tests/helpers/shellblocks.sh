@@ -63,6 +63,23 @@ ids() { everything python -c 'import sys, h5py; print(*h5py.File(sys.argv[1])["c
 federation() {
   others coordinator "$@"
   everything ucadi roster create *.card --federation test --key coordinator.key -o federation.json
+  others_accept "$@"
+}
+
+# These sites accept federation.json.
+others_accept() {
+  local site
+  for site in "$@"; do
+    everything ucadi roster accept federation.json --key "$site.key" --yes "$(sha256sum <federation.json)"
+  done
+}
+
+# The other sites' partial decryptions of the page's sum.
+others_help() {
+  local site
+  for site in "$@"; do
+    everything ucadi partial-decrypt *.sum --plan plan.json --roster federation.json --key "$site.key" -o "$site.partial"
+  done
 }
 
 # A certificate for a name, which signs itself: NAME.pem and NAME.key.
@@ -94,8 +111,8 @@ others_run() {
     mkdir "$site"
     (
       cd "$site"
-      cp ../test.h5 "../$site.key" ../federation.json ../relay.card .
-      everything ucadi site run exchange --dataset test.h5 --roster federation.json --key "$site.key" \
+      cp -r ../test.h5 "../$site".* ../relay.card .
+      everything ucadi site run exchange --dataset test.h5 --key "$site.key" \
         --relay tcp://relay.example.org:7400 --relay-card relay.card
     ) &
   done
@@ -106,7 +123,7 @@ machine() {
   local folder=$1
   mkdir "$folder"
   shift
-  cp "$@" "$folder"
+  cp -r "$@" "$folder"
   cd "$folder"
 }
 

@@ -170,8 +170,9 @@ class Agreement:
         for a line of its kind that it cannot stand beside."""
         with self.ledger.adding() as draft:
             if entry not in draft.history.entries:
-                for before in draft.history.of(entry.what, entry.federation):
-                    refuse(before)
+                for before in draft.history.entries:
+                    if before.what is entry.what:
+                        refuse(before)
                 draft.add(entry)
 
     def _excluded(self, what: str, setting: str, round_: Round) -> ConsentError:
@@ -226,11 +227,15 @@ def content_digest(update: Update) -> str:
     return hashlib.sha256("\n".join([f"weight {update.weight}", *rows]).encode()).hexdigest()
 
 
+def _same_round(before: Entry, entry: Entry) -> bool:
+    return (before.federation, before.number) == (entry.federation, entry.number)
+
+
 def _refuse_update(before: Entry, entry: Entry, void: frozenset[str]) -> None:
     train = "train for this round from its base, and encrypt that update, once"
     if before.document == entry.document:
         raise MismatchError(f"round {entry.number}: another update was encrypted for this round already", hint=train)
-    if before.number == entry.number:
+    if _same_round(before, entry):
         raise MismatchError(
             f"round {entry.number}: this site encrypted an update for another plan of that number already",
             hint="two plans of one round are two histories: ask the coordinator by telephone",
@@ -253,7 +258,7 @@ def _refuse_counts(before: Entry, entry: Entry, void: frozenset[str]) -> None:
 
 
 def _refuse_answer(before: Entry, entry: Entry) -> None:
-    if before.number == entry.number:
+    if _same_round(before, entry):
         raise MismatchError(
             f"round {entry.number} of {entry.federation}: already decrypted for another set of sites",
             hint="never decrypt two sets: their difference could show one site's update. Open a new round",
@@ -261,7 +266,7 @@ def _refuse_answer(before: Entry, entry: Entry) -> None:
 
 
 def _refuse_sum(before: Entry, entry: Entry) -> None:
-    if before.number == entry.number:
+    if _same_round(before, entry):
         raise MismatchError(
             f"round {entry.number} of {entry.federation}: summed before, of {', '.join(before.sites)}",
             hint="two sums of one round show what is in one alone: bring back that sum's files, or open a new round",

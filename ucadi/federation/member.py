@@ -36,6 +36,7 @@ from ucadi.kinds import Kind
 from ucadi.rounds.closing import members_with_partials, read_receipt, read_roster, read_round
 from ucadi.rounds.consenting import Agreement, consents_beside, how_to_accept, missing_consents
 from ucadi.rounds.handing import has_to_hand_over, take_over, write_handover
+from ucadi.rounds.histories import check_one_history
 from ucadi.rounds.round import Round
 from ucadi.rounds.succession import read_statements
 
@@ -99,6 +100,7 @@ class Site:
             if found is None:
                 return number == numbers[-1] and self._contribute(number, round_)
             receipt = found[0]
+            check_one_history(self.exchange, receipt, round_.roster, self.private.evidence)
             before, self._ended = (round_, receipt), number
             if receipt.status == "void":
                 leads_to = round_.plan.base
@@ -213,7 +215,7 @@ class Site:
                 self.awaited = Awaited(Awaits.PARTIALS, number, missing)
                 return None, False
             partials = [self.exchange.path(Kind.PARTIAL, number, site) for site in partials_of]
-        return self._open(number, round_, base, partials), True
+        return self._open(number, round_, receipt, base, partials), True
 
     def _help_to_open(self, number: int, round_: Round, total: Path) -> bool:
         """Makes the site's partial decryption of the sum, unless that is done; whether it was."""
@@ -226,7 +228,7 @@ class Site:
         self.tell("partial decryption", {"round": number})
         return True
 
-    def _open(self, number: int, round_: Round, base: Path, partials: list[Path]) -> str:
+    def _open(self, number: int, round_: Round, receipt: Receipt, base: Path, partials: list[Path]) -> str:
         began = time.perf_counter()
         plan, roster = self._documents(number)
         opened = (
@@ -258,6 +260,7 @@ class Site:
             self.private.seconds(round_),
             self.metrics if self.options.publish_metrics else {},
             self.agreement.ledger.read().head,
+            receipt.mark,
         )
         statement_format.write(self._place(Kind.METRICS, number), statement, self.keys, force=True)
         return digest

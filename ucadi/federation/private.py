@@ -23,6 +23,11 @@ class Private:
         return self._root / f"{digest}.weights"
 
     @property
+    def evidence(self) -> Path:
+        """Where proofs of two histories are kept."""
+        return self._root / "evidence"
+
+    @property
     def latest(self) -> Path:
         """The name under which the newest model is always found."""
         return self._root / "latest.weights"

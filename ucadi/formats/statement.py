@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ucadi.errors import FormatError, MismatchError
-from ucadi.formats.container import GET_AGAIN
+from ucadi.formats.container import GET_AGAIN, Metadata
+from ucadi.formats.receipt import Mark, parse_mark
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
 from ucadi.identity import PublicKeys, SecretKeys
 from ucadi.kinds import Format
@@ -30,7 +31,7 @@ class Statement:
     `model` is the digest of the weights that the round leads to and `exponents` the magnitudes of its tensors in the
     order of the plan's layout (see `fixedpoint.magnitude_exponents`); both empty where the party does not know them.
     `seconds` are durations by what was done, `metrics` what the site publishes of its evaluation, `ledger` the head of
-    its ledger.
+    its ledger, `mark` that of the round's receipt.
     """
 
     site: str
@@ -40,6 +41,7 @@ class Statement:
     seconds: Mapping[str, float] | None = None
     metrics: Mapping[str, float] | None = None
     ledger: str | None = None
+    mark: Metadata | None = None
 
 
 def write(path: Path, statement: Statement, keys: SecretKeys, *, force: bool = False) -> None:
@@ -55,6 +57,7 @@ def write(path: Path, statement: Statement, keys: SecretKeys, *, force: bool = F
         "seconds": dict(statement.seconds or {}),
         "metrics": dict(statement.metrics or {}),
         "ledger": statement.ledger,
+        "mark": statement.mark,
     }
     write_document(path, sign(document, keys), force=force)
 
@@ -78,7 +81,14 @@ def read(path: Path, keys: PublicKeys) -> Statement:
         _figures(fields.object("seconds"), path.name),
         _figures(fields.object("metrics"), path.name),
         fields.digest_or_none("ledger"),
+        fields.object("mark").values if fields.values.get("mark") is not None else None,
     )
+
+
+def read_mark(path: Path) -> Mark | None:
+    """The mark that a statement passes on, whoever signed the statement: it bears a signature of its own."""
+    fields = Fields(read_document(path, FORMAT), path.name)
+    return parse_mark(fields.object("mark")) if fields.values.get("mark") is not None else None
 
 
 def _figures(fields: Fields, name: str) -> dict[str, float]:

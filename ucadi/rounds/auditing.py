@@ -21,6 +21,7 @@ from ucadi.formats.receipt import Receipt
 from ucadi.kinds import Kind
 from ucadi.rounds.closing import read_own_upload, read_receipt, read_round, read_total
 from ucadi.rounds.following import next_weights
+from ucadi.rounds.histories import check_one_history
 from ucadi.rounds.round import Round
 from ucadi.rounds.verdict import Verdict
 from ucadi.rounds.verification import check_addition
@@ -88,6 +89,7 @@ def audit_rounds(exchange: Exchange, aside: Aside) -> tuple[AuditedRound, ...]:
             found = read_receipt(exchange, number, round_)
             ended = _Ended(number, round_, *(found or (None, None)))
             if ended.receipt is not None:
+                check_one_history(exchange, ended.receipt, round_.roster)
                 _check_chain(ended.receipt, before, number)
             audited.append(_audit_end(exchange, ended, base))
             before = ended

@@ -29,6 +29,7 @@ from ucadi.kinds import Kind, Place
 from ucadi.progress import track
 from ucadi.rounds.collection import check_quorum, contributions_digest, read_upload, write_sum
 from ucadi.rounds.consenting import Agreement
+from ucadi.rounds.histories import check_not_signed
 from ucadi.rounds.opening import check_sum
 from ucadi.rounds.round import Round
 from ucadi.rounds.threshold import check_partial, open_partial
@@ -168,6 +169,7 @@ def close(exchange: Exchange, number: int, round_: Round, keys: SecretKeys, agre
         found = read_receipt(exchange, number, round_)
         if found is not None:
             return found[0]
+        check_not_signed(exchange, number, round_.roster)
         _sweep(exchange, number)
         previous = _last_receipt(exchange, number)
         uploads = judge_uploads(exchange, number, round_)

@@ -29,6 +29,7 @@ from ucadi.formats import weights as weights_format
 from ucadi.formats.ledger import Entry, Ledger, What
 from ucadi.lwe import randomness, scheme, shamir
 from ucadi.lwe.parameters import DEGREE, Packing
+from ucadi.rounds.lot import anchor
 from ucadi.rounds.round import Round
 
 SITES = ("site-a", "site-b", "site-c")
@@ -217,13 +218,14 @@ def test_a_round_of_others_is_verified_added_opened_and_applied(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_consents_and_ledgers_of_others(mode: str) -> None:
+def test_consents_and_ledgers_of_others(keys: dict[str, Path], mode: str) -> None:
     folder = VECTORS / mode
     roster = roster_format.read(folder / "federation.json")
     for site in SITES:
         member = roster.member(site)
         consent = consent_format.read(folder / f"consents/{site}-0001.json", member)
         consent_format.check_for(consent, roster, site)
+        assert consent.lot == anchor(key_format.read_key(keys[site]), "vectors")
         assert consent.size_band == (256 if site == "site-b" else None)
         history = Ledger(folder / f"{site}.ledger", member).read()
         assert history.head == consent.ledger

@@ -243,7 +243,7 @@ def test_rosters_are_in_threshold_mode_unless_asked_otherwise(own: Federation) -
 ORDERS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "minimum_sites": ({"minimum_sites": 6}, {}, "a sum of 5 sites or more"),
     "least_threshold": ({"least_threshold": 6}, {}, "a sum that 5 members open"),
-    "some_members": ({"minimum_sites": 3}, {"site": list(SITES[:4])}, "no place for site-e"),
+    "lot": ({"minimum_sites": 3}, {"site": list(SITES[:4])}, "no place for site-e"),
     "largest_weight_cap": ({"largest_weight_cap": 1000}, {}, "a weight cap of 65536"),
     "largest_epochs": ({"largest_epochs": 2}, {"settings": to_set(local_epochs=3)}, "3 epochs"),
     "least_noise": ({"least_noise": 1.0}, {"settings": to_set(noise=0.5, clip_norm=1.0)}, "noise of 0.5"),
@@ -294,24 +294,26 @@ def test_holders_refuse_a_small_sum_of_a_large_federation(tmp_path: Path) -> Non
     for site in sites:  # as `roster accept` writes it, with nothing set
         policy = policy_format.default_for(roster_format.read(own.roster))
         policy_format.write(own.folder / f"{site}.policy.toml", policy, force=True)
-    plan = plan_under(own, own.roster, number=1, site=list(sites[:3]))
+    three = plan_under(own, own.roster, number=1, site=list(sites[:3]))
     with pytest.raises(ConsentError, match="minimum_sites = 4"):
-        upload(own, "site-a", plan=plan)
-    for site in sites[:3]:  # the victim's people had edited their policy; the holders' had not
-        upload(own, site, f"{site}.enc", plan=loosened(own, site, plan))
+        upload(own, "site-a", plan=three)
+    quorum = plan_under(own, own.roster, "quorum.json", number=1, quorum=3)
+    with pytest.raises(ConsentError, match="minimum_sites = 4"):
+        upload(own, "site-a", plan=quorum)
+    loose = SitePolicy(minimum_sites=2, least_threshold=1, lot=True)
+    for site in sites[:3]:  # as if the victim's people had edited their policy; the holders' have not
+        policy_format.write(own.folder / f"{site}.policy.toml", loose, force=True)
+    with pytest.raises(ConsentError, match="whom the lot does not draw"):
+        upload(own, "site-a", plan=three)
+    for site in sites[:3]:
+        upload(own, site, f"{site}.enc", plan=quorum)
     total = own.folder / "sum.enc"
     uploads = [own.ciphertext(site) for site in sites[:3]]
-    aggregate(uploads, plan=plan, roster=own.roster, key=own.key("coordinator"), output=total)
+    aggregate(uploads, plan=quorum, roster=own.roster, key=own.key("coordinator"), output=total)
     for site in sites[3:]:
-        with pytest.raises(ConsentError, match="the policy of"):
-            partial_decrypt(total, plan=plan, roster=own.roster, key=own.key(site), output=own.folder / "p")
+        with pytest.raises(ConsentError, match="minimum_sites = 4"):
+            partial_decrypt(total, plan=quorum, roster=own.roster, key=own.key(site), output=own.folder / "p")
     assert not (own.folder / "p").exists()
-
-
-def loosened(own: Federation, site: str, plan: Path) -> Path:
-    loose = SitePolicy(minimum_sites=2, least_threshold=1, some_members=True)
-    policy_format.write(own.folder / f"{site}.policy.toml", loose, force=True)
-    return plan
 
 
 # --- one update, one plan ---------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import math
 import struct
 from collections.abc import Iterator
@@ -220,11 +222,20 @@ def consent_files(roster: str) -> dict[str, bytes]:
                 "sequence": 1,
                 "site": party.name,
                 "ledger": sha256(lines[1]),
+                "lot": lot_anchor(party.secret["signing"]),
                 "size_band": 256 if party.name == "site-b" else None,
             }
             files[f"consents/{party.name}-0001.json"] = canonical(party.sign(consent)) + b"\n"
         files[f"{party.name}.ledger"] = b"".join(lines)
     return files
+
+
+def lot_anchor(signing: bytes) -> str:
+    """The last of ten thousand digests, one of the other."""
+    value = hmac.new(signing, b"ucadi/lot/v1\nvectors", hashlib.sha256).digest()
+    for _ in range(10_000):
+        value = hashlib.sha256(value).digest()
+    return value.hex()
 
 
 def ciphertext_tensors(polynomials: list[list[int]], shape: list[int], sealed: bytes) -> Tensors:

@@ -20,11 +20,14 @@ from ucadi.formats import plan as plan_format
 from ucadi.formats import statement as statement_format
 from ucadi.formats.exchange import Exchange
 from ucadi.formats.receipt import Receipt
+from ucadi.formats.roster import Roster
 from ucadi.formats.statement import Statement
 from ucadi.identity import SecretKeys
 from ucadi.kinds import Kind
 from ucadi.rounds.closing import close, read_receipt, read_roster, read_round
-from ucadi.rounds.consenting import Agreement, consents_beside, missing_consents
+from ucadi.rounds.consenting import Agreement
+from ucadi.rounds.consents import consents_beside, missing_consents
+from ucadi.rounds.lot import drawn, links
 from ucadi.rounds.round import Round
 from ucadi.rounds.succession import agreed, next_plan, read_statements
 
@@ -62,7 +65,11 @@ def coordinate(
     ] = None,
     sites: Annotated[
         int | None,
-        typer.Option(help="Sites in a round, chosen by lot each time [default: all members].", min=2, max=10_000),
+        typer.Option(
+            help="Sites in a round, drawn by lot; all until it can be drawn [default: all].",
+            min=2,
+            max=10_000,
+        ),
     ] = None,
     headroom: Headroom = None,
     relay: RelayAddress = None,
@@ -150,7 +157,7 @@ class Coordinator:
             return False
         newest = self.exchange.newest_roster()
         roster = read_roster(self.exchange, newest)
-        plan = next_plan(round_, following, roster, self.sites, self.headroom)
+        plan = next_plan(round_, following, roster, self._asked(roster, number + 1), self.headroom)
         if missing := missing_consents(roster, plan.sites, consents_beside(newest)):
             self.awaited = Awaited(Awaits.CONSENTS, number + 1, missing)
             return False
@@ -197,6 +204,12 @@ class Coordinator:
         for name, why in receipt.refused.items():
             self.tell("refused", {"round": number, "file": name, "why": why})
         return True
+
+    def _asked(self, roster: Roster, number: int) -> tuple[str, ...]:
+        """Who takes part: all members, or so many as --sites says, drawn by lot."""
+        if self.sites is None:
+            return roster.names
+        return drawn(roster, number, self.sites, links(roster, number, self.exchange.root))
 
     def _is_overdue(self, number: int) -> bool:
         # by this machine's clock alone, from when the plan was written here; a clock that went back only waits longer

@@ -34,9 +34,11 @@ from ucadi.formats.statement import Statement
 from ucadi.identity import SecretKeys
 from ucadi.kinds import Kind
 from ucadi.rounds.closing import members_with_partials, read_receipt, read_roster, read_round
-from ucadi.rounds.consenting import Agreement, consents_beside, how_to_accept, missing_consents
+from ucadi.rounds.consenting import Agreement
+from ucadi.rounds.consents import consents_beside, how_to_accept, missing_consents
 from ucadi.rounds.handing import has_to_hand_over, take_over, write_handover
 from ucadi.rounds.histories import check_one_history
+from ucadi.rounds.lot import link
 from ucadi.rounds.round import Round
 from ucadi.rounds.succession import read_statements
 
@@ -261,6 +263,7 @@ class Site:
             self.metrics if self.options.publish_metrics else {},
             self.agreement.ledger.read().head,
             receipt.mark,
+            link(self.keys, round_.plan.federation, number + 1),
         )
         statement_format.write(self._place(Kind.METRICS, number), statement, self.keys, force=True)
         return digest

@@ -23,7 +23,8 @@ from ucadi.formats import split as split_format
 from ucadi.formats.exchange import Exchange
 from ucadi.formats.roster import Roster
 from ucadi.parts import Feature, require
-from ucadi.rounds.consenting import Agreement, how_to_accept
+from ucadi.rounds.consenting import Agreement
+from ucadi.rounds.consents import how_to_accept
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ SIZE_BANDS = tuple(4**power for power in range(1, 16))
 class Consent:
     """`site` accepts the roster of this digest and sequence.
 
-    `ledger` is the head of the site's ledger then; `size_band` one of `SIZE_BANDS` where the site states one.
+    `ledger` is the head of the site's ledger then; `lot` the anchor of its chain for lots; `size_band` one of
+    `SIZE_BANDS` where the site states one.
     """
 
     federation: str
@@ -29,6 +30,7 @@ class Consent:
     sequence: int
     site: str
     ledger: str
+    lot: str
     size_band: int | None = None
 
 
@@ -41,6 +43,7 @@ def write(path: Path, consent: Consent, keys: SecretKeys, *, force: bool = False
         "sequence": consent.sequence,
         "site": consent.site,
         "ledger": consent.ledger,
+        "lot": consent.lot,
         "size_band": consent.size_band,
     }
     write_document(path, sign(document, keys), force=force)
@@ -62,6 +65,7 @@ def read(path: Path, keys: PublicKeys) -> Consent:
         fields.number("sequence", least=1),
         keys.name,
         fields.digest("ledger"),
+        fields.digest("lot"),
         band,
     )
 

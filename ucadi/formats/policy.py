@@ -22,7 +22,7 @@ class SitePolicy:
     least_threshold: int = setting(
         2, "Fewest members who together open a sum, in threshold mode.", least=1, most=MAX_SUMMANDS
     )
-    some_members: bool = setting(False, "Whether a round may be without some members that the coordinator leaves out.")
+    lot: bool = setting(False, "Whether a round may ask only some members, if they are drawn by lot.")
     largest_weight_cap: int = setting(1 << 20, "Largest weight cap of a round.", least=1, most=1 << 31)
     largest_epochs: int = setting(100, "Most local epochs in a round.", least=1, most=100_000)
     least_noise: float = setting(

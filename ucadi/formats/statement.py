@@ -31,7 +31,7 @@ class Statement:
     `model` is the digest of the weights that the round leads to and `exponents` the magnitudes of its tensors in the
     order of the plan's layout (see `fixedpoint.magnitude_exponents`); both empty where the party does not know them.
     `seconds` are durations by what was done, `metrics` what the site publishes of its evaluation, `ledger` the head of
-    its ledger, `mark` that of the round's receipt.
+    its ledger, `mark` that of the round's receipt, `lot` its link for the next round's lot.
     """
 
     site: str
@@ -42,6 +42,7 @@ class Statement:
     metrics: Mapping[str, float] | None = None
     ledger: str | None = None
     mark: Metadata | None = None
+    lot: str | None = None
 
 
 def write(path: Path, statement: Statement, keys: SecretKeys, *, force: bool = False) -> None:
@@ -58,6 +59,7 @@ def write(path: Path, statement: Statement, keys: SecretKeys, *, force: bool = F
         "metrics": dict(statement.metrics or {}),
         "ledger": statement.ledger,
         "mark": statement.mark,
+        "lot": statement.lot,
     }
     write_document(path, sign(document, keys), force=force)
 
@@ -82,6 +84,7 @@ def read(path: Path, keys: PublicKeys) -> Statement:
         _figures(fields.object("metrics"), path.name),
         fields.digest_or_none("ledger"),
         fields.object("mark").values if fields.values.get("mark") is not None else None,
+        fields.digest_or_none("lot"),
     )
 
 

@@ -15,7 +15,9 @@ from ucadi.formats.ledger import Entry, What
 from ucadi.formats.policy import SitePolicy
 from ucadi.formats.roster import Roster
 from ucadi.identity import PublicKeys, SecretKeys
-from ucadi.rounds.consenting import Agreement, consent_path, consents_beside
+from ucadi.rounds.consenting import Agreement
+from ucadi.rounds.consents import consent_path, consents_beside
+from ucadi.rounds.lot import anchor
 
 _MOST_LINES = 12
 """Lines of changes that are shown; the fingerprint stands for them all."""
@@ -83,7 +85,8 @@ def accept(
     if not agreement.has_accepted(roster):
         agreement.ledger.add(Entry(What.ACCEPTED, roster.federation, roster.sequence, roster.digest))
     head = agreement.ledger.read().head
-    consent = Consent(roster.federation, roster.digest, roster.sequence, keys.name, head, size_band)
+    lot = anchor(keys, roster.federation)
+    consent = Consent(roster.federation, roster.digest, roster.sequence, keys.name, head, lot, size_band)
     written = consent_path(make_folder(consents_beside(path)), roster, keys.name)
     consent_format.write(written, consent, keys, force=True)
     return written

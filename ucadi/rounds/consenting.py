@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from ucadi.errors import ConsentError, MismatchError, UcadiError, UsageError
+from ucadi.errors import ConsentError, MismatchError, UsageError
 from ucadi.fed.update import Update
 from ucadi.files import make_folder, read_bytes, write_file
-from ucadi.formats import consent as consent_format
 from ucadi.formats import policy as policy_format
 from ucadi.formats import roster as roster_format
-from ucadi.formats.consent import Consent
 from ucadi.formats.container import MAX_HEADER, tensor_digest
 from ucadi.formats.ledger import Entry, Ledger, What
 from ucadi.formats.policy import SitePolicy
 from ucadi.formats.roster import Roster
 from ucadi.identity import SecretKeys
-from ucadi.kinds import Kind, Place
+from ucadi.rounds.consents import consents_beside, how_to_accept, missing_consents
+from ucadi.rounds.lot import drawn, links
 from ucadi.rounds.round import Round
 
 
@@ -116,6 +115,18 @@ class Agreement:
             )
         for setting, value in _excluded(self.policy(round_.roster), round_):
             raise self._excluded(f"round {round_.plan.round} has {value}", setting, round_)
+        self._check_lot(round_, roster.parent)
+
+    def _check_lot(self, round_: Round, exchange: Path) -> None:
+        """Raises ConsentError unless a round asks all members, or those whom the lot draws."""
+        plan, members = round_.plan, round_.roster
+        if plan.sites == members.names:
+            return
+        if plan.sites != drawn(members, plan.round, len(plan.sites), links(members, plan.round, exchange)):
+            raise ConsentError(
+                f"round {plan.round} asks {', '.join(plan.sites)}, whom the lot does not draw",
+                hint="ask the coordinator for a round of all; a lot is drawn from statements on the round before",
+            )
 
     def check_summed(self, sites: tuple[str, ...], round_: Round) -> None:
         """Raises ConsentError if the policy asks for more sites in a sum."""
@@ -184,43 +195,6 @@ class Agreement:
         )
 
 
-def how_to_accept(roster: Path, key: Path) -> str:
-    """What people at a site do about a roster that is not accepted."""
-    return f"look at it and accept it: ucadi roster accept {roster} --key {key}"
-
-
-def consents_beside(roster: Path) -> Path:
-    """Where the consents to a roster lie: in the folder `consents` beside it, as in an exchange directory."""
-    return roster.parent / Path(Place(Kind.CONSENT, 1, "-").name).parent
-
-
-def consent_path(folder: Path, roster: Roster, site: str) -> Path:
-    """Where the consent of a site to a roster lies in the folder of consents."""
-    return folder / Path(Place(Kind.CONSENT, roster.sequence, site).name).name
-
-
-def read_consents(roster: Roster, folder: Path) -> dict[str, Consent]:
-    """The members' consents to this very roster, by site; what is none, or not theirs, is as if it were not there."""
-    found = {}
-    for member in roster.members:
-        path = consent_path(folder, roster, member.name)
-        try:
-            consent = consent_format.read(path, member)
-            consent_format.check_for(consent, roster, path.name)
-        except UcadiError:
-            continue
-        found[member.name] = consent
-    return found
-
-
-def missing_consents(roster: Roster, sites: Sequence[str], folder: Path) -> tuple[str, ...]:
-    """Whose consent to the roster a round of these sites lacks: of each, and of as many members as open its sum."""
-    given = read_consents(roster, folder).keys()
-    needed = len(roster.members) if roster.policy.mode == "members" else roster.policy.threshold
-    asked = roster.names if len(given) < needed else sites
-    return tuple(name for name in asked if name not in given)
-
-
 def content_digest(update: Update) -> str:
     """What an update is of, whatever its file says beside it: a digest of its values and its weight."""
     rows = [f"{name} {tensor_digest(update.deltas[name])}" for name in sorted(update.deltas)]
@@ -287,7 +261,7 @@ def _excluded(policy: SitePolicy, round_: Round) -> list[tuple[str, str]]:
             f"a sum that {roster.policy.threshold} members open",
         ),
         "minimum_sites": (quorum < policy.minimum_sites, f"a sum of {quorum} sites or more"),
-        "some_members": (bool(left_out) and not policy.some_members, f"no place for {left_out}"),
+        "lot": (bool(left_out) and not policy.lot, f"no place for {left_out}"),
         "largest_weight_cap": (plan.weight_cap > policy.largest_weight_cap, f"a weight cap of {plan.weight_cap}"),
         "largest_epochs": (plan.schedule.local_epochs > policy.largest_epochs, f"{plan.schedule.local_epochs} epochs"),
         "least_noise": (not counts and plan.schedule.noise < policy.least_noise, f"noise of {plan.schedule.noise:g}"),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ucadi.errors import FormatError, MismatchError
@@ -64,14 +62,14 @@ def agreed(statements: dict[str, Statement], receipt: Receipt, round_: Round) ->
     return None
 
 
-def next_plan(round_: Round, following: Following | None, roster: Roster, sites: int | None, headroom: int) -> Plan:
-    """The plan after this round's: the same but for base, ranges, roster and who is in.
+def next_plan(
+    round_: Round, following: Following | None, roster: Roster, names: tuple[str, ...], headroom: int
+) -> Plan:
+    """The plan after this round's: the same but for base, ranges, roster and who is in: the members `names`.
 
-    A void round leads to nothing: the next one begins with its base again. `sites` is how many take part, chosen
-    evenly; all members if None.
+    A void round leads to nothing: the next one begins with its base again.
     """
     plan = round_.plan
-    names = roster.names if sites is None else chosen(roster, plan.round + 1, sites)
     changed = replace(
         plan,
         round=plan.round + 1,
@@ -85,13 +83,3 @@ def next_plan(round_: Round, following: Following | None, roster: Roster, sites:
     ranges = zip(plan.layout.tensors, following.exponents, strict=True)
     layout = Layout(tuple(TensorRange(t.name, t.shape, exponent + headroom) for t, exponent in ranges))
     return replace(changed, base=following.model, layout=layout)
-
-
-def chosen(roster: Roster, number: int, sites: int) -> tuple[str, ...]:
-    """So many members for a round, by lot: everyone can compute it, and nobody can foresee a favourable order."""
-
-    def lot(name: str) -> bytes:
-        return hashlib.sha256(f"ucadi/chosen/v1\n{roster.digest}\n{number}\n{name}".encode()).digest()
-
-    drawn: Sequence[str] = sorted(roster.names, key=lot)[: max(sites, roster.policy.minimum_sites)]
-    return tuple(sorted(drawn))

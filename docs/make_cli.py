@@ -32,12 +32,13 @@ def page() -> str:
 | 8 | relay: unreachable, or it refuses |
 | 9 | archive (PACS): unreachable, it refuses, or it sends what was not asked for |
 | 10 | unverified: `audit` and `verify` found nothing wrong, and yet could not recompute everything |
+| 11 | consent: people at this site have not agreed: a roster that is not accepted, a round that its policy excludes |
 | 130 | interrupted |
 | 141 | whoever read the output has closed the pipe |
 
 With `--json`, an error is one JSON object on stderr: `kind` (a word: `usage`, `format`, `mismatch`, `signature`,
-`series`, `capacity`, `output`, `relay`, `archive`), `code` (the exit code), `message` and `hint` (or null). That holds
-for a command line that cannot be understood, too. The result stays alone on stdout.
+`series`, `capacity`, `output`, `relay`, `archive`, `consent`), `code` (the exit code), `message` and `hint` (or null). That
+holds for a command line that cannot be understood, too. The result stays alone on stdout.
 """
     return "<!-- made by docs/make_cli.py from the code -->\n\n" + text.rstrip("\n") + "\n" + exits
 

@@ -50,7 +50,7 @@ def names() -> Iterator[Row]:
 TABLES: dict[str, Callable[[], Iterable[Row]]] = {
     "containers": lambda: formats(Form.CONTAINER),
     "documents": lambda: formats(Form.DOCUMENT),
-    "other files": lambda: formats(Form.ARCHIVE, Form.HDF5),
+    "other files": lambda: formats(Form.ARCHIVE, Form.HDF5, Form.LINES),
     "places": places,
     "names": names,
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from commandline import Result, invoke, to_set
+from federation import copy_key
 from looping import Hub, make_hub, write_dataset
 from typer.models import TyperPath
 
@@ -28,6 +29,7 @@ from ucadi.commands.split import split
 from ucadi.commands.train import train
 from ucadi.commands.translate_apply import translate_apply
 from ucadi.commands.translate_train import translate_train
+from ucadi.files import file_digest
 from ucadi.formats import dataset as dataset_format
 from ucadi.formats.exchange import Exchange
 from ucadi.kinds import Kind
@@ -69,7 +71,7 @@ def slots() -> tuple[Slot, ...]:
 
 OUTPUTS = {
     "output", "lesion_masks", "report", "linkage", "log", "tensorboard", "checkpoint", "samples", "sheet", "quarantine",
-    "ledger", "work", "contrast", "noncontrast",
+    "work", "contrast", "noncontrast",
 }  # fmt: skip
 """Names of parameters whose path is written to."""
 
@@ -139,7 +141,7 @@ class World:
             "keygen": {"name": "site-x", "output": out},
             "encrypt": {"update": f / "site-a.update", **signed, **own},
             "aggregate": {"updates": uploads, **signed, **chief},
-            "partial-decrypt": {"ciphertext": f / "sum.enc", **signed, **own, "ledger": out / "ledger"},
+            "partial-decrypt": {"ciphertext": f / "sum.enc", **signed, **own},
             "decrypt": {"ciphertext": f / "sum.enc", "partials": [f / "site-a.partial", f / "site-b.partial"], **signed,
                         **own},
             "apply": {"base": f / "base.weights", "change": f / "opened.aggregate", **signed, **made},
@@ -152,6 +154,10 @@ class World:
             "wait": {**relay, "names": "federation.json", "timeout": "1s"},
             "serve": {"model": f / "base.weights", "bind": "127.0.0.1:0", "work": out / "serve"},
             "roster create": {"cards": cards, "federation": "lungs", **chief},
+            "roster accept": {"roster": f / "federation.json", "key": hub.key("site-a"),
+                              "yes": file_digest(hub.roster)},
+            "ledger show": {"key": hub.key("site-a")},
+            "ledger accept-loss": {"key": hub.key("site-a"), "yes": []},
             "roster add": {"cards": f / "site-d.card", "roster": f / "wide.json", **chief},
             "roster remove": {"names": "site-c", "roster": f / "wide.json", **chief},
             "roster rotate": {"cards": f / "new/site-a.card", "roster": f / "wide.json", **chief},
@@ -212,7 +218,8 @@ def make_world(folder: Path) -> World:
     f = folder / "files"
     f.mkdir()
     exchange = Exchange(hub.exchange)
-    plan, roster = exchange.plan(1), hub.roster
+    plan, roster = exchange.plan(1), hub.roster_in_exchange
+    shutil.copytree(hub.exchange / "consents", f / "consents")
     for path in (plan, roster, hub.folder / "base.weights", *hub.folder.glob("*/*.card")):
         shutil.copy(path, f)
     write_dataset(hub.folder / "site-a/data.h5", 0, cases=12)
@@ -250,7 +257,8 @@ def make_world(folder: Path) -> World:
     (f / "salt").write_bytes(bytes(range(32)))
     keygen("site-d", output=f)
     (f / "new").mkdir()
-    keygen("site-a", output=f / "new", replaces=hub.key("site-a"))
+    (f / "old").mkdir()
+    keygen("site-a", output=f / "new", replaces=copy_key(hub.key("site-a"), f / "old"))
     cards = [f / f"{site}.card" for site in hub.sites]
     coordinator = hub.key("coordinator")
     roster_create(cards, federation="wide", key=coordinator, output=f / "wide.json", minimum_sites=2, mode="members")

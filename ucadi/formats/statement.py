@@ -30,6 +30,7 @@ class Statement:
     `model` is the digest of the weights that the round leads to and `exponents` the magnitudes of its tensors in the
     order of the plan's layout (see `fixedpoint.magnitude_exponents`); both empty where the party does not know them.
     `seconds` are durations by what was done, `metrics` what the site publishes of its evaluation.
+    `unchecked` are the sites whose tags it had not when it opened the sum: if there are any, it did not check it.
     """
 
     site: str
@@ -38,6 +39,7 @@ class Statement:
     exponents: tuple[int, ...] = ()
     seconds: Mapping[str, float] | None = None
     metrics: Mapping[str, float] | None = None
+    unchecked: tuple[str, ...] = ()
 
 
 def write(path: Path, statement: Statement, keys: SecretKeys, *, force: bool = False) -> None:
@@ -52,6 +54,7 @@ def write(path: Path, statement: Statement, keys: SecretKeys, *, force: bool = F
         "exponents": list(statement.exponents),
         "seconds": dict(statement.seconds or {}),
         "metrics": dict(statement.metrics or {}),
+        "unchecked": list(statement.unchecked),
     }
     write_document(path, sign(document, keys), force=force)
 
@@ -74,6 +77,7 @@ def read(path: Path, keys: PublicKeys) -> Statement:
         tuple(exponents),
         _figures(fields.object("seconds"), path.name),
         _figures(fields.object("metrics"), path.name),
+        tuple(fields.texts("unchecked")),
     )
 
 

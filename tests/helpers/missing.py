@@ -14,7 +14,7 @@ CORE = {
     *("aggregate", "apply", "audit", "coordinate", "courier pack", "courier unpack", "decrypt", "encrypt", "histogram"),
     *("init", "inspect", "keygen", "partial-decrypt", "pull", "push", "relay serve", "roster add", "roster create"),
     *("roster remove", "roster rotate", "roster show", "round close", "round open", "round status", "round times"),
-    *("verify", "wait"),
+    *("tag", "verify", "wait"),
 }
 """What a coordinator's or a relay's machine does."""
 

@@ -30,9 +30,10 @@ def tag_of(ciphertext: Polynomials, seed: bytes) -> Tag:
     """The tag of a ciphertext (P, 4096) under the subsets of a 32-byte seed; one polynomial is in memory at a time."""
     total = np.zeros(SUBSETS, dtype=np.uint64)
     shifts = np.arange(0, 8 * _WORD_BYTES, 8, dtype=np.uint64)[:, np.newaxis]
+    chosen = np.empty((DEGREE, SUBSETS), dtype=np.float32)
     for first, polynomial in enumerate(ciphertext):
         limbs = polynomial.astype("<u8", copy=False).view(np.uint8).reshape(DEGREE, _WORD_BYTES)
-        chosen = randomness.subsets(seed, first * DEGREE, DEGREE, SUBSETS).astype(np.float32)
+        np.copyto(chosen, randomness.subsets(seed, first * DEGREE, DEGREE, SUBSETS))
         sums = limbs.T.astype(np.float32) @ chosen
         total += (sums.astype(np.uint64) << shifts).sum(axis=0, dtype=np.uint64)
     return total

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ucadi.errors import MismatchError, UcadiError, UsageError
+from ucadi.errors import FormatError, MismatchError, UcadiError, UsageError
 from ucadi.formats import tag as tag_format
 from ucadi.formats.ciphertext import Ciphertext, CiphertextSum
 from ucadi.formats.container import file_digest
@@ -183,8 +183,16 @@ def read_given(round_: Round, receipt: Path | None, tags: Sequence[Path]) -> Tag
         if tags:
             raise UsageError("whose tags count is said by the round's receipt", hint="--receipt FILE, with --tag")
         return None
-    files = [file for one in tags for file in (sorted(one.glob("*.json")) if one.is_dir() else [one])]
+    files = [file for one in tags for file in (_inside(one) if one.is_dir() else [one])]
     return read_tags(files, round_, *read_receipt_file(receipt, round_))
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The tags in a folder; FormatError if there are none."""
+    found = sorted(folder.glob("*.json"))
+    if not found:
+        raise FormatError(f"{folder}: no tag is in it", hint="tags are files SITE.json, in an exchange directory")
+    return found
 
 
 def check_given(

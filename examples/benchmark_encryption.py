@@ -27,13 +27,18 @@ from ucadi.commands.keygen import keygen
 from ucadi.commands.partial_decrypt import partial_decrypt
 from ucadi.commands.roster import roster_create
 from ucadi.commands.roster_accept import roster_accept
+from ucadi.commands.round_close import round_close
 from ucadi.commands.round_open import round_open
+from ucadi.commands.tag import tag
+from ucadi.commands.verify import verify
 from ucadi.fed.fixedpoint import decode
 from ucadi.fed.update import Update
-from ucadi.files import file_digest
+from ucadi.files import file_digest, make_folder
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
+from ucadi.formats.exchange import Exchange
 from ucadi.formats.weights import Weights
+from ucadi.kinds import Kind
 from ucadi.lwe import scheme
 from ucadi.rounds.round import Round
 
@@ -46,7 +51,7 @@ EXAMPLES = 100
 
 @dataclass
 class Row:
-    """One line of the table: seconds of each step, size, and the largest error of the mean."""
+    """One line of the table: seconds of each step, bytes that a site sends, and the largest error of the mean."""
 
     system: str
     values: int
@@ -57,20 +62,27 @@ class Row:
     bytes: int
     error: float
     answer: float | None = None
+    tag: float | None = None
+    check: float | None = None
 
     def __str__(self) -> str:
-        answer = "" if self.answer is None else f"{self.answer:.3f}"
+        answer, tag, check = ("" if s is None else f"{s:.3f}" for s in (self.answer, self.tag, self.check))
         expansion = self.bytes / (4 * self.values)
         return (
-            f"{self.system:<18}{self.values / 1e6:>8.2f}{self.sites:>6}{self.encrypt:>9.3f}{self.add:>9.4f}{answer:>8}"
-            f"{self.decrypt:>9.3f}{self.bytes / 1e6:>9.2f}{expansion:>8.3f}{self.error:>10.1e}"
+            f"{self.system:<18}{self.values / 1e6:>8.2f}{self.sites:>6}{self.encrypt:>9.3f}{self.add:>9.4f}{tag:>8}"
+            f"{check:>8}{answer:>8}{self.decrypt:>9.3f}{self.bytes / 1e6:>9.2f}{expansion:>8.3f}{self.error:>10.1e}"
         )
 
 
-HEADER = (
-    f"{'':<18}{'million':>8}{'':>6}{'encrypt':>9}{'add':>9}{'answer':>8}{'decrypt':>9}{'upload':>9}{'x':>8}{'error':>10}\n"
-    f"{'system':<18}{'values':>8}{'sites':>6}{'s':>9}{'s':>9}{'s':>8}{'s':>9}{'MB':>9}{'float32':>8}{'of mean':>10}"
+TITLES = (
+    f"{'':<18}{'million':>8}{'':>6}{'encrypt':>9}{'add':>9}{'tag':>8}{'check':>8}{'answer':>8}{'decrypt':>9}{'sent':>9}{'x':>8}"
+    f"{'error':>10}"
 )
+UNITS = (
+    f"{'system':<18}{'values':>8}{'sites':>6}{'s':>9}{'s':>9}{'s':>8}{'s':>8}{'s':>8}{'s':>9}{'MB':>9}{'float32':>8}"
+    f"{'of mean':>10}"
+)
+HEADER = f"{TITLES}\n{UNITS}"
 
 
 class Clock:
@@ -127,7 +139,8 @@ def ucadi(arrays: Arrays, sites: int, *, threshold: int | None = None) -> Row:
         names = [f"site-{i:03}" for i in range(sites)]
         for party in ("coordinator", *names):
             keygen(party, output=folder)
-        coordinator, roster, plan = folder / "coordinator.key", folder / "federation.json", folder / "plan.json"
+        exchange, coordinator = Exchange(make_folder(folder / "exchange")), folder / "coordinator.key"
+        roster = exchange.path(Kind.ROSTER, 0)
         cards = [folder / f"{site}.card" for site in names]
         mode = "members" if threshold is None else "threshold"
         roster_create(cards, federation="benchmark", key=coordinator, output=roster, mode=mode, threshold=threshold)
@@ -135,19 +148,25 @@ def ucadi(arrays: Arrays, sites: int, *, threshold: int | None = None) -> Row:
             roster_accept(roster, key=folder / f"{site}.key", yes=file_digest(roster))
         base = folder / "base.weights"
         weights_format.write(base, Weights(arrays, {}, {}))
-        round_open(number=1, base=base, roster=roster, key=coordinator, output=plan, weight_cap=EXAMPLES + sites)
+        cap = EXAMPLES + sites
+        round_open(number=1, base=base, key=coordinator, exchange=exchange.root, weight_cap=cap)
         digest = weights_format.read(base).digest
-        common = {"plan": plan, "roster": roster}
+        common = {"plan": exchange.plan(1), "roster": roster}
 
-        encrypting, adding, answering, decrypting = Clock(), Clock(), Clock(), Clock()
+        encrypting, adding, tagging, checking, answering, decrypting = (Clock() for _ in range(6))
         for i, site in enumerate(names):
-            update, key, output = folder / "update", folder / f"{site}.key", folder / f"{site}.enc"
+            update, key, output = folder / "update", folder / f"{site}.key", exchange.make_place(Kind.UPLOAD, 1, site)
             update_format.write_update(update, Update(site, digest, EXAMPLES + i, 1, changes(arrays, i)), force=True)
             encrypting.time(lambda u=update, k=key, o=output: encrypt(u, **common, key=k, output=o))  # type: ignore[misc]
-        size = (folder / f"{names[0]}.enc").stat().st_size
-        uploads = [folder / f"{site}.enc" for site in names]
-        total, opened = folder / "sum.enc", folder / "opened"
+        uploads = [exchange.path(Kind.UPLOAD, 1, site) for site in names]
+        total, opened = exchange.sum(1), folder / "opened"
         adding.time(lambda: aggregate(uploads, **common, key=coordinator, output=total))
+        round_close(exchange.root, number=1, key=coordinator)
+        receipt, tags = exchange.receipt(1), exchange.make_place(Kind.TAG, 1, names[0]).parent
+        for site, upload in zip(names, uploads, strict=True):
+            key, output = folder / f"{site}.key", exchange.path(Kind.TAG, 1, site)
+            tagging.time(lambda u=upload, k=key, o=output: tag(u, **common, receipt=receipt, key=k, output=o))  # type: ignore[misc]
+        checking.time(lambda: verify([total], **common, receipt=receipt, tag=[tags]))
         answers = []
         for site in names[: threshold or 0]:
             key, output = folder / f"{site}.key", folder / f"{site}.partial"
@@ -163,9 +182,11 @@ def ucadi(arrays: Arrays, sites: int, *, threshold: int | None = None) -> Row:
             encrypting.mean,
             adding.mean / sites,
             decrypting.mean,
-            size,
-            ucadi_error(arrays, opened, Round.read(plan, roster)),
+            uploads[0].stat().st_size + (tags / f"{names[0]}.json").stat().st_size,
+            ucadi_error(arrays, opened, Round.read(exchange.plan(1), roster)),
             answering.mean if answers else None,
+            tagging.mean,
+            checking.mean,
         )
 
 

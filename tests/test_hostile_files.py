@@ -272,9 +272,9 @@ def test_in_a_federation_one_member_writes_hostile_files_of_every_kind(tmp_path:
     honest = Hub(everyone.folder, ("a", "b", "c"))
     exchange = Exchange(honest.exchange)
     for number, hostile in enumerate(kinds, start=1):
-        for kind in (Kind.UPLOAD, Kind.METRICS, Kind.HANDOVER, Kind.OPENED):
+        for kind in (Kind.UPLOAD, Kind.TAG, Kind.METRICS, Kind.HANDOVER, Kind.OPENED):
             _plant(hostile, exchange.path(kind, number, "d"))
-        for kind in (Kind.UPLOAD, Kind.PARTIAL, Kind.METRICS):
+        for kind in (Kind.UPLOAD, Kind.TAG, Kind.PARTIAL, Kind.METRICS):
             _plant(hostile, exchange.path(kind, number, "a"))
         if hostile in ODD.values():
             for path in (exchange.receipt(number), exchange.sum(number), exchange.plan(number + 1).parent):
@@ -283,7 +283,7 @@ def test_in_a_federation_one_member_writes_hostile_files_of_every_kind(tmp_path:
             honest.site(site)
         honest.coordinate(deadline=0)
         _answer_badly(everyone, number, hostile)
-        for _ in range(2):
+        for _ in range(3):
             for site in honest.sites:
                 honest.site(site)
         result = honest.coordinate(deadline=1e9)

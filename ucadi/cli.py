@@ -125,6 +125,7 @@ PANELS: Mapping[str, tuple[Row | CommandGroup, ...]] = {
     "A round by hand": (
         Row("encrypt", "commands.encrypt:encrypt", "Encrypt a site's update."),
         Row("aggregate", "commands.aggregate:aggregate", "Add the sites' updates, encrypted or plain."),
+        Row("tag", "commands.tag:tag", "Tag one's own upload, by which the sum is checked."),
         Row("partial-decrypt", "commands.partial_decrypt:partial_decrypt", "Help to open a sum (threshold mode)."),
         Row("decrypt", "commands.decrypt:decrypt", "Open the sum."),
         Row("apply", "commands.apply:apply", "Add the opened sum to the weights."),

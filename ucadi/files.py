@@ -166,6 +166,12 @@ def write_file(path: Path, data: bytes, *, force: bool = False, mode: int = 0o64
         part.write_bytes(data)
 
 
+def copy_file(source: Path, path: Path, *, force: bool = False) -> None:
+    """Writes a copy of the file `source` to `path`, whole or not at all."""
+    with new_file(path, force=force) as part:
+        shutil.copyfile(source, part)
+
+
 @contextmanager
 def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yields a temporary folder that becomes `path` when the block ends without an error.

@@ -50,6 +50,7 @@ class Format(Enum):
     ROSTER = ("ucadi-roster", Form.DOCUMENT, Maker.COORDINATOR, True, "a roster", "roster create")
     PLAN = ("ucadi-plan", Form.DOCUMENT, Maker.COORDINATOR, True, "a plan", "round open")
     RECEIPT = ("ucadi-receipt", Form.DOCUMENT, Maker.COORDINATOR, True, "a receipt", "round close")
+    TAG = ("ucadi-tag", Form.DOCUMENT, Maker.SITE, True, "a tag", "tag")
     STATEMENT = ("ucadi-statement", Form.DOCUMENT, Maker.ANYONE, True, "a statement", "site run or coordinate")
     SPLIT = ("ucadi-split", Form.DOCUMENT, Maker.SITE, False, "a split", "split")
     CONSENT = ("ucadi-consent", Form.DOCUMENT, Maker.SITE, True, "a consent", "roster accept")
@@ -191,6 +192,13 @@ class Kind(Enum):
         Readers.ALL,
         Carried.ALWAYS,
         "the receipt; with it the round is over",
+    )
+    TAG = (
+        "rounds/{number:04}/tags/{site}.json",
+        Format.TAG,
+        Readers.ALL,
+        Carried.OVER,  # it is of one receipt
+        "its tag of its own upload, by which members check the sum",
     )
     PARTIAL = (
         "rounds/{number:04}/partials/{site}.partial",

@@ -129,8 +129,7 @@ def one_round(hub: Hub) -> None:
     for site in hub.sites:
         hub.site(site)
     hub.coordinate()
-    for site in hub.sites:
-        hub.site(site)
+    hub.follow()
 
 
 def test_a_handover_opens_for_members_only_and_only_to_the_planned_model(fresh: Hub, tmp_path: Path) -> None:
@@ -175,8 +174,7 @@ def test_a_site_that_missed_a_round_and_lost_its_folder_comes_back(fresh: Hub, t
         hub.site(site)
     assert hub.coordinate().waiting_for == "uploads of round 1: site-c"
     hub.coordinate(deadline=0)  # quorum 2: closed without site-c
-    for site in ("site-a", "site-b"):
-        hub.site(site)
+    hub.follow(("site-a", "site-b"))
     result = hub.coordinate()
     assert result.missing[1] == ("site-c",)
     assert result.rounds == {1: "closed", 2: "open"}
@@ -396,8 +394,7 @@ def test_verify_tells_of_a_whole_directory_and_times_account_for_its_rounds(fres
         hub.site(site)
     hub.coordinate(deadline=0)
     (hub.exchange / "rounds" / "0001" / "uploads" / "site-c.enc").write_bytes(b"no ciphertext")
-    for site in ("site-a", "site-b"):
-        hub.site(site)
+    hub.follow(("site-a", "site-b"))
     hub.coordinate()
     first, second = verify([hub.exchange]).rounds
     assert (first.state, first.contributed, first.missing) == ("closed", ("site-a", "site-b"), ("site-c",))

@@ -16,6 +16,7 @@ from places import VECTORS
 from ucadi.commands.aggregate import aggregate
 from ucadi.commands.apply import apply
 from ucadi.commands.decrypt import decrypt
+from ucadi.commands.tag import tag
 from ucadi.commands.verify import verify
 from ucadi.errors import FormatError
 from ucadi.fed.fixedpoint import Encoder, layout_of
@@ -205,11 +206,17 @@ def test_a_round_of_others_is_verified_added_opened_and_applied(
     common = {"plan": folder / "plan.json", "roster": folder / "federation.json"}
     uploads, answers = sorted(folder.glob("site-*.enc")), sorted(folder.glob("*.partial"))
     assert verify([*uploads, folder / "sum.enc", *answers], **common).round == 7
+    checked = {"receipt": folder / "receipt.json", "tag": sorted(folder.glob("*.tag.json"))}
+    assert verify([folder / "sum.enc"], **common, **checked).verdict == "verified"
+    for site in SITES:
+        mine = tmp_path / f"{site}.tag.json"
+        tag(folder / f"{site}.enc", **common, receipt=checked["receipt"], key=keys[site], output=mine)
+        assert mine.read_bytes() == (folder / mine.name).read_bytes()
     aggregate(uploads[::-1], **common, key=keys["coordinator"], output=tmp_path / "sum.enc")
     assert (tmp_path / "sum.enc").read_bytes() == (folder / "sum.enc").read_bytes()
     for site in SITES:
         opened = tmp_path / f"{site}.opened"
-        decrypt(folder / "sum.enc", **common, key=keys[site], output=opened, partial=answers)
+        decrypt(folder / "sum.enc", **common, **checked, key=keys[site], output=opened, partial=answers)
         assert opened.read_bytes() == (folder / "opened.aggregate").read_bytes()
     aggregate(sorted(folder.glob("*.update")), **common, output=tmp_path / "added")
     assert (tmp_path / "added").read_bytes() == (folder / "opened.aggregate").read_bytes()

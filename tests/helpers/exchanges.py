@@ -15,6 +15,7 @@ from ucadi.commands.encrypt import encrypt
 from ucadi.commands.partial_decrypt import partial_decrypt
 from ucadi.commands.round_close import RoundCloseResult, round_close
 from ucadi.commands.round_open import round_open
+from ucadi.commands.tag import tag
 from ucadi.fed.update import Update
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
@@ -80,6 +81,21 @@ class Rounds:
     def close(self, number: int) -> RoundCloseResult:
         return round_close(self.exchange.root, number=number, key=self.federation.key("coordinator"))
 
+    def tag(self, number: int, site: str) -> Path:
+        output = self.file(Kind.TAG, number, site)
+        tag(
+            self.exchange.path(Kind.UPLOAD, number, site),
+            receipt=self.exchange.receipt(number),
+            key=self.federation.key(site),
+            output=output,
+            force=True,
+            **self.signed(number),
+        )
+        return output
+
+    def signed(self, number: int) -> dict[str, Path]:
+        return {"plan": self.exchange.plan(number), "roster": self.exchange.roster(number)}
+
     def answer(self, number: int, site: str) -> Path:
         output = self.file(Kind.PARTIAL, number, site)
         partial_decrypt(
@@ -94,7 +110,7 @@ class Rounds:
     def lead_on(self, number: int, site: str) -> Path:
         """A member opens the round's sum; the model that the next round begins with."""
         opened = self.file(Kind.OPENED, number, site)
-        signed = {"plan": self.exchange.plan(number), "roster": self.exchange.roster(number)}
+        signed = self.signed(number)
         answers = [self.exchange.root / place.name for place in self.exchange.places(Kind.PARTIAL, number)]
         key = self.federation.key(site)
         decrypt(self.exchange.sum(number), key=key, output=opened, partial=answers, **signed)

@@ -21,6 +21,7 @@ from series import body, save, series
 from surveys import Surveyor
 
 from ucadi.commands.inspect import inspect_file
+from ucadi.commands.tag import tag
 from ucadi.ct.reading import archive, dicomdir, nifti
 from ucadi.ct.reading.dicom import PixelReader, read_headers
 from ucadi.ct.translation import Window
@@ -53,6 +54,7 @@ from ucadi.formats import (
     update,
     weights,
 )
+from ucadi.formats import tag as tag_format
 from ucadi.formats.dataset import Case, Rejection
 from ucadi.formats.histogram import Histogram
 from ucadi.formats.predictions import Predictions
@@ -70,6 +72,7 @@ from ucadi.rounds.delivery import let_in
 from ucadi.rounds.following import next_weights
 from ucadi.rounds.handing import check_handover, open_handover, write_handover
 from ucadi.rounds.round import Round
+from ucadi.rounds.tagging import check_tag
 from ucadi.rounds.threshold import check_partial, combine_partials
 from ucadi.scoring import histogram as scoring
 from ucadi.splitting import Split
@@ -118,6 +121,11 @@ def _of_a_round(folder: Path) -> list[Target]:
         rounds.answer(1, site)
     rounds.lead_on(1, "site-a")
     exchange = rounds.exchange
+    tagged = folder / "tag"
+    tag(
+        exchange.path(Kind.UPLOAD, 1, "site-b"), plan=exchange.plan(1), roster=federation.roster,
+        receipt=exchange.receipt(1), key=federation.key("site-b"), output=tagged,
+    )  # fmt: skip
     round_ = Round.read(exchange.plan(1), federation.roster)
     member, leader = (keys.read_key(federation.key(name)) for name in ("site-b", "coordinator"))
     reader = keys.read_key(federation.key("site-c"))
@@ -149,6 +157,11 @@ def _of_a_round(folder: Path) -> list[Target]:
         shutil.copyfile(path, exchange.sum(1))
         read_total(exchange, 1, round_)
 
+    ended, receipt_digest = receipt.read(exchange.receipt(1), round_.roster)
+
+    def tags(path: Path) -> None:
+        check_tag(tag_format.read(path, round_.roster), round_, ended, receipt_digest, path.name)
+
     def opened(path: Path) -> None:
         next_weights(base, update.read_aggregate(path), round_, change=MODEL, name=path.name)
 
@@ -170,6 +183,7 @@ def _of_a_round(folder: Path) -> list[Target]:
         _target("upload", [of(Kind.UPLOAD, 1, "site-b")], lambda path: read_own_upload(path, round_, "site-b"), member),
         _target("sum", [exchange.sum(1)], sums, leader),
         _target("partial", [of(Kind.PARTIAL, 1, "site-b")], answers, member),
+        _target("tag", [tagged], tags, member),
         _target("handover", [handed], hand_over, member),
         _target("statement", [said], lambda path: statement.read(path, member.public), member),
         _target("opened", [of(Kind.OPENED, 1, "site-a")], opened),

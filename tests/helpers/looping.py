@@ -81,6 +81,11 @@ class Hub:
     def coordinate(self, **options: Any) -> CoordinateResult:
         return coordinate(**self.coordinator_options(**options))
 
+    def follow(self, sites: Sequence[str] = ()) -> None:
+        """Lets sites, or all, tag their uploads in a round that is over, and then open its sum."""
+        for site in (*(sites or self.sites), *(sites or self.sites)):
+            self.site(site)
+
     def play(self, turns: int = 12) -> str:
         """Lets all parties take turns until the coordinator has nothing left to do; the last model's digest."""
         for _ in range(turns):

@@ -15,7 +15,7 @@ CORE = {
     *("encrypt", "histogram", "init", "inspect", "keygen", "ledger accept-loss", "ledger show"),
     *("partial-decrypt", "pull", "push", "relay serve", "roster accept", "roster add", "roster create"),
     *("roster remove", "roster rotate", "roster show", "round close", "round open", "round status"),
-    *("round times", "verify", "wait"),
+    *("round times", "tag", "verify", "wait"),
 }
 """What a coordinator's or a relay's machine does."""
 

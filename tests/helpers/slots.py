@@ -26,6 +26,7 @@ from ucadi.commands.predict import predict
 from ucadi.commands.roster import roster_create
 from ucadi.commands.round_close import round_close
 from ucadi.commands.split import split
+from ucadi.commands.tag import tag
 from ucadi.commands.train import train
 from ucadi.commands.translate_apply import translate_apply
 from ucadi.commands.translate_train import translate_train
@@ -141,6 +142,7 @@ class World:
             "keygen": {"name": "site-x", "output": out},
             "encrypt": {"update": f / "site-a.update", **signed, **own},
             "aggregate": {"updates": uploads, **signed, **chief},
+            "tag": {"upload": f / "site-a.enc", **signed, "receipt": f / "receipt.json", **own},
             "partial-decrypt": {"ciphertext": f / "sum.enc", **signed, **own},
             "decrypt": {"ciphertext": f / "sum.enc", "partials": [f / "site-a.partial", f / "site-b.partial"], **signed,
                         **own},
@@ -187,6 +189,10 @@ class World:
         f = self.files
         signed = {"plan": f / "plan.json", "roster": f / "federation.json"}
         name = (slot.command, slot.parameter)
+        if slot.command != "tag" and slot.parameter == "receipt":
+            return {"tag": f / "tags"}
+        if slot.parameter == "tag":
+            return {"receipt": f / "receipt.json"}
         if slot.parameter == "split":
             return {"part": "trainval"}
         if name in (("train", "plan"), ("train", "roster"), ("train", "local_norms")):
@@ -235,6 +241,11 @@ def make_world(folder: Path) -> World:
         shutil.copy(upload, f / f"{site}.enc")
     round_close(hub.exchange, number=1, key=hub.key("coordinator"))
     shutil.copy(exchange.sum(1), f / "sum.enc")
+    shutil.copy(exchange.receipt(1), f / "receipt.json")
+    (f / "tags").mkdir()
+    for site in hub.sites:
+        made = f / "tags" / f"{site}.json"
+        tag(f / f"{site}.enc", receipt=f / "receipt.json", key=hub.key(site), output=made, **signed)
     answers = []
     for site in hub.sites[:2]:
         answers.append(f / f"{site}.partial")

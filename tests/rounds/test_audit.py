@@ -70,7 +70,7 @@ def test_what_is_not_at_hand_is_said(made: Rounds, tmp_path: Path) -> None:
     courier_pack(made.exchange.root, receiver="site-a", output=tmp_path / "x.tar")
     courier_unpack(tmp_path / "x.tar", tmp_path / "site", roster=made.federation.roster)
     found = audit(tmp_path / "site").rounds
-    assert found[0].sum == "signed; not added again: 0 of 3 uploads at hand"
+    assert found[0].sum == "signed; not checked: 0 of 3 uploads and 0 tags at hand"
     assert found[1].base == "not recomputed: the opened sum is not at hand"
     for name in ("models", "rounds/0001"):
         shutil.rmtree(tmp_path / "site" / name)

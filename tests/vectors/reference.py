@@ -222,6 +222,19 @@ def total_of(parts: list[list[list[int]]]) -> list[list[int]]:
     return [[sum(column) % Q for column in zip(*rows, strict=True)] for rows in zip(*parts, strict=True)]
 
 
+def tag_of(polynomials: list[list[int]], plan: bytes, receipt: bytes) -> list[int]:
+    """The 128 subset sums of a ciphertext's words, by the digests of plan and receipt."""
+    seed = hashlib.sha256(plan + receipt).digest()
+    sums = [0] * 128
+    stream = key_stream("ucadi/lwe/tag/v1", seed, 16 * N * len(polynomials))
+    for i, word in enumerate(itertools.chain.from_iterable(polynomials)):
+        block = stream[16 * i : 16 * i + 16]
+        for j in range(128):
+            if block[j // 8] >> (j % 8) & 1:
+                sums[j] += word
+    return [value % Q for value in sums]
+
+
 def share(secret: list[int], threshold: int, point: int, label: str) -> list[int]:
     """f(point) of each coefficient, f's other coefficients from `label`: 16-bit words modulo the prime."""
     drawn = words(noise(label, 2 * N * (threshold - 1)), "H")

@@ -27,6 +27,7 @@ from reference import (
     secret_of,
     sha256,
     share,
+    tag_of,
     tensor_of,
     total_of,
     widths,
@@ -166,6 +167,27 @@ def write_round(folder: Path, threshold: int | None) -> None:
     }
     shape = [3, 3, len(seals[0]) // 3]
     files["sum.enc"] = container(ciphertext_tensors(total, shape, b"".join(seals)), COORDINATOR.sign(signed))
+    receipt = {
+        "format": "ucadi-receipt",
+        "version": 1,
+        "federation": "vectors",
+        "round": 7,
+        "plan": digest,
+        "base": sha256(base),
+        "status": "closed",
+        "contributions": {site: sha256(files[f"{site}.enc"]) for site in SITES},
+        "refused": {},
+        "missing": [],
+        "aggregate": sha256(files["sum.enc"]),
+        "previous": None,
+    }
+    files["receipt.json"] = canonical(COORDINATOR.sign(receipt)) + b"\n"
+    for place, site in enumerate(SITES):
+        said = sha256(files["receipt.json"])
+        sums = struct.pack("<128Q", *tag_of(parts[place], bytes.fromhex(digest), bytes.fromhex(said))).hex()
+        fields = {"federation": "vectors", "plan": digest, "receipt": said, "site": site, "sums": sums}
+        tag = MEMBERS[place].sign({"format": "ucadi-tag", "version": 1, **fields})
+        files[f"{site}.tag.json"] = canonical(tag) + b"\n"
     if threshold is not None:
         for place in range(threshold):
             files[f"{SITES[place]}.partial"] = answer(folder, place, digest, documents, threshold)
@@ -289,6 +311,6 @@ def answer(folder: Path, place: int, digest: str, documents: list[dict[str, Any]
     path = folder / f"{holder.name}.partial"
     sealed = b"".join(kept(path, i, member, key, bound) for i, member in enumerate(MEMBERS))
     digests = {"body": sha256(body), "sealed": sha256(sealed)}
-    fields = {"plan": digest, "site": holder.name, "contributions": contributions, "digests": digests}
+    fields = {"plan": digest, "site": holder.name, "contributions": contributions, "unchecked": [], "digests": digests}
     document = holder.sign({"format": "ucadi-partial", "version": 1, **fields})
     return container({"body": ("U8", [len(body)], body), "sealed": ("U8", [3, 1168], sealed)}, document)

@@ -25,6 +25,20 @@ PlanFile = Annotated[Path, typer.Option("--plan", help="The round's signed plan.
 RosterFile = Annotated[Path, typer.Option("--roster", help="The federation's signed roster.")]
 KeyFile = Annotated[Path, typer.Option("--key", help="One's own secret key file.")]
 
+ReceiptFile = Annotated[
+    Path | None, typer.Option("--receipt", help="The round's receipt: checks the sum, with the sites' tags.")
+]
+TagFiles = Annotated[
+    list[Path] | None, typer.Option("--tag", help="A site's tag, or a folder of tags, with --receipt; repeatable.")
+]
+Unchecked = Annotated[bool, typer.Option("--unchecked", help="With --receipt: go on where tags are missing.")]
+
+
+def not_checked(sites: Sequence[str]) -> str:
+    """What is said of a sum that was used though the tags of these sites were missing; nothing where none were."""
+    return f"\n  the sum was not checked: no tag of {', '.join(sites)}" if sites else ""
+
+
 SplitFile = Annotated[Path | None, typer.Option("--split", help="A split of the dataset, with --part.")]
 Part = Annotated[
     str | None, typer.Option(metavar="PART", help="Only the cases in trainval, test, train-K or val-K of the split.")

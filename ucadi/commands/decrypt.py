@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from ucadi.commands import Force, KeyFile, Output, PlanFile, RosterFile
+from ucadi.commands import (
+    Force,
+    KeyFile,
+    Output,
+    PlanFile,
+    ReceiptFile,
+    RosterFile,
+    TagFiles,
+    Unchecked,
+    not_checked,
+)
 from ucadi.errors import UsageError
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import keys as key_format
@@ -16,19 +26,22 @@ from ucadi.formats import partial as partial_format
 from ucadi.rounds.consenting import Agreement
 from ucadi.rounds.opening import check_sum, open_seals, write_opened
 from ucadi.rounds.round import Round
+from ucadi.rounds.tagging import check_given
 from ucadi.rounds.threshold import combine_partials
 
 
 @dataclass(frozen=True)
 class DecryptResult:
-    """The aggregate opened."""
+    """The aggregate opened. `unchecked`: sites without a tag; if there are any, the sum was not checked."""
 
     aggregate: Path
     sites: tuple[str, ...]
     weight: int
+    unchecked: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.aggregate}: sum of {', '.join(self.sites)}, {self.weight} examples x epochs"
+        made = f"{self.aggregate}: sum of {', '.join(self.sites)}, {self.weight} examples x epochs"
+        return made + not_checked(self.unchecked)
 
 
 def decrypt(
@@ -44,21 +57,26 @@ def decrypt(
     partial: Annotated[
         list[Path] | None, typer.Option(help="The same as an option: a member's partial decryption; once for each.")
     ] = None,
+    receipt: ReceiptFile = None,
+    tag: TagFiles = None,
+    unchecked: Unchecked = False,
     force: Force = False,
 ) -> DecryptResult:
     r"""Open the sum of a round's ciphertexts with a member's key.
 
     In threshold mode it takes the partial decryptions of enough members as well: see partial-decrypt. The result is the
-    same file, byte for byte, as adding the plain updates would give.
+    same file, byte for byte, as adding the plain updates would give. With --receipt and every site's --tag the sum is
+    checked first: that it is that of the uploads.
 
     Example:
         ucadi decrypt sum.enc site-a.partial site-b.partial \
             --plan plan.json --roster federation.json \
-            --key site-a.key -o opened.aggregate
+            --receipt receipt.json --tag tags --key site-a.key -o opened.aggregate
     """
     round_ = Round.read(plan, roster)
     total = ciphertext_format.read_sum(ciphertext)
     check_sum(total, round_, ciphertext.name)
+    missing = check_given(total, ciphertext, round_, receipt, tag or (), unchecked=unchecked)
     keys = key_format.read_key(key)
     agreement = Agreement(key, keys)
     agreement.check_round(round_, roster)
@@ -71,4 +89,4 @@ def decrypt(
     else:
         secret = combine_partials([partial_format.read(path) for path in given], total, round_, keys)
     opened = write_opened(output, total, round_, secret, force=force)
-    return DecryptResult(output, opened.sites, opened.weight)
+    return DecryptResult(output, opened.sites, opened.weight, missing)

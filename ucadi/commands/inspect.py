@@ -28,6 +28,7 @@ from ucadi.formats import receipt as receipt_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats import split as split_format
 from ucadi.formats import statement as statement_format
+from ucadi.formats import tag as tag_format
 from ucadi.formats import translator as translator_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
@@ -198,6 +199,9 @@ def _document(path: Path) -> tuple[str, dict[str, Any]]:
                 "seconds": fields.object("seconds").values,
                 "metrics": fields.object("metrics").values,
             }
+        case tag_format.FORMAT:
+            tag = tag_format.parse(document, path.name)
+            return kind, {"signed_by": tag.site, "plan": tag.plan, "receipt": tag.receipt}
         case split_format.FORMAT:
             split = split_format.read(path)
             return kind, {"test": len(split.test), "folds": [len(fold) for fold in split.folds]}

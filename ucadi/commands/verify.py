@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
-from ucadi.errors import UsageError
+from ucadi.commands import ReceiptFile, TagFiles, refuse_unused
+from ucadi.errors import MismatchError, UsageError
 from ucadi.fed.averaging import Aggregate
 from ucadi.fed.update import Update
 from ucadi.formats import ciphertext as ciphertext_format
@@ -25,9 +26,9 @@ from ucadi.rounds.contribution import check_belongs
 from ucadi.rounds.opening import check_aggregate, check_sum
 from ucadi.rounds.round import Round
 from ucadi.rounds.standing import Standing, check_round_sum, standing
+from ucadi.rounds.tagging import Tags, false_tag, how_checked, read_given
 from ucadi.rounds.threshold import check_partial
 from ucadi.rounds.verdict import Verdict, weakest
-from ucadi.rounds.verification import check_addition
 
 
 @dataclass(frozen=True)
@@ -67,26 +68,34 @@ def verify(
     *,
     plan: Annotated[Path | None, typer.Option(help="The round's signed plan, with files.")] = None,
     roster: Annotated[Path | None, typer.Option(help="The federation's signed roster, with files.")] = None,
+    receipt: ReceiptFile = None,
+    tag: TagFiles = None,
 ) -> VerifyResult:
     r"""Check that files are of this round and signed by whom they say; add uploads again and compare the sum.
 
-    Needs no key. Any site can check the coordinator: give it the round's uploads and their sum. Of an exchange
+    Needs no key. A member checks the coordinator's sum by --receipt and every site's --tag, without any upload; who is
+    no member, by the round's uploads. With both, it is said whose tag is not that of its upload. Of an exchange
     directory, says for each round who is in, missing, late or refused and why; see audit for how rounds follow.
-    The verdict is `verified`, `signature-only` or `not-recomputed`: a sum is verified if all its uploads are given, an
-    upload or a partial decryption by its signature; plain updates and opened sums bear none. The exit code is 0 only
-    if all is verified; 10 says that nothing is wrong, and that not all could be verified; anything wrong is an error.
+    The verdict is `verified`, `signature-only` or `not-recomputed`: a sum is verified if all its uploads or tags are
+    given, an upload or a partial decryption by its signature; plain updates and opened sums bear none. The exit code is
+    0 only if all is verified; 10 says that nothing is wrong, and that not all could be verified; anything wrong is an
+    error.
 
     Example:
-        ucadi verify sum.enc site-a.enc site-b.enc site-c.enc \
+        ucadi verify sum.enc --receipt receipt.json --tag tags \
             --plan plan.json --roster federation.json
     """
     if len(files) == 1 and files[0].is_dir():
+        refuse_unused({"--receipt": receipt, "--tag": tuple(tag or ())}, "the directory has its own")
         return _directory(Exchange(files[0]))
     if plan is None or roster is None:
         raise UsageError("files are verified under their round's plan", hint="--plan and --roster")
     round_ = Round.read(plan, roster)
     read = {path: _read(path) for path in files}
-    uploads = [held for held in read.values() if isinstance(held, Ciphertext)]
+    uploads = {path: held for path, held in read.items() if isinstance(held, Ciphertext)}
+    tags = read_given(round_, receipt, tag or ())
+    if tags is not None:
+        _check_tags(tags, uploads)
     found: dict[str, str] = {}
     verdicts: dict[str, Verdict] = {}
     for path, held in read.items():
@@ -97,10 +106,10 @@ def verify(
                 found[path.name] = f"encrypted and signed by {held.contribution.site}"
             case CiphertextSum():
                 check_sum(held, round_, path.name)
-                again = check_addition(held, uploads, path.name)
-                verdicts[path.name] = Verdict.VERIFIED if again else Verdict.SIGNATURE_ONLY
+                how = how_checked(held, path, list(uploads.values()), tags)
+                verdicts[path.name] = Verdict.VERIFIED if how else Verdict.SIGNATURE_ONLY
                 found[path.name] = f"sum of {', '.join(held.sites)}, signed by {round_.roster.coordinator.name}; " + (
-                    "adding again gives the same" if again else "not added again, as not all its uploads were given"
+                    how or "not checked, as not all its uploads or tags were given"
                 )
             case Partial():
                 check_partial(held, round_, path.name)
@@ -121,6 +130,14 @@ def _directory(folder: Exchange) -> VerifyResult:
     rounds = tuple(standing(folder, number) for number in folder.opened_rounds())
     verdicts = {str(one.round): check_round_sum(folder, one.round) for one in rounds}
     return VerifyResult(None, {}, verdicts, weakest(verdicts.values()), rounds)
+
+
+def _check_tags(tags: Tags, uploads: Mapping[Path, Ciphertext]) -> None:
+    """Raises MismatchError for a tag that does not count, or is not that of its site's upload."""
+    for why in tags.refused.values():
+        raise MismatchError(why, hint="leave it out, and ask its site for another")
+    if false := tags.false(uploads):
+        raise MismatchError(f"{false_tag(false[0])}", hint=f"ask {false[0]}; no sum can be checked by it")
 
 
 Verifiable: TypeAlias = Ciphertext | CiphertextSum | Partial | Update | Aggregate

@@ -24,6 +24,9 @@ class Awaits(StrEnum):
     MODEL = "model"
     EARLIER_MODEL = "earlier model"
     SUM = "sum"
+    OWN_UPLOAD = "own upload"
+    TAGS = "tags"
+    TRUE_TAGS = "true tags"
     PARTIALS = "partial decryptions"
     UPLOADS = "uploads"
     STATEMENTS = "statements"
@@ -42,6 +45,9 @@ _IN_WORDS = {
     Awaits.MODEL: "the model that round {round} begins with",
     Awaits.EARLIER_MODEL: "the model that round {round} began with",
     Awaits.SUM: "the sum of round {round}",
+    Awaits.OWN_UPLOAD: "this site's own upload of round {round}, of which its tag is made; put it back into its place",
+    Awaits.TAGS: "tags, by which the sum of round {round} is checked, of {who}",
+    Awaits.TRUE_TAGS: "an end of round {round}, which nobody opens: the tag of {who} is not that of its upload",
     Awaits.PARTIALS: "more partial decryptions for round {round}, of {who}",
     Awaits.UPLOADS: "uploads of round {round}: {who}",
     Awaits.STATEMENTS: "the sites' statements on the model that round {round} leads to: {who}",

@@ -30,6 +30,7 @@ from ucadi.rounds.consents import consents_beside, missing_consents
 from ucadi.rounds.lot import drawn, links
 from ucadi.rounds.round import Round
 from ucadi.rounds.succession import agreed, next_plan, read_statements
+from ucadi.rounds.tagging import Tags, read_round_tags, read_uploads
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,8 @@ class Coordinator:
     awaited: Awaited | None = None
     _late: set[str] = field(default_factory=set)
     _sent: set[tuple[int, str]] = field(default_factory=set)
+    _tags: dict[tuple[int, str], bool] = field(default_factory=dict)
+    """Whether the tag of a site in a round is that of its upload."""
 
     def advance(self) -> bool:
         """Does the next thing that can be done; False if there is nothing to do, or all is done (`awaited` is None)."""
@@ -150,7 +153,7 @@ class Coordinator:
         if receipt.status == "closed":
             following = agreed(read_statements(self.exchange, number, round_), receipt, round_)
             if following is None:
-                self.awaited = Awaited(Awaits.STATEMENTS, number, self._silent(number, round_, receipt))
+                self.awaited = self._lacking(number, round_, *found)
                 return False
         if number >= self._last(round_):
             self.awaited = None
@@ -214,6 +217,24 @@ class Coordinator:
     def _is_overdue(self, number: int) -> bool:
         # by this machine's clock alone, from when the plan was written here; a clock that went back only waits longer
         return self.deadline is not None and time.time() - self.exchange.plan(number).stat().st_mtime > self.deadline
+
+    def _lacking(self, number: int, round_: Round, receipt: Receipt, digest: str) -> Awaited:
+        """What the sites have to do before the next round can be opened, and who."""
+        tags = read_round_tags(self.exchange, number, round_, receipt, digest)
+        if false := self._judge(number, tags):
+            return Awaited(Awaits.TRUE_TAGS, number, false)
+        if tags.missing:
+            return Awaited(Awaits.TAGS, number, tags.missing)
+        return Awaited(Awaits.STATEMENTS, number, self._silent(number, round_, receipt))
+
+    def _judge(self, number: int, tags: Tags) -> tuple[str, ...]:
+        """Tells of each tag once; the sites whose tag is not that of their upload, which only who has that can see."""
+        new = [site for site in tags.tags if (number, site) not in self._tags]
+        false = tags.false(read_uploads(self.exchange, number, tags.round_, new))
+        for site in new:
+            self._tags[number, site] = site not in false
+            self.tell("false tag" if site in false else "tag", {"round": number, "site": site})
+        return tuple(site for site in tags.tags if not self._tags[number, site])
 
     def _silent(self, number: int, round_: Round, receipt: Receipt) -> tuple[str, ...]:
         """The contributing sites that have stated nothing yet."""

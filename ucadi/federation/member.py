@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 from ucadi.commands.apply import apply
 from ucadi.commands.decrypt import decrypt
@@ -20,8 +19,9 @@ from ucadi.errors import ConsentError, MismatchError
 from ucadi.events import Events
 from ucadi.fed.fixedpoint import magnitude_exponents
 from ucadi.federation.awaiting import Awaited, Awaits
+from ucadi.federation.checking import Checking
 from ucadi.federation.private import Private
-from ucadi.files import new_file
+from ucadi.files import copy_file
 from ucadi.formats import statement as statement_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
@@ -41,6 +41,7 @@ from ucadi.rounds.histories import check_one_history
 from ucadi.rounds.lot import link
 from ucadi.rounds.round import Round
 from ucadi.rounds.succession import read_statements
+from ucadi.rounds.tagging import Tags, read_round_tags
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,16 @@ class Options:
     clip: bool
     publish_model: bool
     publish_metrics: bool
+    tag_patience: float | None = None
+    """Seconds from the receipt's coming after which a sum is opened unchecked, if tags are missing; None: never."""
+
+
+class CheckOptions(TypedDict):
+    """Options of partial-decrypt and decrypt: what they check a sum by."""
+
+    receipt: Path
+    tag: list[Path]
+    unchecked: bool
 
 
 @dataclass
@@ -76,6 +87,7 @@ class Site:
     _ended: int = 0
     _last: Round | None = None
     _void: list[Path] = field(default_factory=list)
+    _refused: set[str] = field(default_factory=set)
 
     def advance(self) -> bool:
         """Does the next thing that can be done; False if there is nothing to do until others have done theirs."""
@@ -109,7 +121,10 @@ class Site:
                 self._void.append(self.exchange.receipt(number))
                 self.awaited = Awaited(Awaits.AFTER_VOID, number)
                 continue
-            leads_to, moved = self._follow(number, round_, receipt)
+            if self.keys.name in receipt.contributions and self._checking.publish_tag(number, round_, found[1]):
+                self.tell("tag", {"round": number})
+                return True
+            leads_to, moved = self._follow(number, round_, *found)
             if moved:
                 return True
             if leads_to is not None:
@@ -169,22 +184,24 @@ class Site:
             )
             self.private.note_seconds(round_, training=result.seconds)
             self.tell("trained", {"round": number, "loss": result.loss[-1], "seconds": result.seconds})
-        began = time.perf_counter()
-        encrypted = encrypt(
-            update,
-            plan=plan,
-            roster=roster,
-            key=self.key,
-            output=self._place(Kind.UPLOAD, number),
-            receipt=self._void,
-            clip=self.options.clip,
-            force=True,
-        )
-        self.private.note_seconds(round_, encryption=time.perf_counter() - began)
-        self.tell("encrypted", {"round": number, "bytes": encrypted.bytes, "clipped": encrypted.clipped})
+        upload = self.private.of_round(round_, "enc")  # what the tag is made of, whatever becomes of its place
+        if not upload.exists():
+            began = time.perf_counter()
+            encrypted = encrypt(
+                update,
+                plan=plan,
+                roster=roster,
+                key=self.key,
+                output=upload,
+                receipt=self._void,
+                clip=self.options.clip,
+            )
+            self.private.note_seconds(round_, encryption=time.perf_counter() - began)
+            self.tell("encrypted", {"round": number, "bytes": encrypted.bytes, "clipped": encrypted.clipped})
+        copy_file(upload, self._place(Kind.UPLOAD, number), force=True)
         return True
 
-    def _follow(self, number: int, round_: Round, receipt: Receipt) -> tuple[str | None, bool]:
+    def _follow(self, number: int, round_: Round, receipt: Receipt, digest: str) -> tuple[str | None, bool]:
         """Goes from a closed round to the model that it leads to: its digest once it is here, and whether anything
         was done."""
         said = read_statements(self.exchange, number, round_).get(self.keys.name)
@@ -199,17 +216,16 @@ class Site:
         if base is None:
             self.awaited = Awaited(Awaits.EARLIER_MODEL, number)
             return None, False
-        total = self.exchange.sum(number)
         if not self.exchange.has(Kind.SUM, number):
             self.awaited = Awaited(Awaits.SUM, number)
             return None, False
-        if file_digest(total) != receipt.sum:
-            raise MismatchError(
-                f"{total}: not the sum that the receipt names", hint="do not go on, ask the coordinator"
-            )
+        total = self._checking.own_sum(number, round_, receipt)
+        tags = self._tags(number, round_, receipt, digest)
+        if tags is None:
+            return None, False
         partials: list[Path] = []
         if round_.plan.mode == "threshold":
-            if self._help_to_open(number, round_, total):
+            if self._help_to_open(number, round_, total, tags):
                 return None, True
             partials_of, _ = members_with_partials(self.exchange, number, round_, self.keys)
             if len(partials_of) < round_.roster.policy.threshold:
@@ -217,20 +233,50 @@ class Site:
                 self.awaited = Awaited(Awaits.PARTIALS, number, missing)
                 return None, False
             partials = [self.exchange.path(Kind.PARTIAL, number, site) for site in partials_of]
-        return self._open(number, round_, receipt, base, partials), True
+        return self._open(number, round_, receipt, base, total, tags, partials), True
 
-    def _help_to_open(self, number: int, round_: Round, total: Path) -> bool:
+    def _tags(self, number: int, round_: Round, receipt: Receipt, digest: str) -> Tags | None:
+        """The tags that the sum is checked by; None while some are awaited."""
+        tags = read_round_tags(self.exchange, number, round_, receipt, digest)
+        for name, why in tags.refused.items():
+            if why not in self._refused:
+                self._refused.add(why)
+                self.tell("refused", {"round": number, "file": name, "why": why})
+        patience = self.options.tag_patience
+        came = self.exchange.receipt(number).stat().st_mtime
+        if tags.missing and (patience is None or time.time() - came < patience):
+            what = Awaits.OWN_UPLOAD if self.keys.name in tags.missing else Awaits.TAGS
+            self.awaited = Awaited(what, number, tags.missing)
+            return None
+        return tags
+
+    def _check_by(self, number: int, tags: Tags) -> CheckOptions:
+        """What tells partial-decrypt and decrypt to check a sum by these tags."""
+        found = [self.exchange.path(Kind.TAG, number, site) for site in tags.tags]
+        return {"receipt": self.exchange.receipt(number), "tag": found, "unchecked": bool(tags.missing)}
+
+    def _help_to_open(self, number: int, round_: Round, total: Path, tags: Tags) -> bool:
         """Makes the site's partial decryption of the sum, unless that is done; whether it was."""
         if self._stands(Kind.PARTIAL, number, round_):
             self._check_remembers(What.ANSWERED, Kind.PARTIAL, number, round_)
             return False
         plan, roster = self._documents(number)
         partial = self._place(Kind.PARTIAL, number)
-        partial_decrypt(total, plan=plan, roster=roster, key=self.key, output=partial, force=True)
-        self.tell("partial decryption", {"round": number})
+        by = self._check_by(number, tags)
+        partial_decrypt(total, plan=plan, roster=roster, key=self.key, output=partial, force=True, **by)
+        self.tell("partial decryption", {"round": number, "unchecked": tags.missing})
         return True
 
-    def _open(self, number: int, round_: Round, receipt: Receipt, base: Path, partials: list[Path]) -> str:
+    def _open(
+        self,
+        number: int,
+        round_: Round,
+        receipt: Receipt,
+        base: Path,
+        total: Path,
+        tags: Tags,
+        partials: list[Path],
+    ) -> str:
         began = time.perf_counter()
         plan, roster = self._documents(number)
         opened = (
@@ -239,7 +285,6 @@ class Site:
             else self.private.of_round(round_, "aggregate")
         )
         if not opened.exists():
-            total = self.exchange.sum(number)
             decrypt(
                 total,
                 plan=plan,
@@ -247,7 +292,9 @@ class Site:
                 key=self.key,
                 output=opened,
                 partial=partials,
+                **self._check_by(number, tags),
             )
+        total.unlink()
         made = self.private.of_round(round_, "weights")
         digest = apply(base, opened, output=made, plan=plan, roster=roster, force=True).digest
         model = made.replace(self.private.model(digest))
@@ -261,9 +308,10 @@ class Site:
             magnitude_exponents(round_.plan.layout.shared(weights_format.read(model).arrays, model.name)),
             self.private.seconds(round_),
             self.metrics if self.options.publish_metrics else {},
-            self.agreement.ledger.read().head,
-            receipt.mark,
-            link(self.keys, round_.plan.federation, number + 1),
+            unchecked=tags.missing,
+            ledger=self.agreement.ledger.read().head,
+            mark=receipt.mark,
+            lot=link(self.keys, round_.plan.federation, number + 1),
         )
         statement_format.write(self._place(Kind.METRICS, number), statement, self.keys, force=True)
         return digest
@@ -329,8 +377,7 @@ class Site:
         if self.exchange.has(Kind.MODEL, number):
             if file_digest(published) != round_.plan.base:
                 raise MismatchError(f"{published}: not the weights that the plan names", hint="ask the coordinator")
-            with new_file(model) as part:
-                shutil.copyfile(published, part)
+            copy_file(published, model)
             return model
         giver = take_over(self.exchange, number, round_, self.keys, model)
         if giver is None:
@@ -364,6 +411,10 @@ class Site:
         return True
 
     # places
+
+    @property
+    def _checking(self) -> Checking:
+        return Checking(self.exchange, self.private, self.keys, self.key)
 
     def _place(self, kind: Kind, number: int) -> Path:
         """Where this site writes its own file."""

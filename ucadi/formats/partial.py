@@ -6,6 +6,7 @@ it on, learns nothing of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,8 @@ FORMAT = Format.PARTIAL.id
 @dataclass(frozen=True)
 class Partial:
     """One member's partial decryption. `contributions` is the digest of the set that it is for, `body` the encrypted
-    share, `sealed` (members, bytes) the key to it for each member."""
+    share, `sealed` (members, bytes) the key to it for each member. `unchecked` are the sites in the sum whose tags the
+    member had not: if there are any, it did not check the sum."""
 
     member: str
     plan: str
@@ -32,6 +34,7 @@ class Partial:
     body: npt.NDArray[np.uint8]
     sealed: npt.NDArray[np.uint8]
     document: Metadata
+    unchecked: tuple[str, ...]
 
 
 def write(
@@ -41,6 +44,7 @@ def write(
     *,
     plan: str,
     contributions: str,
+    unchecked: Sequence[str],
     keys: SecretKeys,
     force: bool = False,
 ) -> None:
@@ -52,6 +56,7 @@ def write(
             "plan": plan,
             "site": keys.name,
             "contributions": contributions,
+            "unchecked": list(unchecked),
             "digests": dict(digests),
         }
         return sign(fields, keys)
@@ -68,5 +73,11 @@ def parse(held: Container, name: str) -> Partial:
     """The partial decryption that a container holds."""
     fields, body, sealed = envelope.parse(held, name)
     return Partial(
-        fields.text("site"), fields.digest("plan"), fields.digest("contributions"), body, sealed, held.metadata
+        fields.text("site"),
+        fields.digest("plan"),
+        fields.digest("contributions"),
+        body,
+        sealed,
+        held.metadata,
+        tuple(fields.texts("unchecked")),
     )

@@ -31,7 +31,8 @@ class Statement:
     `model` is the digest of the weights that the round leads to and `exponents` the magnitudes of its tensors in the
     order of the plan's layout (see `fixedpoint.magnitude_exponents`); both empty where the party does not know them.
     `seconds` are durations by what was done, `metrics` what the site publishes of its evaluation, `ledger` the head of
-    its ledger, `mark` that of the round's receipt, `lot` its link for the next round's lot.
+    its ledger, `mark` that of the round's receipt, `lot` its link for the next round's lot. `unchecked` are the sites
+    whose tags it had not when it opened the sum: if there are any, it did not check it.
     """
 
     site: str
@@ -43,6 +44,7 @@ class Statement:
     ledger: str | None = None
     mark: Metadata | None = None
     lot: str | None = None
+    unchecked: tuple[str, ...] = ()
 
 
 def write(path: Path, statement: Statement, keys: SecretKeys, *, force: bool = False) -> None:
@@ -60,6 +62,7 @@ def write(path: Path, statement: Statement, keys: SecretKeys, *, force: bool = F
         "ledger": statement.ledger,
         "mark": statement.mark,
         "lot": statement.lot,
+        "unchecked": list(statement.unchecked),
     }
     write_document(path, sign(document, keys), force=force)
 
@@ -82,9 +85,10 @@ def read(path: Path, keys: PublicKeys) -> Statement:
         tuple(exponents),
         _figures(fields.object("seconds"), path.name),
         _figures(fields.object("metrics"), path.name),
-        fields.digest_or_none("ledger"),
-        fields.object("mark").values if fields.values.get("mark") is not None else None,
-        fields.digest_or_none("lot"),
+        ledger=fields.digest_or_none("ledger"),
+        mark=fields.object("mark").values if fields.values.get("mark") is not None else None,
+        lot=fields.digest_or_none("lot"),
+        unchecked=tuple(fields.texts("unchecked")),
     )
 
 

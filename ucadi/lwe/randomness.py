@@ -48,6 +48,15 @@ def error_polynomials(count: int) -> npt.NDArray[np.int64]:
     return _centred_binomial(os.urandom(count * _POLYNOMIAL_BYTES)).reshape(count, DEGREE)
 
 
+def subsets(seed: bytes, first: int, count: int, number: int) -> npt.NDArray[np.uint8]:
+    """Which of the words first..first+count of a long vector are in each of `number` random subsets, a multiple of 128.
+
+    Shape (count, number), 0 or 1: the bits of the key stream, `number` a word, from the lowest of the first byte on.
+    """
+    stream = _key_stream(b"ucadi/lwe/tag/v1", seed, first * number // 8, count * number // 8)
+    return np.unpackbits(np.frombuffer(stream, np.uint8).reshape(count, -1), axis=1, bitorder="little")
+
+
 def _centred_binomial(noise: bytes) -> npt.NDArray[np.int64]:
     """popcount(u) - popcount(v) for consecutive 32-bit words u, v: in -32..32, variance 16."""
     ones = np.bitwise_count(np.frombuffer(noise, dtype="<u4")).astype(np.int64)

@@ -23,8 +23,8 @@ from ucadi.rounds.closing import read_own_upload, read_receipt, read_round, read
 from ucadi.rounds.following import next_weights
 from ucadi.rounds.histories import check_one_history
 from ucadi.rounds.round import Round
+from ucadi.rounds.tagging import how_checked, read_round_tags
 from ucadi.rounds.verdict import Verdict
-from ucadi.rounds.verification import check_addition
 
 _ASK = "do not go on from here, and ask the coordinator"
 
@@ -205,9 +205,11 @@ def _check_sum(exchange: Exchange, ended: _Ended, receipt: Receipt, at_hand: lis
     if list(total.sites) != sorted(receipt.contributions):
         raise MismatchError("the sum is of other sites than the receipt names", hint=_ASK)
     uploads = [read_own_upload(exchange.path(Kind.UPLOAD, number, site), ended.round_, site) for site in at_hand]
-    if check_addition(total, uploads, path.name):
-        return Verdict.VERIFIED, "adding again gives the same"
-    return Verdict.SIGNATURE_ONLY, f"signed; not added again: {len(at_hand)} of {len(total.sites)} uploads at hand"
+    tags = None if ended.digest is None else read_round_tags(exchange, number, ended.round_, receipt, ended.digest)
+    if how := how_checked(total, path, uploads, tags):
+        return Verdict.VERIFIED, how
+    here = f"{len(at_hand)} of {len(total.sites)} uploads and {0 if tags is None else len(tags.tags)} tags at hand"
+    return Verdict.SIGNATURE_ONLY, f"signed; not checked: {here}"
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def judge_uploads(exchange: Exchange, number: int, round_: Round) -> JudgedUploa
         try:
             read_own_upload(path, round_, place.site)
         except UcadiError as error:
-            refused[path.name] = _reason(error)
+            refused[path.name] = reason(error)
         else:
             good[place.site] = container.file_digest(path)
     return JudgedUploads(good, refused, tuple(strays))
@@ -130,7 +130,7 @@ def members_with_partials(
             if keys is not None:
                 open_partial(partial, round_, keys)
         except UcadiError as error:
-            refused[path.name] = _reason(error)
+            refused[path.name] = reason(error)
         else:
             partials_of.append(place.site)
     return partials_of, refused
@@ -148,9 +148,13 @@ def read_receipt(exchange: Exchange, number: int, round_: Round) -> tuple[Receip
     """The round's receipt and its digest, or None; checked against the plan."""
     if not exchange.has(Kind.RECEIPT, number):
         return None
-    path = exchange.receipt(number)
+    return read_receipt_file(exchange.receipt(number), round_)
+
+
+def read_receipt_file(path: Path, round_: Round) -> tuple[Receipt, str]:
+    """A receipt and its digest, checked against the plan of its round."""
     receipt, digest = receipt_format.read(path, round_.roster)
-    if (receipt.round, receipt.plan, receipt.base) != (number, round_.plan_digest, round_.plan.base):
+    if (receipt.round, receipt.plan, receipt.base) != (round_.plan.round, round_.plan_digest, round_.plan.base):
         raise MismatchError(f"{path.name}: of another round than its plan", hint="do not use it, ask the coordinator")
     if sorted([*receipt.contributions, *receipt.missing]) != list(round_.plan.sites):
         raise MismatchError(
@@ -254,7 +258,7 @@ def _sweep(exchange: Exchange, number: int) -> None:
                 part.unlink(missing_ok=True)
 
 
-def _reason(error: UcadiError) -> str:
+def reason(error: UcadiError) -> str:
     """Why a file is refused, fit for a receipt: it may quote the file, whose maker must not choose its length."""
     text = error.message if error.message.isprintable() else ascii(error.message)
     return text if len(text) <= _MAX_REASON else f"{text[: _MAX_REASON - 1]}…"

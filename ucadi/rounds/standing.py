@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 
-from ucadi.errors import UcadiError
 from ucadi.formats.exchange import Exchange
 from ucadi.formats.receipt import Receipt
 from ucadi.kinds import Kind
@@ -13,13 +11,13 @@ from ucadi.rounds.closing import (
     JudgedUploads,
     judge_uploads,
     members_with_partials,
-    read_own_upload,
     read_receipt,
     read_round,
     read_total,
 )
+from ucadi.rounds.round import Round
+from ucadi.rounds.tagging import false_tag, how_checked, read_round_tags, read_uploads
 from ucadi.rounds.verdict import Verdict
-from ucadi.rounds.verification import check_addition
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,7 @@ class Standing:
     strays: tuple[str, ...]
     partials_of: tuple[str, ...]
     partials_needed: int
+    tags_of: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         rows = {
@@ -47,6 +46,7 @@ class Standing:
             "late": ", ".join(self.late) and f"{', '.join(self.late)} (changes nothing)",
             "strays": ", ".join(self.strays),
             "partials": ", ".join(self.partials_of),
+            "tags": ", ".join(self.tags_of),
         }
         lines = [f"  {label + ':':<13}{text}" for label, text in rows.items() if text]
         lines += [f"  refused:     {reason}" for reason in self.refused.values()]
@@ -61,6 +61,7 @@ def standing(exchange: Exchange, number: int) -> Standing:
     receipt = found[0] if found else None
     partials_of, partials_refused = members_with_partials(exchange, number, round_)
     contributed, late, refused = _against(receipt, uploads)
+    tags_of, tags_refused = _judge_tags(exchange, number, round_, found)
     return Standing(
         round=number,
         state=receipt.status if receipt else "summed" if exchange.has(Kind.SUM, number) else "open",
@@ -68,15 +69,16 @@ def standing(exchange: Exchange, number: int) -> Standing:
         contributed=contributed,
         late=late,
         missing=tuple(site for site in round_.plan.sites if site not in (*contributed, *late)),
-        refused={**refused, **partials_refused},
+        refused={**refused, **tags_refused, **partials_refused},
         strays=uploads.strays,
         partials_of=tuple(partials_of),
         partials_needed=round_.roster.policy.threshold,
+        tags_of=tags_of,
     )
 
 
 def check_round_sum(exchange: Exchange, number: int) -> Verdict:
-    """Adds the uploads of a round again, as far as they are here; MismatchError if the sum is not theirs.
+    """Checks the sum of a round by its uploads or its tags, as far as they are here; MismatchError if it is not theirs.
 
     A round that has no sum, as it is open or void, has nothing to recompute.
     """
@@ -84,12 +86,23 @@ def check_round_sum(exchange: Exchange, number: int) -> Verdict:
         return Verdict.VERIFIED
     round_ = read_round(exchange, number)
     total = read_total(exchange, number, round_)
-    uploads = []
-    for site in total.sites:
-        with suppress(UcadiError):  # what is bad or not here is named by `standing`
-            uploads.append(read_own_upload(exchange.path(Kind.UPLOAD, number, site), round_, site))
-    again = check_addition(total, uploads, exchange.sum(number).name)
-    return Verdict.VERIFIED if again else Verdict.SIGNATURE_ONLY
+    uploads = read_uploads(exchange, number, round_, total.sites)
+    found = read_receipt(exchange, number, round_)
+    tags = read_round_tags(exchange, number, round_, *found) if found else None
+    how = how_checked(total, exchange.sum(number), list(uploads.values()), tags)
+    return Verdict.VERIFIED if how else Verdict.SIGNATURE_ONLY
+
+
+def _judge_tags(
+    exchange: Exchange, number: int, round_: Round, found: tuple[Receipt, str] | None
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The sites whose tag is here, and by file name why others' do not count; an upload shows that one is false."""
+    if found is None:
+        return (), {}
+    tags = read_round_tags(exchange, number, round_, *found)
+    false = tags.false(read_uploads(exchange, number, round_, tuple(tags.tags)))
+    refused = {**tags.refused, **{f"{site}.json": false_tag(site) for site in false}}
+    return tuple(site for site in tags.tags if site not in false), refused
 
 
 def _against(

@@ -33,12 +33,19 @@ _BODY_BYTES = shamir.SHARE_BYTES + AUTHENTICATION_BYTES
 
 
 def write_partial(
-    path: Path, total: CiphertextSum, round_: Round, keys: SecretKeys, agreement: Agreement, *, force: bool = False
+    path: Path,
+    total: CiphertextSum,
+    round_: Round,
+    keys: SecretKeys,
+    agreement: Agreement,
+    *,
+    unchecked: Sequence[str],
+    force: bool = False,
 ) -> None:
     """Makes this member's partial decryption of a checked sum, its share of the sum of secrets, sealed to all members.
 
     Before anything leaves, the set is entered in the ledger for good: for another set of the same round, the
-    same member refuses, since the difference of two sums is what nobody may see.
+    same member refuses, since the difference of two sums is what nobody may see. It states whose tags were missing.
     """
     refuse_existing(path, force=force)
     share = _add_shares(total, round_, keys)
@@ -53,6 +60,7 @@ def write_partial(
         np.stack(sealed),
         plan=round_.plan_digest,
         contributions=contributions,
+        unchecked=unchecked,
         keys=keys,
         force=force,
     )

@@ -142,7 +142,6 @@ def write_round(folder: Path, threshold: int | None) -> None:
                 "scheme": "rlwe-4096-64",
                 "plan": digest,
                 "site": site,
-                "clipped": "0000000000",
                 "digests": {"ciphertext": sha256(as_bytes(part)), "sealed": sha256(b"".join(rows))},
             }
         )

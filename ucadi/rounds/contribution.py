@@ -81,7 +81,6 @@ def write_contribution(
         round_.polynomials,
         sealed,
         plan=round_.plan_digest,
-        clipped=lambda: encoder.clipped,
         keys=keys,
         force=force,
     )

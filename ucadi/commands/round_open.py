@@ -31,8 +31,7 @@ from ucadi.formats.exchange import Exchange
 from ucadi.formats.schedules import read_recipe
 from ucadi.kinds import Kind
 from ucadi.rounds.closing import read_roster
-from ucadi.rounds.counting import WEIGHT_CAP, counting_layout
-from ucadi.rounds.round import Round
+from ucadi.rounds.round import COUNTING_CAP, Round, counting_layout
 
 CAP = 65536
 """The weight cap where none is given: examples x local epochs."""
@@ -116,7 +115,7 @@ def round_open(
     if base is None:
         training = {"--weight-cap": weight_cap, "--headroom": headroom, "--recipe": recipe, "--set": settings}
         refuse_unused(training, "nobody trains in a counting round")
-        digest, layout, cap = _digest(count_scores_of or ""), counting_layout(len(sites)), WEIGHT_CAP
+        digest, layout, cap = _digest(count_scores_of or ""), counting_layout(len(sites)), COUNTING_CAP
     else:
         weights = weights_format.read(base)
         digest = weights.digest

@@ -10,32 +10,16 @@ import numpy as np
 
 from ucadi.errors import CapacityError, MismatchError
 from ucadi.fed.averaging import Aggregate
-from ucadi.fed.fixedpoint import Layout, TensorRange
 from ucadi.fed.update import Update
 from ucadi.formats.histogram import Histogram
-from ucadi.lwe.parameters import Packing
-from ucadi.rounds.opening import check_aggregate
-from ucadi.rounds.round import Round
+from ucadi.rounds.round import COUNTS, Round
+from ucadi.rounds.soundness import check_aggregate
 from ucadi.scoring.histogram import BINS
-
-COUNTS = "counts"
-
-WEIGHT_CAP = 1
-
-
-def counting_layout(sites: int) -> Layout:
-    """The layout of a round in which `sites` sites count: quanta of 1."""
-    return Layout((TensorRange(COUNTS, (2, BINS), Packing(sites).value_bits - 1),))
-
-
-def is_counting(round_: Round) -> bool:
-    """Whether the round adds histograms."""
-    return round_.plan.layout == counting_layout(len(round_.plan.sites)) and round_.plan.weight_cap == WEIGHT_CAP
 
 
 def check_counting(round_: Round) -> None:
     """Raises MismatchError unless the round adds histograms."""
-    if not is_counting(round_):
+    if not round_.is_counting:
         raise MismatchError(
             f"round {round_.plan.round} of {round_.plan.federation} adds updates, not histograms",
             hint="histograms are added in a round of their own: round open --count-scores-of MODEL",
@@ -62,6 +46,4 @@ def opened_histogram(aggregate: Aggregate, round_: Round, name: str) -> Histogra
     check_counting(round_)
     check_aggregate(aggregate, round_, name)
     counts = aggregate.total[1:].astype(np.int64).reshape(2, BINS)
-    if aggregate.weight != len(aggregate.sites) or counts.min() < 0:
-        raise MismatchError(f"{name}: counts that no sites can have", hint="a site sent something else: count again")
     return Histogram(round_.plan.base, (), counts, aggregate.sites)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ucadi.errors import CapacityError
+from ucadi.fed.fixedpoint import Layout, TensorRange
 from ucadi.fed.plan import Plan
 from ucadi.formats import plan as plan_format
 from ucadi.formats import roster as roster_format
@@ -15,6 +16,18 @@ from ucadi.identity import SEAL_OVERHEAD
 from ucadi.lwe.parameters import Packing, polynomials
 from ucadi.lwe.randomness import SEED_BYTES
 from ucadi.lwe.shamir import SHARE_BYTES
+from ucadi.scoring.histogram import BINS
+
+COUNTS = "counts"
+"""The tensor of a counting round, in which sites' histograms are added."""
+
+COUNTING_CAP = 1
+"""The weight of a site in it: each counts as one."""
+
+
+def counting_layout(sites: int) -> Layout:
+    """The layout of a round in which `sites` sites count: quanta of 1."""
+    return Layout((TensorRange(COUNTS, (2, BINS), Packing(sites).value_bits - 1),))
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,11 @@ class Round:
     def polynomials(self) -> int:
         """Length of a ciphertext."""
         return polynomials(self.values)
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether the round adds histograms, and not updates."""
+        return self.plan.layout == counting_layout(len(self.plan.sites)) and self.plan.weight_cap == COUNTING_CAP
 
     @property
     def seals(self) -> tuple[int, int]:

@@ -22,6 +22,7 @@ class Awaits(StrEnum):
     EARLIER_MODEL = "earlier model"
     SUM = "sum"
     PARTIALS = "partial decryptions"
+    RIGHT_PARTIALS = "right partial decryptions"
     UPLOADS = "uploads"
     STATEMENTS = "statements"
 
@@ -37,6 +38,7 @@ _IN_WORDS = {
     Awaits.EARLIER_MODEL: "the model that round {round} began with",
     Awaits.SUM: "the sum of round {round}",
     Awaits.PARTIALS: "more partial decryptions for round {round}, of {who}",
+    Awaits.RIGHT_PARTIALS: "more partial decryptions for round {round}, since those here disagree, of {who}",
     Awaits.UPLOADS: "uploads of round {round}: {who}",
     Awaits.STATEMENTS: "the sites' statements on the model that round {round} leads to: {who}",
 }

@@ -5,23 +5,23 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from ucadi.commands.apply import apply
 from ucadi.commands.decrypt import decrypt
 from ucadi.commands.encrypt import encrypt
-from ucadi.commands.evaluate import evaluate
 from ucadi.commands.partial_decrypt import partial_decrypt
 from ucadi.commands.predict import predict
 from ucadi.commands.train import train
-from ucadi.errors import MismatchError
+from ucadi.errors import MismatchError, Unsound, UnsoundError
 from ucadi.events import Events
 from ucadi.fed.fixedpoint import magnitude_exponents
 from ucadi.federation.awaiting import Awaited, Awaits
+from ucadi.federation.judging import Ended, figures, still_to_come, vote
 from ucadi.federation.private import Private
-from ucadi.files import new_file
+from ucadi.files import new_file, write_file
 from ucadi.formats import statement as statement_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
@@ -29,13 +29,14 @@ from ucadi.formats.exchange import Exchange
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.roster import Roster
 from ucadi.formats.signed import is_signed
-from ucadi.formats.statement import Statement
+from ucadi.formats.statement import Statement, Vote
 from ucadi.identity import SecretKeys
 from ucadi.kinds import Kind
 from ucadi.rounds.closing import members_with_partials, read_receipt, read_round
 from ucadi.rounds.handing import has_to_hand_over, take_over, write_handover
 from ucadi.rounds.round import Round
-from ucadi.rounds.succession import read_statements
+from ucadi.rounds.succession import Voided, read_statements
+from ucadi.rounds.threshold import UnsettledError
 
 
 @dataclass(frozen=True)
@@ -69,48 +70,44 @@ class Site:
     metrics: Mapping[str, float] = field(default_factory=dict)
     _ended: int = 0
     _last: Round | None = None
+    _unsettled: tuple[int, tuple[str, ...]] = (0, ())
 
     def advance(self) -> bool:
         """Does the next thing that can be done; False if there is nothing to do until others have done theirs."""
         self.followed, self.awaited = 0, Awaited(Awaits.FIRST_ROUND)
         numbers = self.exchange.rounds()
-        leads_to: str | None = None
-        before: tuple[Round, Receipt] | None = None
+        before: Ended | None = None
         for number in numbers:
             round_ = read_round(self.exchange, number)
             round_.roster.check_same_federation(self.trusted, self.exchange.roster(number).name)
             if self.keys.name not in round_.roster.names:
                 self.awaited = Awaited(Awaits.ROSTER, number)
                 continue
-            if leads_to is not None and leads_to != round_.plan.base:
-                raise MismatchError(
-                    f"round {number} begins with {round_.plan.base[:8]}…; what was before leads to {leads_to[:8]}…",
-                    hint="do not go on, and ask the coordinator",
-                )
+            if before is not None and not self._continues(number, round_, before):
+                return False
             found = read_receipt(self.exchange, number, round_)
             self._last = round_
             if self._hand_over(number, round_, before):
                 return True
             if found is None:
                 return number == numbers[-1] and self._contribute(number, round_)
-            receipt = found[0]
-            before, self._ended = (round_, receipt), number
+            receipt, self._ended = found[0], number
             if receipt.status == "void":
-                leads_to = round_.plan.base
+                before = Ended(round_, receipt, round_.plan.base, {})
                 self.awaited = Awaited(Awaits.AFTER_VOID, number)
                 continue
-            leads_to, moved = self._follow(number, round_, receipt)
+            statements = read_statements(self.exchange, number, round_)
+            leads_to, moved = self._follow(number, round_, receipt, statements)
             if moved:
                 return True
+            before = Ended(round_, receipt, leads_to, statements)
             if leads_to is not None:
-                self.followed, self.newest = self.followed + 1, self.private.model(leads_to)
-                self.private.point_latest(self.newest)
-                self.awaited = Awaited(Awaits.NEXT_ROUND, number)
+                self._conclude(number, before, is_last=number == numbers[-1])
         return False
 
     def has_ended(self, until_round: int | None) -> bool:
         """Whether round `until_round`, or the schedule's last, is over and its model is here."""
-        if self._last is None or self.followed == 0:
+        if self._last is None or self._ended == 0:
             return False
         schedule = self._last.plan.schedule
         last = until_round or -(-schedule.total_epochs // schedule.local_epochs)
@@ -166,10 +163,39 @@ class Site:
         self.tell("encrypted", {"round": number, "bytes": encrypted.bytes, "clipped": encrypted.clipped})
         return True
 
-    def _follow(self, number: int, round_: Round, receipt: Receipt) -> tuple[str | None, bool]:
+    def _continues(self, number: int, round_: Round, before: Ended) -> bool:
+        """Whether the round may begin where it does; MismatchError if not, False while too little is known to say."""
+        if round_.plan.base != before.round_.plan.base and self.private.of_round(before.round_, "void").exists():
+            raise MismatchError(
+                f"round {number} begins with a model that the sites have made void",
+                hint="do not go on, and ask the coordinator",
+            )
+        awaited = before.check_next(number, round_.plan.base, self.keys.name)
+        self.awaited = awaited or self.awaited
+        return awaited is None
+
+    def _conclude(self, number: int, ended: Ended, *, is_last: bool) -> None:
+        """Notes where a closed round leads, by this site's result and, once it can be said, by all sites' words."""
+        outcome, noted = ended.outcome(), self.private.of_round(ended.round_, "void")
+        if is_last and isinstance(outcome, Voided) and not noted.exists():
+            write_file(noted, outcome.reason.encode())
+            self.tell("void", {"round": number, "why": outcome.reason, "sites": outcome.sites})
+        is_void = isinstance(outcome, Voided) or ended.leads_to == ended.round_.plan.base
+        model = self.private.model(ended.round_.plan.base if is_void else ended.leads_to or "")
+        self.followed += not is_void
+        if model.exists():
+            self.newest = model
+            self.private.point_latest(model)
+        self.awaited = Awaited(Awaits.AFTER_VOID if is_void else Awaits.NEXT_ROUND, number)
+
+    def _follow(
+        self, number: int, round_: Round, receipt: Receipt, statements: Mapping[str, Statement]
+    ) -> tuple[str | None, bool]:
         """Goes from a closed round to the model that it leads to: its digest once it is here, and whether anything
-        was done."""
-        said = read_statements(self.exchange, number, round_).get(self.keys.name)
+        was done. A round that the site has found void leads to its base."""
+        said = statements.get(self.keys.name)
+        if said and said.void:
+            return round_.plan.base, False
         if said and said.model and self.private.model(said.model).exists():
             self.metrics = said.metrics or self.metrics
             return said.model, False
@@ -185,17 +211,40 @@ class Site:
             raise MismatchError(
                 f"{total}: not the sum that the receipt names", hint="do not go on, ask the coordinator"
             )
-        partials: list[Path] = []
-        if round_.plan.mode == "threshold":
+        try:
+            if round_.plan.mode == "members":
+                return self._open(number, round_, base, []), True
             if self._help_to_open(number, round_, total):
                 return None, True
-            partials_of, _ = members_with_partials(self.exchange, number, round_, self.keys)
-            if len(partials_of) < round_.roster.policy.threshold:
-                missing = tuple(name for name in round_.roster.names if name not in partials_of)
-                self.awaited = Awaited(Awaits.PARTIALS, number, missing)
-                return None, False
-            partials = [self.exchange.path(Kind.PARTIAL, number, site) for site in partials_of]
-        return self._open(number, round_, base, partials), True
+            return self._open_together(number, round_, base, still_to_come(self.exchange, number, round_, statements))
+        except UnsoundError as error:
+            self.tell("unsound", {"round": number, "why": error.reason, "what": error.message})
+            self._state(number, round_, Statement(self.keys.name, round_.plan_digest, void=error.reason))
+            return None, True
+
+    def _open_together(
+        self, number: int, round_: Round, base: Path, to_come: tuple[str, ...]
+    ) -> tuple[str | None, bool]:
+        """Opens the sum with the partial decryptions that are here, once they are enough and agree."""
+        partials_of = tuple(members_with_partials(self.exchange, number, round_, self.keys)[0])
+        threshold = round_.roster.policy.threshold
+        if len(partials_of) + len(to_come) < threshold:
+            raise UnsoundError(f"{len(partials_of)} of {threshold} shares, and no more can come", Unsound.SHARES)
+        if len(partials_of) < threshold:
+            missing = tuple(name for name in round_.roster.names if name not in partials_of)
+            self.awaited = Awaited(Awaits.PARTIALS, number, missing)
+            return None, False
+        if self._unsettled != (number, partials_of):
+            try:
+                partials = [self.exchange.path(Kind.PARTIAL, number, site) for site in partials_of]
+                return self._open(number, round_, base, partials), True
+            except UnsettledError as error:
+                if not to_come:
+                    raise UnsoundError(error.message, Unsound.SHARES) from None
+                self._unsettled = (number, partials_of)
+                self.tell("shares disagree", {"round": number, "what": error.message})
+        self.awaited = Awaited(Awaits.RIGHT_PARTIALS, number, to_come)
+        return None, False
 
     def _help_to_open(self, number: int, round_: Round, total: Path) -> bool:
         """Makes the site's partial decryption of the sum, unless that is done; whether it was."""
@@ -215,48 +264,48 @@ class Site:
             if self.options.publish_model
             else self.private.of_round(round_, "aggregate")
         )
-        if not opened.exists():
-            total = self.exchange.sum(number)
-            decrypt(
-                total,
-                plan=plan,
-                roster=roster,
-                key=self.key,
-                output=opened,
-                partial=partials,
-            )
+        decrypted = decrypt(
+            self.exchange.sum(number),
+            plan=plan,
+            roster=roster,
+            key=self.key,
+            output=opened,
+            partial=partials,
+            force=True,
+        )
+        if decrypted.false_shares:
+            self.tell("false shares", {"round": number, "of": decrypted.false_shares})
         made = self.private.of_round(round_, "weights")
         digest = apply(base, opened, output=made, plan=plan, roster=roster, force=True).digest
         model = made.replace(self.private.model(digest))
         self.private.note_seconds(round_, decryption=time.perf_counter() - began)
-        self.metrics = self._evaluate(round_, self._own_model(number, round_, base, opened) or model)
-        self.tell("opened", {"round": number, "model": digest, **self.metrics})
+        vote = self._evaluate(round_, base, digest, self._own_model(number, round_, base, opened) or model)
+        self.tell("opened", {"round": number, "model": digest, "vote": vote, **self.metrics})
         statement = Statement(
             self.keys.name,
             round_.plan_digest,
             digest,
             magnitude_exponents(round_.plan.layout.shared(weights_format.read(model).arrays, model.name)),
-            self.private.seconds(round_),
-            self.metrics if self.options.publish_metrics else {},
+            metrics=self.metrics if self.options.publish_metrics else {},
+            false_shares=tuple(sorted(decrypted.false_shares)),
+            vote=vote,
         )
-        statement_format.write(self._place(Kind.METRICS, number), statement, self.keys, force=True)
+        self._state(number, round_, statement)
         return digest
 
-    def _evaluate(self, round_: Round, model: Path) -> dict[str, float]:
-        """Figures of the model on the site's test set."""
+    def _state(self, number: int, round_: Round, statement: Statement) -> None:
+        """Writes the site's word on a round, which is its last."""
+        said = replace(statement, seconds=self.private.seconds(round_))
+        statement_format.write(self._place(Kind.METRICS, number), said, self.keys, force=True)
+
+    def _evaluate(self, round_: Round, base: Path, digest: str, model: Path) -> Vote | None:
+        """Takes the figures of the model of that digest on the site's test set, and compares it with the base."""
         if self.options.test is None:
-            return {}
-        predictions = self.private.of_round(round_, "predictions")
+            return None
+        predictions = self.private.predictions(digest)
         predict(self.options.test, model=[model], output=predictions, force=True)
-        (reports,) = evaluate([predictions]).reports.values()
-        (report,) = reports.values()
-        figures = {
-            "auc": report.covid.auc.value if report.covid.auc else None,
-            "sensitivity": report.covid.sensitivity.value,
-            "specificity": report.covid.specificity.value,
-            "accuracy": report.accuracy.value,
-        }
-        return {name: value for name, value in figures.items() if value is not None}
+        self.metrics = figures(predictions)
+        return vote(self.private, self.options.test, round_, base, digest)
 
     # models
 
@@ -292,10 +341,12 @@ class Site:
         apply(base, opened, output=own, plan=plan, roster=roster, local_norms=norms, force=True)
         return own
 
-    def _hand_over(self, number: int, round_: Round, before: tuple[Round, Receipt] | None) -> bool:
-        """Seals the model for those who are new in this round's roster, if that is this site's to do."""
+    def _hand_over(self, number: int, round_: Round, before: Ended | None) -> bool:
+        """Seals the model for those who are new in this round, or could not open the last, if that is this site's."""
         model = self.private.model(round_.plan.base)
-        if before is None or not model.exists() or not has_to_hand_over(self.keys.name, round_, *before):
+        if before is None or not model.exists():
+            return False
+        if not has_to_hand_over(self.keys.name, round_, before.round_, before.receipt, before.statements):
             return False
         if self._stands(Kind.HANDOVER, number, round_):
             return False

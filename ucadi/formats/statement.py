@@ -1,26 +1,41 @@
 """Statements: what a site says of a round once it is over, signed: the model it leads to, times, and evaluation.
 
 A coordinator that cannot open a sum learns from them how the next round begins: the digest of its base, and
-the magnitude of each tensor to a power of two, from which the ranges of the next round follow. Times are for
-people, and never enter what is computed.
+the magnitude of each tensor to a power of two, from which the ranges of the next round follow; or that it begins where
+this one did, as the sum is of no use or its model worse. Times are for people, and never enter what is computed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
-from ucadi.errors import FormatError, MismatchError
-from ucadi.formats.container import GET_AGAIN
+from ucadi.errors import FormatError, MismatchError, Unsound
+from ucadi.formats.container import GET_AGAIN, Metadata
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
 from ucadi.identity import PublicKeys, SecretKeys
-from ucadi.kinds import Format
+from ucadi.kinds import SITE, Format
 
 FORMAT = Format.STATEMENT.id
 
 _MOST = 32
 """Times, and figures of an evaluation, that one statement may hold."""
+
+_MOST_NAMES = 10_000
+
+
+class Vote(StrEnum):
+    """What a site says of a new model after comparing it with the base on its own test cases."""
+
+    WORSE = "worse"
+    NOT_WORSE = "not worse"
+
+
+_Word = TypeVar("_Word", bound=StrEnum)
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,12 @@ class Statement:
     exponents: tuple[int, ...] = ()
     seconds: Mapping[str, float] | None = None
     metrics: Mapping[str, float] | None = None
+    void: Unsound | None = None
+    """Why the party finds the round's sum of no use; there is no model then."""
+    false_shares: tuple[str, ...] = ()
+    """The members whose shares it found to be wrong."""
+    vote: Vote | None = None
+    """Whether it finds the model worse than its base on its own cases; None where it cannot say."""
 
 
 def write(path: Path, statement: Statement, keys: SecretKeys, *, force: bool = False) -> None:
@@ -52,6 +73,9 @@ def write(path: Path, statement: Statement, keys: SecretKeys, *, force: bool = F
         "exponents": list(statement.exponents),
         "seconds": dict(statement.seconds or {}),
         "metrics": dict(statement.metrics or {}),
+        "void": statement.void,
+        "false_shares": list(statement.false_shares),
+        "vote": statement.vote,
     }
     write_document(path, sign(document, keys), force=force)
 
@@ -67,6 +91,8 @@ def read(path: Path, keys: PublicKeys) -> Statement:
     if not isinstance(exponents, list) or not all(type(e) is int and -64 <= e <= 64 for e in exponents):
         raise FormatError(f"{path.name}: exponents that are none", hint=GET_AGAIN)
     known = document.get("model") is not None
+    if known and document.get("void") is not None:
+        raise FormatError(f"{path.name}: a model of a round that it calls void", hint=GET_AGAIN)
     return Statement(
         keys.name,
         fields.digest("plan"),
@@ -74,7 +100,26 @@ def read(path: Path, keys: PublicKeys) -> Statement:
         tuple(exponents),
         _figures(fields.object("seconds"), path.name),
         _figures(fields.object("metrics"), path.name),
+        _word(document, "void", Unsound, path.name),
+        _names(fields.texts("false_shares"), path.name),
+        _word(document, "vote", Vote, path.name),
     )
+
+
+def _word(document: Metadata, key: str, words: type[_Word], name: str) -> _Word | None:
+    """One of the words of an enumeration, or None, which must be said too."""
+    value = document.get(key, "")
+    if value is None:
+        return None
+    if not isinstance(value, str) or value not in set(words):
+        raise FormatError(f"{name}: {key} is none of {', '.join(words)}", hint=GET_AGAIN)
+    return words(value)
+
+
+def _names(names: list[str], name: str) -> tuple[str, ...]:
+    if len(names) > _MOST_NAMES or names != sorted(set(names)) or not all(re.fullmatch(SITE, one) for one in names):
+        raise FormatError(f"{name}: false_shares are not members, each once and in order", hint=GET_AGAIN)
+    return tuple(names)
 
 
 def _figures(fields: Fields, name: str) -> dict[str, float]:

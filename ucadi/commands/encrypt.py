@@ -8,14 +8,18 @@ from typing import Annotated
 
 import typer
 
-from ucadi.commands import Force, KeyFile, Output, PlanFile, RosterFile
+from ucadi.commands import Force, KeyFile, MaxRounding, Output, PlanFile, RosterFile
 from ucadi.formats import container
 from ucadi.formats import histogram as histogram_format
 from ucadi.formats import keys as key_format
 from ucadi.formats import update as update_format
+from ucadi.progress import note
 from ucadi.rounds.contribution import write_contribution
 from ucadi.rounds.counting import as_update
 from ucadi.rounds.round import Round
+
+MUCH_ROUNDING = 0.05
+"""Share of an update that rounding may lose before that is told."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,12 @@ class EncryptResult:
     bytes: int
     expansion: float
     clipped: int
+    rounding: float = 0.0
+    """The relative error of the encoded update, by rounding alone."""
 
     def __str__(self) -> str:
         text = f"{self.ciphertext}: {self.bytes / 1e6:.3f} MB, {self.expansion:.3f} x the plain update"
+        text += f"; rounding loses {self.rounding:.2g} of it" if self.rounding else ""
         return text + (f"; {self.clipped} values clipped to their range" if self.clipped else "")
 
 
@@ -43,11 +50,13 @@ def encrypt(
     key: KeyFile,
     output: Output,
     clip: Annotated[bool, typer.Option(help="Cut values to their range instead of refusing them.")] = False,
+    max_rounding: MaxRounding = None,
     force: Force = False,
 ) -> EncryptResult:
     r"""Encrypt a site's update so that it can be summed with others and only the sum decrypted.
 
-    Each run draws a new secret and gives another ciphertext. Upload one only.
+    Each run draws a new secret and gives another ciphertext. Upload one only. Says how much of the update rounding
+    loses: much, where the plan's weight cap is far above the site's weight.
 
     Example:
         ucadi encrypt site-a.update --plan plan.json --roster federation.json \
@@ -60,6 +69,13 @@ def encrypt(
         contributed = as_update(histogram_format.read(update), keys.name, round_)
     else:
         contributed = update_format.parse_update(held, update.name)
-    clipped = write_contribution(output, contributed, round_, keys, clip=clip, force=force)
+    encoded = write_contribution(output, contributed, round_, keys, clip=clip, max_rounding=max_rounding, force=force)
+    if encoded.rounding > MUCH_ROUNDING:
+        note(
+            f"rounding loses {encoded.rounding:.2g} of this update: its weight is {contributed.weight}, the plan's "
+            f"weight cap {round_.plan.weight_cap}; ask the coordinator for a round with a smaller --weight-cap"
+        )
     size = output.stat().st_size
-    return EncryptResult(output, keys.name, size, size / (4 * round_.plan.layout.size), clipped)
+    return EncryptResult(
+        output, keys.name, size, size / (4 * round_.plan.layout.size), encoded.clipped, encoded.rounding
+    )

@@ -50,6 +50,7 @@ class Options:
     clip: bool
     publish_model: bool
     publish_metrics: bool
+    max_rounding: float | None = None
 
 
 @dataclass
@@ -157,10 +158,14 @@ class Site:
             key=self.key,
             output=self._place(Kind.UPLOAD, number),
             clip=self.options.clip,
+            max_rounding=self.options.max_rounding,
             force=True,
         )
         self.private.note_seconds(round_, encryption=time.perf_counter() - began)
-        self.tell("encrypted", {"round": number, "bytes": encrypted.bytes, "clipped": encrypted.clipped})
+        self.tell(
+            "encrypted",
+            {"round": number, "bytes": encrypted.bytes, "clipped": encrypted.clipped, "rounding": encrypted.rounding},
+        )
         return True
 
     def _continues(self, number: int, round_: Round, before: Ended) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ucadi.errors import MismatchError
+from ucadi.errors import CapacityError, MismatchError
 from ucadi.fed.fixedpoint import Encoder
 from ucadi.fed.update import Update
 from ucadi.formats import ciphertext as ciphertext_format
@@ -46,9 +46,19 @@ def check_belongs(update: Update, round_: Round) -> None:
 
 
 def write_contribution(
-    path: Path, update: Update, round_: Round, keys: SecretKeys, *, clip: bool = False, force: bool = False
-) -> int:
-    """Encrypts the update into `path` for this round and returns how many values were clipped."""
+    path: Path,
+    update: Update,
+    round_: Round,
+    keys: SecretKeys,
+    *,
+    clip: bool = False,
+    max_rounding: float | None = None,
+    force: bool = False,
+) -> Encoder:
+    """Encrypts the update into `path` for this round and returns how it was encoded.
+
+    CapacityError, and nothing is written, where rounding loses more than `max_rounding` of it.
+    """
     check_belongs(update, round_)
     if keys.name != update.site:
         raise MismatchError(
@@ -67,6 +77,8 @@ def write_contribution(
             digest.update(block.data)
             yield block
 
+        _check_rounding(encoder, round_, update.weight, max_rounding)
+
     parts = _secret_parts(secret_seed, round_)
 
     def seals() -> Iterator[Sealed]:
@@ -84,7 +96,17 @@ def write_contribution(
         keys=keys,
         force=force,
     )
-    return encoder.clipped
+    return encoder
+
+
+def _check_rounding(encoder: Encoder, round_: Round, weight: int, most: float | None) -> None:
+    """Raises CapacityError, with the weight cap that fits, where more was lost than may be."""
+    if most is not None and encoder.rounding > most:
+        raise CapacityError(
+            f"rounding loses {encoder.rounding:.3g} of this update, at most {most:g} is admitted",
+            hint=f"open the round with a --weight-cap nearer to the sites' largest weight: it is "
+            f"{round_.plan.weight_cap}, this update's is {weight}",
+        )
 
 
 def _secret_parts(secret_seed: bytes, round_: Round) -> list[bytes]:

@@ -37,8 +37,8 @@ def page() -> str:
 | 141 | whoever read the output has closed the pipe |
 
 With `--json`, an error is one JSON object on stderr: `kind` (a word: `usage`, `format`, `mismatch`, `signature`,
-`series`, `capacity`, `output`, `relay`, `archive`, `consent`), `code` (the exit code), `message` and `hint` (or
-null). That holds for a command line that cannot be understood, too. The result stays alone on stdout.
+`unsound`, `series`, `capacity`, `output`, `relay`, `archive`, `consent`), `code` (the exit code), `message` and `hint`
+(or null). That holds for a command line that cannot be understood, too. The result stays alone on stdout.
 """
     return "<!-- made by docs/make_cli.py from the code -->\n\n" + text.rstrip("\n") + "\n" + exits
 

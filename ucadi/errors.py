@@ -6,6 +6,7 @@ The message names the thing at fault first (`site-b.update: ...`); the hint says
 from __future__ import annotations
 
 import errno
+from enum import StrEnum
 from typing import ClassVar
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -57,6 +58,30 @@ class ConsentError(UcadiError):
 
     exit_code = 11
     kind = "consent"
+
+
+class Unsound(StrEnum):
+    """Why the sum of a round is of no use, whoever opens it; a site states it in this word.
+
+    The first four are found alike by all who open the sum; by the last two, some may fail where others do not.
+    """
+
+    WEIGHT = "weight"
+    VALUES = "values"
+    COUNTS = "counts"
+    PADDING = "padding"
+    SEALS = "seals"
+    SHARES = "shares"
+
+
+class UnsoundError(SignatureError):
+    """A sum that no honest sites can have made, or that cannot be opened; `reason` is why its round is void."""
+
+    kind = "unsound"
+
+    def __init__(self, message: str, reason: Unsound, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 class SeriesError(UcadiError):

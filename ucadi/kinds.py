@@ -218,8 +218,8 @@ class Kind(Enum):
         "rounds/{number:04}/metrics/{site}.json",
         Format.STATEMENT,
         Readers.ALL,
-        Carried.NEVER,
-        "its statement: the model that the round leads to, times, and what it publishes of its evaluation",
+        Carried.OVER,  # whether the next round begins with another model follows from them
+        "its statement: the model that the round leads to or why it is void, its vote, times, and what it publishes",
     )
     HANDOVER = (
         "rounds/{number:04}/handover/{site}.sealed",

@@ -44,7 +44,7 @@ def test_a_mean_worked_out_by_hand() -> None:
 def test_the_mean_is_that_of_floating_point_within_its_quantum(data: st.DataObject, sites: int, bits: int) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     shapes = {"w": (7, 3), "v": (5,), "s": ()}
-    base = {name: np.asarray(rng.normal(size=shape), np.float32) for name, shape in shapes.items()}
+    base = {name: np.asarray(rng.uniform(0.5, 2, shape), np.float32) for name, shape in shapes.items()}
     layout = layout_of(base, headroom=1)
     cap = data.draw(st.integers(1000, 10_000))
     updates = [
@@ -83,10 +83,11 @@ def test_one_site_with_the_largest_weight_is_off_by_half_a_quantum_at_most() -> 
 
 
 def test_ranges_are_powers_of_two_taken_from_the_base() -> None:
-    base = {"z": np.array([0.0], np.float32), "a": np.array([-3.0, 1.0], np.float32), "m": np.array([2.0], np.float32)}
-    assert layout_of(base, headroom=2) == Layout(
-        (TensorRange("a", (2,), 4), TensorRange("m", (1,), 3), TensorRange("z", (1,), 0))
-    )
+    values = {"a": [-3.0, 1.0], "m": [2.0], "n.running_mean": [0.0], "n.running_var": [1.0, 0.1], "z": [0.0]}
+    base = {name: np.array(value, np.float32) for name, value in values.items()}
+    exponents = {tensor.name: tensor.exponent for tensor in layout_of(base, headroom=2).tensors}
+    # at least 1/64 of what is learned, and 1/4 of what is observed
+    assert exponents == {"a": 4, "m": 3, "n.running_mean": 0, "n.running_var": 2, "z": -4}
 
 
 def test_a_value_out_of_range_names_the_tensor_and_the_headroom_that_it_needs() -> None:

@@ -58,7 +58,7 @@ from ucadi.formats import tag as tag_format
 from ucadi.formats.dataset import Case, Rejection
 from ucadi.formats.histogram import Histogram
 from ucadi.formats.predictions import Predictions
-from ucadi.formats.statement import Statement
+from ucadi.formats.statement import Statement, Vote
 from ucadi.formats.translator import Translator
 from ucadi.formats.weights import Weights
 from ucadi.identity import SecretKeys
@@ -134,9 +134,8 @@ def _of_a_round(folder: Path) -> list[Target]:
     handed = rounds.file(Kind.HANDOVER, 1, "site-b")
     write_handover(handed, federation.base, round_, member)
     said = rounds.file(Kind.METRICS, 1, "site-b")
-    statement.write(
-        said, Statement("site-b", round_.plan_digest, MODEL, (1,) * 4, {"training": 1.5}, {"auc": 0.5}), member
-    )
+    words = Statement("site-b", round_.plan_digest, MODEL, (1,) * 4, {"training": 1.5}, {"auc": 0.5})
+    statement.write(said, replace(words, false_shares=("site-a", "site-c"), vote=Vote.WORSE), member)
     parcel = folder / "parcel"
     courier.write(parcel, exchange.root, [p.name for p in exchange.places() if p.number <= 1], "site-c")
     empty = folder / "empty"

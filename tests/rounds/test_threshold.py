@@ -209,19 +209,6 @@ def test_an_answer_under_another_name_for_another_sum_or_changed(own: Federation
         open_sum(own, [bad, *good[1:]], own.folder / "x")
 
 
-def test_a_holder_who_answers_with_a_wrong_share_is_noticed(own: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With just enough answers the sum of the secrets is no sum of secrets; with one more, the shares disagree."""
-    honest = shamir.add
-    with monkeypatch.context() as patch:
-        patch.setattr(shamir, "add", lambda shares: honest(shares) ^ np.uint16(1))
-        wrong = answer(own, "site-a", name="wrong.partial")
-    with pytest.raises(SignatureError, match=r"larger than secrets are|fails its check"):
-        open_sum(own, [wrong, *answers(own, ("site-b", "site-c"))], own.folder / "x")
-    with pytest.raises(SignatureError, match="disagree"):
-        open_sum(own, [wrong, *answers(own, ("site-b", "site-c", "site-d"))], own.folder / "x")
-    assert not (own.folder / "x").exists()
-
-
 def test_coalitions_below_the_threshold_with_the_aggregator_open_nothing(made: Federation) -> None:
     """They have every file, and the keys of two holders; they try to open site-d's update."""
     victim = ciphertext_format.read_ciphertext(made.ciphertext("site-d"))

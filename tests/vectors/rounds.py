@@ -51,14 +51,14 @@ def spread(label: str, count: int, largest: float) -> list[float]:
 
 
 BASE = {"a": [3.0, -1.0, 0.5, 0.0, 2.0, -2.5], "b": [0.0], "c": [1.0, *spread("base", 4999, 0.5)]}
-EXPONENTS = {"a": 2 + HEADROOM, "b": -2 + HEADROOM, "c": 0 + HEADROOM}
+EXPONENTS = {"a": 2 + HEADROOM, "b": -6 + HEADROOM, "c": 0 + HEADROOM}
 
 
 def deltas(site: str) -> dict[str, list[float]]:
     """With examples x epochs half the cap, odd multiples of the quantum are rounded from one half."""
     quantum = 2.0 ** (EXPONENTS["a"] - 23)
     halves = [k * quantum for k in (1, -1, 3, -3, 5, 7)]
-    return {"a": halves, "b": [-0.1 if site == "site-b" else 0.7], "c": [float32(v) for v in spread(site, 5000, 0.25)]}
+    return {"a": halves, "b": [-0.1 if site == "site-b" else 0.2], "c": [float32(v) for v in spread(site, 5000, 0.25)]}
 
 
 WORK = {"site-a": (16, 2), "site-b": (64, 1), "site-c": (7, 3)}
@@ -148,7 +148,6 @@ def write_round(folder: Path, threshold: int | None) -> None:
                 "scheme": "rlwe-4096-64",
                 "plan": digest,
                 "site": site,
-                "clipped": "0000000000",
                 "digests": {"ciphertext": sha256(as_bytes(part)), "sealed": sha256(b"".join(rows))},
             }
         )

@@ -49,6 +49,11 @@ Headroom = Annotated[
     int | None, typer.Option(help=f"Ranges are 2^HEADROOM times the base's [default: {HEADROOM}].", min=0, max=16)
 ]
 
+MaxRounding = Annotated[
+    float | None,
+    typer.Option(help="Refuse an update of which rounding loses more [default: say so above 0.05].", min=0, max=1),
+]
+
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where torch has one.")]
 
 LogFile = Annotated[

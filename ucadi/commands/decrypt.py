@@ -23,11 +23,12 @@ from ucadi.errors import UsageError
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import keys as key_format
 from ucadi.formats import partial as partial_format
+from ucadi.progress import note
 from ucadi.rounds.consenting import Agreement
 from ucadi.rounds.opening import check_sum, open_seals, write_opened
 from ucadi.rounds.round import Round
 from ucadi.rounds.tagging import check_given
-from ucadi.rounds.threshold import combine_partials
+from ucadi.rounds.threshold import Combined, combine_partials
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,12 @@ class DecryptResult:
     sites: tuple[str, ...]
     weight: int
     unchecked: tuple[str, ...]
+    false_shares: tuple[str, ...] = ()
+    """Members whose shares were wrong, by their own hand or by a site's that dealt them."""
 
     def __str__(self) -> str:
         made = f"{self.aggregate}: sum of {', '.join(self.sites)}, {self.weight} examples x epochs"
+        made += f"; without the false shares of {', '.join(self.false_shares)}" if self.false_shares else ""
         return made + not_checked(self.unchecked)
 
 
@@ -64,9 +68,10 @@ def decrypt(
 ) -> DecryptResult:
     r"""Open the sum of a round's ciphertexts with a member's key.
 
-    In threshold mode it takes the partial decryptions of enough members as well: see partial-decrypt. The result is the
-    same file, byte for byte, as adding the plain updates would give. With --receipt and every site's --tag the sum is
-    checked first: that it is that of the uploads.
+    In threshold mode it takes the partial decryptions of enough members as well: see partial-decrypt. Give all that
+    are there: of more than enough, false ones are found, named and left out. The result is the same file, byte for
+    byte, as adding the plain updates would give. With --receipt and every site's --tag the sum is checked first: that
+    it is that of the uploads. A sum that no updates can have is not written.
 
     Example:
         ucadi decrypt sum.enc site-a.partial site-b.partial \
@@ -85,8 +90,10 @@ def decrypt(
     if round_.plan.mode == "members":
         if given:
             raise UsageError("this federation's sums are opened by one key", hint="leave out the partial decryptions")
-        secret = open_seals(total, round_, keys)
+        combined = Combined(open_seals(total, round_, keys), ())
     else:
-        secret = combine_partials([partial_format.read(path) for path in given], total, round_, keys)
-    opened = write_opened(output, total, round_, secret, force=force)
-    return DecryptResult(output, opened.sites, opened.weight, missing)
+        combined = combine_partials([partial_format.read(path) for path in given], total, round_, keys)
+    for member in combined.false_shares:
+        note(f"{member}: its share is false; opened with those of the others")
+    opened = write_opened(output, total, round_, combined.secret, ciphertext.name, force=force)
+    return DecryptResult(output, opened.sites, opened.weight, missing, combined.false_shares)

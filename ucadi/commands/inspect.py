@@ -252,7 +252,7 @@ def _container(held: Container, name: str) -> dict[str, Any]:
             }
         case ciphertext_format.CIPHERTEXT_FORMAT:
             upload = ciphertext_format.parse_ciphertext(held, name)
-            return {"plan": upload.contribution.plan, **_contribution(upload.contribution), **_sizes(held)}
+            return {"plan": upload.contribution.plan, "signed_by": upload.contribution.site, **_sizes(held)}
         case ciphertext_format.SUM_FORMAT:
             total = ciphertext_format.parse_sum(held, name)
             return {"plan": total.plan, "sites": total.sites, **_sizes(held)}
@@ -277,10 +277,6 @@ def _container(held: Container, name: str) -> dict[str, Any]:
             return _histogram(histogram_format.parse(held, name))
         case _:
             return _fields(held.metadata, name)
-
-
-def _contribution(contribution: ciphertext_format.Contribution) -> dict[str, Any]:
-    return {"signed_by": contribution.site, "clipped": contribution.clipped}
 
 
 def _sizes(held: Container) -> dict[str, Any]:

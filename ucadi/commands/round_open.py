@@ -19,7 +19,7 @@ from ucadi.commands import (
     refuse_unused,
 )
 from ucadi.errors import MismatchError, UsageError
-from ucadi.fed.fixedpoint import layout_of
+from ucadi.fed.fixedpoint import layout_of, smallest_step
 from ucadi.fed.norms import without_norms
 from ucadi.fed.plan import Plan
 from ucadi.files import write_file
@@ -31,10 +31,11 @@ from ucadi.formats.exchange import Exchange
 from ucadi.formats.schedules import read_recipe
 from ucadi.kinds import Kind
 from ucadi.rounds.closing import read_roster
-from ucadi.rounds.round import COUNTING_WEIGHT_CAP, Round, counting_layout
+from ucadi.rounds.round import COUNTING_CAP, Round, counting_layout
 
 CAP = 65536
-"""The weight cap where none is given: examples x local epochs."""
+"""The weight cap where none is given: examples x local epochs. It fits sites of thousands of examples; see
+`ucadi.fed.sizing` for one that fits the sites at hand."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,18 @@ class RoundResult:
     quorum: int
     base: str
     value_bits: int
+    weight_cap: int
+    steps: dict[int, float]
+    """The smallest change that survives encoding, as a share of its tensor's range, by a site's weight."""
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"{self.plan}: round {self.round} from base {self.base[:8]}…, quorum {self.quorum} of "
             f"{', '.join(self.sites)}; values of {self.value_bits} bits"
         )
+        steps = ", ".join(f"{step:.1g} at weight {weight}" for weight, step in self.steps.items())
+        cap = f"weight cap {self.weight_cap} examples x local epochs; smallest step of a range: {steps}"
+        return f"{text}\n{cap}" if steps else text
 
 
 def round_open(
@@ -77,7 +84,11 @@ def round_open(
     ] = None,
     weight_cap: Annotated[
         int | None,
-        typer.Option(help=f"Largest examples x local epochs of a site [default: {CAP}].", min=1, max=1 << 31),
+        typer.Option(
+            help=f"Largest examples x local epochs of a site; the nearer, the finer [default: {CAP}].",
+            min=1,
+            max=1 << 31,
+        ),
     ] = None,
     headroom: Headroom = None,
     recipe: RecipeFile = None,
@@ -115,7 +126,7 @@ def round_open(
     if base is None:
         training = {"--weight-cap": weight_cap, "--headroom": headroom, "--recipe": recipe, "--set": settings}
         refuse_unused(training, "nobody trains in a counting round")
-        digest, layout, cap = _digest(count_scores_of or ""), counting_layout(len(sites)), COUNTING_WEIGHT_CAP
+        digest, layout, cap = _digest(count_scores_of or ""), counting_layout(len(sites)), COUNTING_CAP
     else:
         weights = weights_format.read(base)
         digest = weights.digest
@@ -138,7 +149,9 @@ def round_open(
     if exchange is not None and base is not None:
         _publish(base, Exchange(exchange), number, digest)
     plan_format.write(output, plan, keys, force=force)
-    return RoundResult(output, number, plan.sites, plan.quorum, plan.base, bits)
+    weights_of_bands = [] if base is None else sorted({cap, max(1, cap // 32), max(1, cap // 1024)}, reverse=True)
+    steps = {weight: smallest_step(weight, cap=cap, bits=bits) for weight in weights_of_bands}
+    return RoundResult(output, number, plan.sites, plan.quorum, plan.base, bits, cap, steps)
 
 
 def _digest(text: str) -> str:

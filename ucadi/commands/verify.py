@@ -23,8 +23,9 @@ from ucadi.formats.exchange import Exchange
 from ucadi.formats.partial import Partial
 from ucadi.rounds.collection import check_contribution
 from ucadi.rounds.contribution import check_belongs
-from ucadi.rounds.opening import check_aggregate, check_sum
+from ucadi.rounds.opening import check_sum
 from ucadi.rounds.round import Round
+from ucadi.rounds.soundness import check_aggregate
 from ucadi.rounds.standing import Standing, check_round_sum, standing
 from ucadi.rounds.tagging import Tags, false_tag, how_checked, read_given
 from ucadi.rounds.threshold import check_partial

@@ -19,13 +19,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ucadi.errors import CapacityError, FormatError, MismatchError
-from ucadi.fed.update import Arrays, Update, check_finite, in_pieces
+from ucadi.fed.update import Arrays, Update, check_finite, in_pieces, is_statistic
 
 Encoded = npt.NDArray[np.integer]
 """A run of encoded values; a whole vector has 1 + layout.size of them, the weight first."""
 
-RANGE_FLOOR = 0.25
-"""Magnitude assumed of a base tensor that is smaller, such as a batch-norm mean before any training."""
+RANGE_FLOOR = 2.0**-6
+"""Magnitude assumed of a base tensor that is smaller, such as a bias before any training: what is learned moves little
+in a round."""
+
+STATISTIC_FLOOR = 0.25
+"""The same of a norm's running statistics, which are observed and can be anywhere after the first round."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +102,14 @@ def layout_of(base: Arrays, headroom: int) -> Layout:
 
 
 def magnitude_exponents(arrays: Arrays) -> tuple[int, ...]:
-    """For each tensor in name order the e of the power of two 2^e at or above its largest magnitude (at least 0.25)."""
+    """For each tensor in name order the e of the power of two 2^e at or above its largest magnitude, or its floor."""
     check_finite(arrays)
-    return tuple(math.ceil(math.log2(_magnitude(arrays[name]))) for name in sorted(arrays))
+    return tuple(math.ceil(math.log2(_magnitude(name, arrays[name]))) for name in sorted(arrays))
 
 
-def _magnitude(array: npt.NDArray[np.float32]) -> float:
-    return max([RANGE_FLOOR, *(float(np.abs(piece).max()) for piece in in_pieces(array))])
+def _magnitude(name: str, array: npt.NDArray[np.float32]) -> float:
+    floor = STATISTIC_FLOOR if is_statistic(name) else RANGE_FLOOR
+    return max([floor, *(float(np.abs(piece).max()) for piece in in_pieces(array))])
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:
@@ -116,8 +121,14 @@ def quantum(tensor: TensorRange, bits: int) -> float:
     return math.ldexp(1.0, tensor.exponent - (bits - 1))
 
 
+def smallest_step(weight: int, *, cap: int, bits: int) -> float:
+    """The smallest change that survives encoding in an update of that weight, as a share of its tensor's range."""
+    return math.ldexp(0.5, 1 - bits) * cap / weight
+
+
 class Encoder:
-    """Encodes one update in pieces; afterwards `clipped` tells how many values were cut to their range.
+    """Encodes one update in pieces; afterwards `clipped` tells how many values were cut to their range, and `rounding`
+    what was lost in rounding.
 
     Without `clip`, a value outside its range raises CapacityError with the headroom that it needs.
     """
@@ -131,6 +142,7 @@ class Encoder:
                 hint="the plan's --weight-cap must be at least the largest site's examples x local epochs",
             )
         self.clipped = 0
+        self._lost: list[tuple[int, float]] = []
         self._update = update
         self._layout = layout
         self._scale = update.weight / cap
@@ -143,9 +155,23 @@ class Encoder:
         yield np.array([self._update.weight], dtype=np.int64)
         for tensor in self._layout.tensors:
             factor = self._scale / quantum(tensor, self._bits)
+            lost = whole = 0.0
             for piece in in_pieces(self._deltas[tensor.name]):
-                quanta = np.rint(piece.astype(np.float64) * factor)
+                exact = piece.astype(np.float64) * factor
+                quanta = np.rint(exact)
+                lost, whole = lost + float(np.square(quanta - exact).sum()), whole + float(np.square(exact).sum())
                 yield self._within_range(tensor, quanta).astype(np.int64)
+            if whole > 0:
+                self._lost.append((tensor.size, lost / whole))
+
+    @property
+    def rounding(self) -> float:
+        """The relative error of the encoded update: the root of its tensors' mean squared ones, by their sizes.
+
+        So each value counts alike, whatever its tensor's range. Zeros are exact and do not count.
+        """
+        values = sum(size for size, _ in self._lost)
+        return math.sqrt(sum(size * share for size, share in self._lost) / values) if values else 0.0
 
     def _within_range(self, tensor: TensorRange, quanta: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         largest = float(np.abs(quanta).max(initial=0.0))

@@ -28,6 +28,7 @@ class Awaits(StrEnum):
     TAGS = "tags"
     TRUE_TAGS = "true tags"
     PARTIALS = "partial decryptions"
+    RIGHT_PARTIALS = "right partial decryptions"
     UPLOADS = "uploads"
     STATEMENTS = "statements"
 
@@ -49,6 +50,7 @@ _IN_WORDS = {
     Awaits.TAGS: "tags, by which the sum of round {round} is checked, of {who}",
     Awaits.TRUE_TAGS: "an end of round {round}, which nobody opens: the tag of {who} is not that of its upload",
     Awaits.PARTIALS: "more partial decryptions for round {round}, of {who}",
+    Awaits.RIGHT_PARTIALS: "more partial decryptions for round {round}, since those here disagree, of {who}",
     Awaits.UPLOADS: "uploads of round {round}: {who}",
     Awaits.STATEMENTS: "the sites' statements on the model that round {round} leads to: {who}",
 }

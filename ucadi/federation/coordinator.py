@@ -29,25 +29,33 @@ from ucadi.rounds.consenting import Agreement
 from ucadi.rounds.consents import consents_beside, missing_consents
 from ucadi.rounds.lot import drawn, links
 from ucadi.rounds.round import Round
-from ucadi.rounds.succession import agreed, next_plan, read_statements
+from ucadi.rounds.succession import Following, Voided, agreed, next_plan, read_statements, votes_of
 from ucadi.rounds.tagging import Tags, read_round_tags, read_uploads
 
 
 @dataclass(frozen=True)
 class CoordinateResult:
-    """How the rounds went: the digest of the last model, and of each round its status and who was not in it."""
+    """How the rounds went: the digest of the last model, and of each round its status and who was not in it.
+
+    `void` says why the sites made a closed round void, `votes` how those who compared its model with its base voted.
+    """
 
     federation: str
     model: str | None
     rounds: dict[int, str]
     missing: dict[int, tuple[str, ...]]
     waiting_for: str | None
+    void: dict[int, str] = field(default_factory=dict)
+    votes: dict[int, dict[str, str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = []
         for number, status in self.rounds.items():
             missing = self.missing[number]
-            lines.append(f"round {number}: {status}" + (f"; without {', '.join(missing)}" if missing else ""))
+            why = f" ({self.void[number]})" if number in self.void else ""
+            votes = "; ".join(f"{site} votes {vote}" for site, vote in self.votes.get(number, {}).items())
+            missed = f"; without {', '.join(missing)}" if missing else ""
+            lines.append(f"round {number}: {status}{why}{missed}" + (f"; {votes}" if votes else ""))
         lines += [f"model: sha256 {self.model}"] if self.model else []
         lines += [f"waiting for {self.waiting_for}"] if self.waiting_for else []
         return "\n".join(lines)
@@ -86,8 +94,9 @@ def coordinate(
 
     A round is closed when all its sites have sent, or after --deadline. A round below its quorum is void; the missing
     sites are named. The next begins with the model that more than half of the contributing sites state; the model
-    itself is never seen here. A newer roster in the directory holds from the next round on. Kill and restart it at any
-    time; it resumes.
+    itself is never seen here. It begins where this one did if more than half find the sum of no use, or if most of two
+    votes or more find the model worse than before; while votes can still decide, they are awaited until --deadline. A
+    newer roster in the directory holds from the next round on. Kill and restart it at any time; it resumes.
 
     Example:
         ucadi coordinate exchange --key coordinator.key --deadline 1d --once
@@ -149,9 +158,9 @@ class Coordinator:
             return self._close(number, round_)
         receipt = found[0]
         self._tell_late(number, receipt)
-        following = None
+        following: Following | Voided | None = None
         if receipt.status == "closed":
-            following = agreed(read_statements(self.exchange, number, round_), receipt, round_)
+            following = self._outcome(number, round_, receipt)
             if following is None:
                 self.awaited = self._lacking(number, round_, *found)
                 return False
@@ -160,6 +169,8 @@ class Coordinator:
             return False
         newest = self.exchange.newest_roster()
         roster = read_roster(self.exchange, newest)
+        if isinstance(following, Voided):
+            self.tell("void", {"round": number, "why": following.reason, "sites": following.sites})
         plan = next_plan(round_, following, roster, self._asked(roster, number + 1), self.headroom)
         if missing := missing_consents(roster, plan.sites, consents_beside(newest)):
             self.awaited = Awaited(Awaits.CONSENTS, number + 1, missing)
@@ -172,6 +183,8 @@ class Coordinator:
         """How the rounds went so far."""
         status: dict[int, str] = {}
         missing: dict[int, tuple[str, ...]] = {}
+        void: dict[int, str] = {}
+        votes: dict[int, dict[str, str]] = {}
         model, federation = None, ""
         for number in self.exchange.rounds():
             round_ = read_round(self.exchange, number)
@@ -181,9 +194,18 @@ class Coordinator:
             missing[number] = receipt.missing if receipt else ()
             federation = round_.plan.federation
             if receipt and receipt.status == "closed":
-                following = agreed(read_statements(self.exchange, number, round_), receipt, round_)
-                model = following.model if following else None
-        return CoordinateResult(federation, model, status, missing, None if self.awaited is None else str(self.awaited))
+                outcome = self._outcome(number, round_, receipt)
+                model = outcome.model if isinstance(outcome, Following) else None
+                votes[number] = votes_of(read_statements(self.exchange, number, round_), receipt)
+                if isinstance(outcome, Voided):
+                    model, status[number], void[number] = round_.plan.base, "void", outcome.reason
+        waiting = None if self.awaited is None else str(self.awaited)
+        return CoordinateResult(federation, model, status, missing, waiting, void, votes)
+
+    def _outcome(self, number: int, round_: Round, receipt: Receipt) -> Following | Voided | None:
+        """What the sites say that a closed round leads to; after the deadline, nobody is waited for."""
+        late = self._is_overdue(self.exchange.receipt(number))
+        return agreed(read_statements(self.exchange, number, round_), receipt, round_, late=late)
 
     def _last(self, round_: Round) -> int:
         schedule = round_.plan.schedule
@@ -194,7 +216,7 @@ class Coordinator:
         here = {place.site for place in self.exchange.places(Kind.UPLOAD, number)}
         self._tell_sent(number, here)
         missing = [site for site in round_.plan.sites if site not in here]
-        if missing and not self._is_overdue(number):
+        if missing and not self._is_overdue(self.exchange.plan(number)):
             self.awaited = Awaited(Awaits.UPLOADS, number, tuple(missing))
             return False
         began = time.perf_counter()
@@ -214,9 +236,9 @@ class Coordinator:
             return roster.names
         return drawn(roster, number, self.sites, links(roster, number, self.exchange.root))
 
-    def _is_overdue(self, number: int) -> bool:
-        # by this machine's clock alone, from when the plan was written here; a clock that went back only waits longer
-        return self.deadline is not None and time.time() - self.exchange.plan(number).stat().st_mtime > self.deadline
+    def _is_overdue(self, since: Path) -> bool:
+        # by this machine's clock alone, from when the file was written here; a clock that went back only waits longer
+        return self.deadline is not None and time.time() - since.stat().st_mtime > self.deadline
 
     def _lacking(self, number: int, round_: Round, receipt: Receipt, digest: str) -> Awaited:
         """What the sites have to do before the next round can be opened, and who."""

@@ -12,7 +12,7 @@ from ucadi.rounds.round import Round
 
 
 class Private:
-    """Models by their digest; of each round its update, opened sum, predictions and durations by its plan's digest."""
+    """Models and their predictions by digest; a round's update, opened sum, voiding and durations by its plan's."""
 
     def __init__(self, root: Path) -> None:
         make_folder(root, mode=0o700)
@@ -21,6 +21,10 @@ class Private:
     def model(self, digest: str) -> Path:
         """Where the weights of that digest lie, once they are here."""
         return self._root / f"{digest}.weights"
+
+    def predictions(self, digest: str) -> Path:
+        """Where the predictions of the model of that digest on the site's test set lie, once they are made."""
+        return self._root / f"{digest}.predictions"
 
     @property
     def evidence(self) -> Path:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ucadi.commands import KeyFile, LogFile, Part, SplitFile, refuse_unused
+from ucadi.commands import KeyFile, LogFile, MaxRounding, Part, SplitFile, refuse_unused
 from ucadi.errors import ConsentError, MismatchError
 from ucadi.events import Events
 from ucadi.federation.awaiting import Teller
@@ -75,6 +75,7 @@ def site_run(
         int | None, typer.Option(help="End after this round [default: at the schedule's end].", min=1, max=9999)
     ] = None,
     clip: Annotated[bool, typer.Option(help="Cut values to their range instead of stopping.")] = False,
+    max_rounding: MaxRounding = None,
     publish_model: Annotated[
         bool, typer.Option(help="Put opened sums into the exchange: coordinator and relay can then follow the model.")
     ] = False,
@@ -105,7 +106,7 @@ def site_run(
     _check_data(dataset, split, part, test)
     private = Private(key.with_suffix(".work") if work is None else work)
     folder, events = Exchange(make_folder(exchange)), Events(as_json=as_json, log=log)
-    options = Options(dataset, split, part, test, clip, publish_model, publish_metrics)
+    options = Options(dataset, split, part, test, clip, publish_model, publish_metrics, max_rounding)
     site = Site(folder, trusted, keys, key, agreement, private, options, events)
     with transport_to(relay, relay_card, keys, folder, events) as line:
         _run(site, line, once=once, until_round=until_round, poll=poll)

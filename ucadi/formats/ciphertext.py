@@ -7,7 +7,7 @@ The sum keeps the signed documents of all that was added, so that anyone can add
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ CIPHERTEXT_FORMAT = Format.CIPHERTEXT.id
 SUM_FORMAT = Format.SUM.id
 
 _TENSORS = {"ciphertext", "sealed"}
-_DOCUMENT = {"format", "version", "scheme", "plan", "site", "clipped", "digests", "signature"}
+_DOCUMENT = {"format", "version", "scheme", "plan", "site", "digests", "signature"}
 
 Sealed = npt.NDArray[np.uint8]
 """One row per receiver, in the roster's order; in a sum, one such matrix per contribution."""
@@ -39,7 +39,6 @@ class Contribution:
 
     site: str
     plan: str
-    clipped: int
     ciphertext_digest: str
     sealed_digest: str
     document: Metadata
@@ -77,14 +76,12 @@ def write_ciphertext(
     sealed: Stream,
     *,
     plan: str,
-    clipped: Callable[[], int],
     keys: SecretKeys,
     force: bool = False,
 ) -> None:
     """Writes one site's ciphertext from blocks of polynomials, signed by the site's keys.
 
-    `sealed` is made after all blocks have been written, so that the seals can be bound to them; so is the
-    count of `clipped` values.
+    `sealed` is made after all blocks have been written, so that the seals can be bound to them.
     """
 
     def document(digests: Digests) -> Metadata:
@@ -93,8 +90,6 @@ def write_ciphertext(
             "scheme": SCHEME,
             "plan": plan,
             "site": keys.name,
-            # as text of fixed width: the header's length is fixed before the count is known
-            "clipped": f"{clipped():010d}",
             "digests": dict(digests),
         }
         return sign(fields, keys)
@@ -176,16 +171,12 @@ def parse_contribution(document: Metadata, name: str) -> Contribution:
     container.check_format(document, name, CIPHERTEXT_FORMAT)
     _check_scheme(fields, name)
     digests = fields.object("digests")
-    clipped = fields.text("clipped")
-    if len(clipped) != 10 or not clipped.isascii() or not clipped.isdecimal():
-        raise FormatError(f"{name}: does not count what was clipped", hint=GET_AGAIN)
     # what a site could add here would fill the header of the sum
     if set(document) != _DOCUMENT or set(digests.values) != _TENSORS:
         raise FormatError(f"{name}: says more, or less, of itself than a ciphertext does", hint=GET_AGAIN)
     return Contribution(
         fields.text("site"),
         fields.digest("plan"),
-        int(clipped),
         digests.digest("ciphertext"),
         digests.digest("sealed"),
         document,

@@ -37,6 +37,7 @@ class What(StrEnum):
     COUNTED = "counted"
     ANSWERED = "answered"
     SUMMED = "summed"
+    VOID = "void"
     REPLACED = "replaced"
     LOST = "lost"
 

@@ -29,12 +29,21 @@ class SitePolicy:
         0.0, "Least noise multiplier of differential privacy in training; 0 asks for none.", least=0.0, most=1e6
     )
     counting: bool = setting(True, "Whether scores of one's own cases may be counted, once for each model.")
-    wait_for_tags: bool = setting(
-        True, "Whether to wait for all sites' tags before a sum is opened; else it may be opened unchecked."
+    wait_for_tags: float | None = setting(
+        None,
+        "Longest wait for all sites' tags, after which a sum is opened unchecked.",
+        unit="hours",
+        least=0,
+        unset="for ever",
+        example=72.0,
     )
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def waits_for_tags(self, seconds: float) -> bool:
+        """Whether tags that are missing so long after the receipt are still waited for."""
+        return self.wait_for_tags is None or seconds < 3600 * self.wait_for_tags
 
 
 def beside(key: Path) -> Path:

@@ -1,27 +1,42 @@
 """Statements: what a site says of a round once it is over, signed: the model it leads to, times, and evaluation.
 
 A coordinator that cannot open a sum learns from them how the next round begins: the digest of its base, and
-the magnitude of each tensor to a power of two, from which the ranges of the next round follow. Times are for
-people, and never enter what is computed.
+the magnitude of each tensor to a power of two, from which the ranges of the next round follow; or that it begins where
+this one did, as the sum is of no use or its model worse. Times are for people, and never enter what is computed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
-from ucadi.errors import FormatError, MismatchError
+from ucadi.errors import FormatError, MismatchError, Unsound
 from ucadi.formats.container import GET_AGAIN, Metadata
 from ucadi.formats.receipt import Mark, parse_mark
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
 from ucadi.identity import PublicKeys, SecretKeys
-from ucadi.kinds import Format
+from ucadi.kinds import SITE, Format
 
 FORMAT = Format.STATEMENT.id
 
 _MOST = 32
 """Times, and figures of an evaluation, that one statement may hold."""
+
+_MOST_NAMES = 10_000
+
+
+class Vote(StrEnum):
+    """What a site says of a new model after comparing it with the base on its own test cases."""
+
+    WORSE = "worse"
+    NOT_WORSE = "not worse"
+
+
+_Word = TypeVar("_Word", bound=StrEnum)
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,12 @@ class Statement:
     mark: Metadata | None = None
     lot: str | None = None
     unchecked: tuple[str, ...] = ()
+    void: Unsound | None = None
+    """Why the party finds the round's sum of no use; there is no model then."""
+    false_shares: tuple[str, ...] = ()
+    """The members whose shares it found to be wrong."""
+    vote: Vote | None = None
+    """Whether it finds the model worse than its base on its own cases; None where it cannot say."""
 
 
 def write(path: Path, statement: Statement, keys: SecretKeys, *, force: bool = False) -> None:
@@ -63,6 +84,9 @@ def write(path: Path, statement: Statement, keys: SecretKeys, *, force: bool = F
         "mark": statement.mark,
         "lot": statement.lot,
         "unchecked": list(statement.unchecked),
+        "void": statement.void,
+        "false_shares": list(statement.false_shares),
+        "vote": statement.vote,
     }
     write_document(path, sign(document, keys), force=force)
 
@@ -78,6 +102,8 @@ def read(path: Path, keys: PublicKeys) -> Statement:
     if not isinstance(exponents, list) or not all(type(e) is int and -64 <= e <= 64 for e in exponents):
         raise FormatError(f"{path.name}: exponents that are none", hint=GET_AGAIN)
     known = document.get("model") is not None
+    if known and document.get("void") is not None:
+        raise FormatError(f"{path.name}: a model of a round that it calls void", hint=GET_AGAIN)
     return Statement(
         keys.name,
         fields.digest("plan"),
@@ -89,6 +115,9 @@ def read(path: Path, keys: PublicKeys) -> Statement:
         mark=fields.object("mark").values if fields.values.get("mark") is not None else None,
         lot=fields.digest_or_none("lot"),
         unchecked=tuple(fields.texts("unchecked")),
+        void=_word(document, "void", Unsound, path.name),
+        false_shares=_names(fields.texts("false_shares"), path.name),
+        vote=_word(document, "vote", Vote, path.name),
     )
 
 
@@ -96,6 +125,22 @@ def read_mark(path: Path) -> Mark | None:
     """The mark that a statement passes on, whoever signed the statement: it bears a signature of its own."""
     fields = Fields(read_document(path, FORMAT), path.name)
     return parse_mark(fields.object("mark")) if fields.values.get("mark") is not None else None
+
+
+def _word(document: Metadata, key: str, words: type[_Word], name: str) -> _Word | None:
+    """One of the words of an enumeration, or None, which must be said too."""
+    value = document.get(key, "")
+    if value is None:
+        return None
+    if not isinstance(value, str) or value not in set(words):
+        raise FormatError(f"{name}: {key} is none of {', '.join(words)}", hint=GET_AGAIN)
+    return words(value)
+
+
+def _names(names: list[str], name: str) -> tuple[str, ...]:
+    if len(names) > _MOST_NAMES or names != sorted(set(names)) or not all(re.fullmatch(SITE, one) for one in names):
+        raise FormatError(f"{name}: false_shares are not members, each once and in order", hint=GET_AGAIN)
+    return tuple(names)
 
 
 def _figures(fields: Fields, name: str) -> dict[str, float]:

@@ -8,11 +8,11 @@ are shares of the sum. The prime has room for a sum of 1,023 secrets, and a shar
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from ucadi.errors import SignatureError
 from ucadi.lwe.parameters import DEGREE, MAX_SUMMANDS, NOISE_BOUND
 from ucadi.lwe.ring import Secret
 
@@ -45,33 +45,30 @@ def add(shares: npt.NDArray[np.uint16]) -> Share:
     return total
 
 
-def combine(shares: dict[int, Share], threshold: int) -> Secret:
-    """The secret, or sum of secrets, from the shares of at least `threshold` holders by their place from 0.
+def combine(shares: Mapping[int, Share], threshold: int) -> Secret:
+    """The secret, or sum of secrets, from the shares of `threshold` holders by their place from 0.
 
-    Where there are more than needed, the rest must agree: SignatureError names the places of those that do not.
+    Of more, the first places are taken, and nothing is compared: see `ucadi.lwe.correction`.
     """
     places = sorted(shares)[:threshold]
     if len(places) < threshold:
         raise ValueError(f"{len(places)} shares, {threshold} are needed")
-    chosen = np.stack([shares[place] for place in places]).astype(np.int64)
-    wrong = [p for p in shares if p not in places and (_interpolate(places, chosen, p + 1) != shares[p]).any()]
-    if wrong:
-        raise SignatureError(f"shares of holders {', '.join(map(str, wrong))} disagree with the others'")
-    value = _interpolate(places, chosen, 0)
+    value = interpolate(shares, places, 0)
     centred: Secret = np.where(value > PRIME // 2, value - PRIME, value)
     return centred
 
 
-def _interpolate(places: list[int], values: npt.NDArray[np.int64], x: int) -> npt.NDArray[np.int64]:
-    """Lagrange's interpolation modulo the prime, of values at places + 1, at x."""
-    total = np.zeros(values.shape[1:], dtype=np.int64)
+def interpolate(shares: Mapping[int, Share], places: Sequence[int], x: int) -> npt.NDArray[np.int64]:
+    """The value at x of the polynomials through the shares of `places`, which lie at place + 1 (Lagrange)."""
+    total = np.zeros(DEGREE, dtype=np.int64)
     points = [place + 1 for place in places]
-    for point, value in zip(points, values, strict=True):
-        others = [other for other in points if other != point]
-        weight = 1
-        for other in others:
-            weight = weight * (x - other) % PRIME * pow(point - other, -1, PRIME) % PRIME
-        total = (total + weight * value) % PRIME
+    for place, point in zip(places, points, strict=True):
+        above = below = 1
+        for other in points:
+            if other != point:
+                above, below = above * (x - other) % PRIME, below * (point - other) % PRIME
+        weight = above * pow(below, -1, PRIME) % PRIME
+        total = (total + weight * shares[place].astype(np.int64)) % PRIME
     return total
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from ucadi.rounds.closing import read_own_upload, read_receipt, read_round, read
 from ucadi.rounds.following import next_weights
 from ucadi.rounds.histories import check_one_history
 from ucadi.rounds.round import Round
+from ucadi.rounds.succession import Voided, agreed, read_statements
 from ucadi.rounds.tagging import how_checked, read_round_tags
 from ucadi.rounds.verdict import Verdict
 
@@ -130,6 +131,8 @@ def _check_base(exchange: Exchange, aside: Aside, number: int, base: str, before
         if base != before.round_.plan.base:
             raise MismatchError(f"begins with other weights than round {before.number}, which is void", hint=_ASK)
         return Verdict.VERIFIED, "that of the round before, which is void"
+    if base == before.round_.plan.base and (voided := _voided(exchange, before)):
+        return Verdict.VERIFIED, f"that of the round before, which the sites state is void: {voided.reason}"
     opened = {place.site: exchange.root / place.name for place in exchange.places(Kind.OPENED, before.number)}
     if (own := aside.opened.get(before.round_.plan_digest)) is not None:
         opened["one's own folder"] = own
@@ -155,6 +158,17 @@ def _check_base(exchange: Exchange, aside: Aside, number: int, base: str, before
     if wrong:
         return Verdict.NOT_RECOMPUTED, f"recomputed; but what {', '.join(wrong)} opened leads elsewhere"
     return Verdict.VERIFIED, "recomputed"
+
+
+def _voided(exchange: Exchange, ended: _Ended) -> Voided | None:
+    """How the statements that are here make a closed round void, if they do."""
+    if ended.receipt is None:
+        return None
+    with suppress(MismatchError):
+        statements = read_statements(exchange, ended.number, ended.round_)
+        outcome = agreed(statements, ended.receipt, ended.round_, late=True)
+        return outcome if isinstance(outcome, Voided) else None
+    return None
 
 
 def _recompute(weights: Path, before: _Ended, receipt: Receipt, opened: Path) -> str:

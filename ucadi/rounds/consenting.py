@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -135,28 +136,32 @@ class Agreement:
                 f"the sum of round {round_.plan.round} is of {len(sites)} sites", "minimum_sites", round_
             )
 
-    def enter_update(self, update: Update, round_: Round, void: frozenset[str] = frozenset()) -> None:
-        """Enters an update before it is encrypted for the round; MismatchError if that could disclose it.
-
-        `void` are plans, by digest, of rounds that came to nothing: from their bases the site may train anew.
-        """
+    def enter_update(self, update: Update, round_: Round) -> None:
+        """Enters an update before it is encrypted for the round; MismatchError if that could disclose it."""
         entry = self._entry(What.ENCRYPTED, round_, content_digest(update), base=round_.plan.base)
-        self._enter(entry, lambda before: _refuse_update(before, entry, void))
+        self._enter(entry, _refuse_update)
 
-    def enter_counts(self, update: Update, round_: Round, void: frozenset[str] = frozenset()) -> None:
+    def enter_counts(self, update: Update, round_: Round) -> None:
         """Enters counts before they are encrypted: of each model once, unless the round of before is void."""
-        entry = self._entry(What.COUNTED, round_, content_digest(update), base=round_.plan.base)
-        self._enter(entry, lambda before: _refuse_counts(before, entry, void))
+        self._enter(self._entry(What.COUNTED, round_, content_digest(update), base=round_.plan.base), _refuse_counts)
+
+    def enter_void(self, plan: str) -> None:
+        """Enters that the round of a plan, by digest, came to nothing: from its base the site may train anew."""
+        with self.ledger.adding() as draft:
+            entries = draft.history.entries
+            done = next((entry for entry in entries if entry.what in _CONTRIBUTED and entry.document == plan), None)
+            if done is not None and plan not in _void(entries):
+                draft.add(Entry(What.VOID, done.federation, done.number, plan))
 
     def enter_answer(self, contributions: str, round_: Round) -> None:
         """Enters the set of contributions before this holder helps to open their sum; MismatchError for another set."""
         entry = self._entry(What.ANSWERED, round_, contributions)
-        self._enter(entry, lambda before: _refuse_answer(before, entry))
+        self._enter(entry, _refuse_answer)
 
     def enter_sum(self, contributions: str, sites: tuple[str, ...], round_: Round) -> None:
         """Enters the set that this coordinator is about to sum; MismatchError if it has summed another one."""
         entry = self._entry(What.SUMMED, round_, contributions, sites=sites)
-        self._enter(entry, lambda before: _refuse_sum(before, entry))
+        self._enter(entry, _refuse_sum)
 
     def summed(self, round_: Round) -> tuple[str, ...] | None:
         """Whose uploads this coordinator was about to sum, or has summed; None if it has not begun."""
@@ -176,14 +181,16 @@ class Agreement:
         plan = round_.plan
         return Entry(what, plan.federation, plan.round, round_.plan_digest, content, base, sites)
 
-    def _enter(self, entry: Entry, refuse: Callable[[Entry], None]) -> None:
+    def _enter(self, entry: Entry, refuse: Callable[[Entry, Entry], None]) -> None:
         """Enters a line, unless it is there: what was done may be done again, with the same content. `refuse` raises
-        for a line of its kind that it cannot stand beside."""
+        for a line of its kind, the first, that the second cannot stand beside."""
         with self.ledger.adding() as draft:
-            if entry not in draft.history.entries:
-                for before in draft.history.entries:
+            entries = draft.history.entries
+            if entry not in entries:
+                void = _void(entries)
+                for before in entries:
                     if before.what is entry.what:
-                        refuse(before)
+                        refuse(replace(before, base="") if before.document in void else before, entry)
                 draft.add(entry)
 
     def _excluded(self, what: str, setting: str, round_: Round) -> ConsentError:
@@ -193,6 +200,14 @@ class Agreement:
             f"{what}; the policy of {self._keys.name} says: {setting} = {text}",
             hint=f"ask the coordinator for another round; or, if people here agree to it, edit {self.policy_path}",
         )
+
+
+_CONTRIBUTED = (What.ENCRYPTED, What.COUNTED)
+
+
+def _void(entries: Sequence[Entry]) -> set[str]:
+    """The plans of rounds that came to nothing, whose base may be trained from again."""
+    return {entry.document for entry in entries if entry.what is What.VOID}
 
 
 def content_digest(update: Update) -> str:
@@ -205,7 +220,7 @@ def _same_round(before: Entry, entry: Entry) -> bool:
     return (before.federation, before.number) == (entry.federation, entry.number)
 
 
-def _refuse_update(before: Entry, entry: Entry, void: frozenset[str]) -> None:
+def _refuse_update(before: Entry, entry: Entry) -> None:
     train = "train for this round from its base, and encrypt that update, once"
     if before.document == entry.document:
         raise MismatchError(f"round {entry.number}: another update was encrypted for this round already", hint=train)
@@ -216,15 +231,15 @@ def _refuse_update(before: Entry, entry: Entry, void: frozenset[str]) -> None:
         )
     if before.content == entry.content:
         raise MismatchError(f"this update was encrypted before, for round {before.number}", hint=train)
-    if before.base == entry.base and before.document not in void:
+    if before.base == entry.base:
         raise MismatchError(
             f"this site has contributed to a round from base {entry.base[:8]}… already, round {before.number}",
             hint="a second one shows what changed between the two; if that round is void, give its --receipt",
         )
 
 
-def _refuse_counts(before: Entry, entry: Entry, void: frozenset[str]) -> None:
-    if before.base == entry.base and before.document not in void:
+def _refuse_counts(before: Entry, entry: Entry) -> None:
+    if before.base == entry.base:
         raise MismatchError(
             f"this site's cases were counted for this model already, in round {before.number}",
             hint="two sums, one with a site and one without, show its counts: count another model",
@@ -253,7 +268,7 @@ def _excluded(policy: SitePolicy, round_: Round) -> list[tuple[str, str]]:
     quorum = max(plan.quorum, roster.policy.minimum_sites)
     threshold = plan.mode == "threshold"
     left_out = ", ".join(name for name in roster.names if name not in plan.sites)
-    counts = round_.counts
+    counts = round_.is_counting
     rules = {
         "members_mode": (not threshold and not policy.members_mode, "a sum that any one member opens"),
         "least_threshold": (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ucadi.errors import MismatchError
+from ucadi.errors import CapacityError, MismatchError
 from ucadi.fed.fixedpoint import Encoder
 from ucadi.fed.update import Update
 from ucadi.formats import ciphertext as ciphertext_format
@@ -56,15 +56,27 @@ def check_contributes(update: Update, round_: Round, keys: SecretKeys) -> None:
     round_.roster.index(keys)
 
 
-def check_fits(update: Update, round_: Round, *, clip: bool) -> None:
-    """Raises CapacityError unless all of the update fits the round's ranges: before anything is entered in a ledger."""
-    deque(_encoder(update, round_, clip).pieces(), maxlen=0)
+def check_fits(update: Update, round_: Round, *, clip: bool, max_rounding: float | None) -> None:
+    """Raises CapacityError unless all of the update fits the round: before anything is entered in a ledger."""
+    encoder = _encoder(update, round_, clip)
+    deque(encoder.pieces(), maxlen=0)
+    _check_rounding(encoder, round_, update.weight, max_rounding)
 
 
 def write_contribution(
-    path: Path, update: Update, round_: Round, keys: SecretKeys, *, clip: bool = False, force: bool = False
-) -> int:
-    """Encrypts the update into `path` for this round and returns how many values were clipped."""
+    path: Path,
+    update: Update,
+    round_: Round,
+    keys: SecretKeys,
+    *,
+    clip: bool = False,
+    max_rounding: float | None = None,
+    force: bool = False,
+) -> Encoder:
+    """Encrypts the update into `path` for this round and returns how it was encoded.
+
+    CapacityError, and nothing is written, where rounding loses more than `max_rounding` of it.
+    """
     check_contributes(update, round_, keys)
     encoder = _encoder(update, round_, clip)
     secret_seed = fresh_seed()
@@ -77,6 +89,8 @@ def write_contribution(
         for block in track(encrypted, "encrypting", total=-(-round_.polynomials // scheme.BLOCK)):
             digest.update(block.data)
             yield block
+
+        _check_rounding(encoder, round_, update.weight, max_rounding)
 
     parts = _secret_parts(secret_seed, round_)
 
@@ -92,11 +106,20 @@ def write_contribution(
         round_.polynomials,
         sealed,
         plan=round_.plan_digest,
-        clipped=lambda: encoder.clipped,
         keys=keys,
         force=force,
     )
-    return encoder.clipped
+    return encoder
+
+
+def _check_rounding(encoder: Encoder, round_: Round, weight: int, most: float | None) -> None:
+    """Raises CapacityError, with the weight cap that fits, where more was lost than may be."""
+    if most is not None and encoder.rounding > most:
+        raise CapacityError(
+            f"rounding loses {encoder.rounding:.3g} of this update, at most {most:g} is admitted",
+            hint=f"open the round with a --weight-cap nearer to the sites' largest weight: it is "
+            f"{round_.plan.weight_cap}, this update's is {weight}",
+        )
 
 
 def _encoder(update: Update, round_: Round, clip: bool) -> Encoder:

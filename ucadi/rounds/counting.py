@@ -12,14 +12,14 @@ from ucadi.errors import CapacityError, MismatchError
 from ucadi.fed.averaging import Aggregate
 from ucadi.fed.update import Update
 from ucadi.formats.histogram import Histogram
-from ucadi.rounds.opening import check_aggregate
 from ucadi.rounds.round import COUNTS, Round
+from ucadi.rounds.soundness import check_aggregate
 from ucadi.scoring.histogram import BINS
 
 
 def check_counting(round_: Round) -> None:
     """Raises MismatchError unless the round adds histograms."""
-    if not round_.counts:
+    if not round_.is_counting:
         raise MismatchError(
             f"round {round_.plan.round} of {round_.plan.federation} adds updates, not histograms",
             hint="histograms are added in a round of their own: round open --count-scores-of MODEL",
@@ -46,6 +46,4 @@ def opened_histogram(aggregate: Aggregate, round_: Round, name: str) -> Histogra
     check_counting(round_)
     check_aggregate(aggregate, round_, name)
     counts = aggregate.total[1:].astype(np.int64).reshape(2, BINS)
-    if aggregate.weight != len(aggregate.sites) or counts.min() < 0:
-        raise MismatchError(f"{name}: counts that no sites can have", hint="a site sent something else: count again")
     return Histogram(round_.plan.base, (), counts, aggregate.sites)

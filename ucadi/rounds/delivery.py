@@ -16,6 +16,7 @@ from ucadi.files import make_folder, new_file
 from ucadi.formats import consent as consent_format
 from ucadi.formats import partial as partial_format
 from ucadi.formats import roster as roster_format
+from ucadi.formats import statement as statement_format
 from ucadi.formats.container import MAX_HEADER, file_digest
 from ucadi.formats.courier import Item, Parcel
 from ucadi.formats.exchange import Exchange
@@ -131,7 +132,7 @@ def _stage(parcel: Parcel, items: Sequence[Item], exchange: Exchange, folder: Pa
             shutil.copyfile(exchange.root / here.name, target)
     for item in items:
         place = Place.parse(item.name)
-        if place is None or place.kind not in (*_DOCUMENTS, Kind.PARTIAL):
+        if place is None or place.kind not in (*_DOCUMENTS, Kind.PARTIAL, Kind.METRICS):
             continue
         if item.size > (_MAX_PARTIAL if place.kind is Kind.PARTIAL else MAX_HEADER):
             raise FormatError(f"{item.name}: {item.size} bytes are more than such a file can have")
@@ -168,5 +169,9 @@ def _check_vouched(place: Place, item: Item, staged: Exchange, round_: Round) ->
             check_partial(partial, round_, place.name)
             if partial.member != place.site:
                 raise MismatchError(f"{place.name}: the partial decryption of {partial.member}")
+        case Kind.METRICS:
+            statement = statement_format.read(staged.root / place.name, round_.roster.member(place.site))
+            if statement.plan != round_.plan_digest:
+                raise MismatchError(f"{place.name}: a statement on another round", hint=f"ask {place.site} for its own")
         case _:
             pass

@@ -6,8 +6,8 @@ from ucadi.errors import MismatchError
 from ucadi.fed.averaging import Aggregate, apply_mean
 from ucadi.fed.optimisers import FORGETFUL
 from ucadi.formats.weights import Weights
-from ucadi.rounds.opening import check_aggregate
 from ucadi.rounds.round import Round
+from ucadi.rounds.soundness import check_aggregate
 
 
 def next_weights(base: Weights, aggregate: Aggregate, round_: Round, *, change: str, name: str) -> Weights:

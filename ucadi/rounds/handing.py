@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
-from ucadi.errors import FormatError, MismatchError
+from ucadi.errors import FormatError, MismatchError, Unsound
 from ucadi.files import new_file
 from ucadi.formats import handover as handover_format
 from ucadi.formats.container import canonical_json, file_digest
@@ -16,9 +17,13 @@ from ucadi.formats.exchange import Exchange
 from ucadi.formats.handover import Handover
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.signed import verify
+from ucadi.formats.statement import Statement
 from ucadi.identity import SEAL_OVERHEAD, SecretKeys, decrypt_stream, encrypt_stream
 from ucadi.kinds import Kind
 from ucadi.rounds.round import Round
+
+UNREADABLE: Final = frozenset({Unsound.SEALS, Unsound.SHARES})
+"""Reasons for which a sum is of no use to one member, and may be of use to others."""
 
 _KEY_BYTES = 32
 
@@ -81,9 +86,14 @@ def take_over(exchange: Exchange, number: int, round_: Round, keys: SecretKeys, 
     return None
 
 
-def has_to_hand_over(name: str, round_: Round, before: Round, receipt: Receipt) -> bool:
-    """Whether the member is one of those who seal the model for who is new since the round before."""
+def has_to_hand_over(
+    name: str, round_: Round, before: Round, receipt: Receipt, statements: Mapping[str, Statement]
+) -> bool:
+    """Whether the member is one of those who seal the model for who is new since the round before, or could not open
+    its sum and says so."""
     new = set(round_.roster.names) - set(before.roster.names)
+    if round_.plan.base != before.plan.base:
+        new |= {site for site, statement in statements.items() if statement.void in UNREADABLE}
     givers = sorted(receipt.contributions) or list(before.plan.sites)
     return bool(new) and name in [site for site in givers if site in round_.roster.names][:_GIVERS]
 

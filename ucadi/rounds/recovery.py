@@ -48,7 +48,7 @@ def _shown(exchange: Exchange, place: Place, keys: SecretKeys) -> Iterator[Entry
                     contributions = partial_format.read(path).contributions
                     yield Entry(What.ANSWERED, plan.federation, plan.round, round_.plan_digest, contributions)
                 else:
-                    what = What.COUNTED if round_.counts else What.ENCRYPTED
+                    what = What.COUNTED if round_.is_counting else What.ENCRYPTED
                     yield Entry(what, plan.federation, plan.round, round_.plan_digest, base=plan.base)
             case _:
                 pass

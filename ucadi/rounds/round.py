@@ -19,13 +19,14 @@ from ucadi.lwe.shamir import SHARE_BYTES
 from ucadi.scoring.histogram import BINS
 
 COUNTS = "counts"
-"""The tensor of a counting round."""
+"""The tensor of a counting round, in which sites' histograms are added."""
 
-COUNTING_WEIGHT_CAP = 1
+COUNTING_CAP = 1
+"""The weight of a site in it: each counts as one."""
 
 
 def counting_layout(sites: int) -> Layout:
-    """The layout of a round in which `sites` sites count cases by score: quanta of 1."""
+    """The layout of a round in which `sites` sites count: quanta of 1."""
     return Layout((TensorRange(COUNTS, (2, BINS), Packing(sites).value_bits - 1),))
 
 
@@ -51,11 +52,6 @@ class Round:
         return cls(*plan_format.read(plan, members), members)
 
     @property
-    def counts(self) -> bool:
-        """Whether the round adds histograms, and nobody trains."""
-        return (self.plan.layout, self.plan.weight_cap) == (counting_layout(len(self.plan.sites)), COUNTING_WEIGHT_CAP)
-
-    @property
     def packing(self) -> Packing:
         """How message values lie in a ciphertext, given how many sites may be added."""
         return Packing(len(self.plan.sites))
@@ -74,6 +70,11 @@ class Round:
     def polynomials(self) -> int:
         """Length of a ciphertext."""
         return polynomials(self.values)
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether the round adds histograms, and not updates."""
+        return self.plan.layout == counting_layout(len(self.plan.sites)) and self.plan.weight_cap == COUNTING_CAP
 
     @property
     def seals(self) -> tuple[int, int]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from ucadi.errors import MismatchError
 from ucadi.formats.exchange import Exchange
 from ucadi.formats.receipt import Receipt
+from ucadi.formats.statement import Statement
 from ucadi.kinds import Kind
 from ucadi.rounds.closing import (
     JudgedUploads,
@@ -16,6 +19,7 @@ from ucadi.rounds.closing import (
     read_total,
 )
 from ucadi.rounds.round import Round
+from ucadi.rounds.succession import Voided, agreed, read_statements, votes_of
 from ucadi.rounds.tagging import false_tag, how_checked, read_round_tags, read_uploads
 from ucadi.rounds.verdict import Verdict
 
@@ -38,6 +42,12 @@ class Standing:
     partials_of: tuple[str, ...]
     partials_needed: int
     tags_of: tuple[str, ...] = ()
+    outcome: str | None = None
+    """What the contributing sites say that a closed round leads to: `model DIGEST`, `void: WHY`, or None as yet."""
+    votes: dict[str, str] = field(default_factory=dict)
+    """Whether the model is worse than the base, by each site that compared them."""
+    false_shares: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Members whose shares in the sum are false, and who says so."""
 
     def __str__(self) -> str:
         rows = {
@@ -50,6 +60,9 @@ class Standing:
         }
         lines = [f"  {label + ':':<13}{text}" for label, text in rows.items() if text]
         lines += [f"  refused:     {reason}" for reason in self.refused.values()]
+        lines += [f"  vote:        {site}: {vote}" for site, vote in self.votes.items()]
+        lines += [f"  false share: of {name}, say {', '.join(by)}" for name, by in self.false_shares.items()]
+        lines += [f"  leads to:    {self.outcome}"] if self.outcome else []
         return "\n".join([f"round {self.round} is {self.state}; quorum {self.quorum}", *lines])
 
 
@@ -62,6 +75,8 @@ def standing(exchange: Exchange, number: int) -> Standing:
     partials_of, partials_refused = members_with_partials(exchange, number, round_)
     contributed, late, refused = _against(receipt, uploads)
     tags_of, tags_refused = _judge_tags(exchange, number, round_, found)
+    statements = read_statements(exchange, number, round_)
+    accused = sorted({name for statement in statements.values() for name in statement.false_shares})
     return Standing(
         round=number,
         state=receipt.status if receipt else "summed" if exchange.has(Kind.SUM, number) else "open",
@@ -74,7 +89,25 @@ def standing(exchange: Exchange, number: int) -> Standing:
         partials_of=tuple(partials_of),
         partials_needed=round_.roster.policy.threshold,
         tags_of=tags_of,
+        outcome=_outcome(statements, receipt, round_),
+        votes=votes_of(statements, receipt) if receipt else {},
+        false_shares={
+            name: tuple(site for site, one in sorted(statements.items()) if name in one.false_shares)
+            for name in accused
+        },
     )
+
+
+def _outcome(statements: Mapping[str, Statement], receipt: Receipt | None, round_: Round) -> str | None:
+    if receipt is None or receipt.status == "void":
+        return None
+    try:
+        outcome = agreed(statements, receipt, round_)
+    except MismatchError as error:
+        return error.message
+    if isinstance(outcome, Voided):
+        return f"void: {outcome.reason}, say {', '.join(outcome.sites)}"
+    return None if outcome is None else f"model {outcome.model}"
 
 
 def check_round_sum(exchange: Exchange, number: int) -> Verdict:

@@ -8,12 +8,13 @@ of the secrets. Fewer, even with the aggregator, learn nothing of any site's upd
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ucadi.errors import MismatchError, SignatureError
+from ucadi.errors import MismatchError, SignatureError, Unsound, UnsoundError
 from ucadi.files import refuse_existing
 from ucadi.formats import partial as partial_format
 from ucadi.formats.ciphertext import CiphertextSum, verify_signature
@@ -21,11 +22,12 @@ from ucadi.formats.container import canonical_json
 from ucadi.formats.partial import Partial
 from ucadi.identity import AUTHENTICATION_BYTES, SEAL_OVERHEAD, SecretKeys, decrypt_with, encrypt_with
 from ucadi.lwe import shamir
+from ucadi.lwe.correction import is_exhaustive, recover
 from ucadi.lwe.ring import Secret
 from ucadi.lwe.shamir import Share
 from ucadi.rounds.collection import contributions_digest
 from ucadi.rounds.consenting import Agreement
-from ucadi.rounds.opening import opened_seals
+from ucadi.rounds.opening import fits, opened_seals
 from ucadi.rounds.round import Round
 
 _KEY_BYTES = 32
@@ -66,8 +68,24 @@ def write_partial(
     )
 
 
-def combine_partials(partials: Sequence[Partial], total: CiphertextSum, round_: Round, keys: SecretKeys) -> Secret:
-    """The sum of the contributing sites' secrets, from `threshold` partial decryptions or more, sealed to `keys`."""
+class UnsettledError(SignatureError):
+    """Shares that disagree, so that it cannot be said yet which are right: more of them can settle it."""
+
+
+@dataclass(frozen=True)
+class Combined:
+    """The sum of the contributing sites' secrets, and the members whose shares in it are wrong."""
+
+    secret: Secret
+    false_shares: tuple[str, ...]
+
+
+def combine_partials(partials: Sequence[Partial], total: CiphertextSum, round_: Round, keys: SecretKeys) -> Combined:
+    """The sum of the contributing sites' secrets, from `threshold` partial decryptions or more, sealed to `keys`.
+
+    Wrong ones are found, as `ucadi.lwe.correction` says. MismatchError where there are too few, UnsettledError where
+    too many are wrong, UnsoundError where they are and no member is left that could settle it.
+    """
     shares: dict[int, Share] = {}
     unopened: SignatureError | None = None
     for partial in partials:
@@ -88,7 +106,25 @@ def combine_partials(partials: Sequence[Partial], total: CiphertextSum, round_: 
             f"{len(shares)} of {threshold} partial decryptions",
             hint=f"ask {threshold - len(shares)} more of: {', '.join(missing)}",
         )
-    return shamir.combine(shares, threshold)
+    found = recover(shares, threshold, lambda secret: fits(total, round_, secret))
+    if found is None:
+        raise _disagreement(shares, round_)
+    return Combined(found.secret, tuple(round_.roster.names[place] for place in found.wrong))
+
+
+def _disagreement(shares: Mapping[int, Share], round_: Round) -> SignatureError:
+    """What to say of shares that no secret fits."""
+    names, threshold = round_.roster.names, round_.roster.policy.threshold
+    given, silent = ([name for p, name in enumerate(names) if (p in shares) is here] for here in (True, False))
+    message = f"the shares of {', '.join(given)} do not open the sum: fewer than {threshold} of them are right"
+    if not silent:
+        hint = "no member is left to ask: the round is void, open a new one"
+        return UnsoundError(message, Unsound.SHARES, hint=hint)
+    liars = (len(given) - threshold) // 2 + 1
+    least = 1 if is_exhaustive(len(given), threshold) else threshold + 2 * liars - len(given)
+    return UnsettledError(
+        f"{message}; at least {least} more can settle it", hint=f"ask {least} more of: {', '.join(silent)}"
+    )
 
 
 def check_partial(partial: Partial, round_: Round, name: str) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def check_round(round_: Round, weights: Weights, site: str, base: str) -> None:
     """Raises MismatchError unless `weights`, from the file `base`, are the round's and `site` takes part in it."""
-    if round_.counts:
+    if round_.is_counting:
         raise MismatchError(
             f"round {round_.plan.round} counts scores: nobody trains in it",
             hint="give it an exchange directory of its own, and encrypt the histogram there",

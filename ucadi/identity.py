@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from ucadi.errors import SignatureError, UsageError
 from ucadi.kinds import SITE
@@ -166,6 +167,11 @@ def decrypt_with(key: bytes, encrypted: bytes, context: bytes) -> bytes:
             "a sealed partial decryption does not open",
             hint="it was altered in transit; ask its sender for a fresh copy",
         ) from None
+
+
+def stretch(passphrase: str, salt: bytes, cost: int) -> bytes:
+    """A key of 32 bytes from a passphrase by scrypt with n = `cost`, r = 8, p = 1, in 1,024 x `cost` bytes."""
+    return Scrypt(salt=salt, length=32, n=cost, r=8, p=1).derive(passphrase.encode())
 
 
 def encrypt_stream(key: bytes, blocks: Iterable[bytes], context: bytes) -> Iterator[bytes]:

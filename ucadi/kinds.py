@@ -17,6 +17,10 @@ SITE = "[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?"
 """A name of a site or a coordinator, as a regular expression."""
 
 
+PRIVATE_MODE = 0o600
+PUBLIC_MODE = 0o644
+
+
 class Form(StrEnum):
     """How the bytes of a file are laid out."""
 
@@ -24,6 +28,13 @@ class Form(StrEnum):
     DOCUMENT = "document"
     ARCHIVE = "archive"
     HDF5 = "HDF5"
+
+
+class Access(StrEnum):
+    """Who may read a file where it is made: all, for what is public or encrypted, or its owner alone."""
+
+    PUBLIC = "all"
+    PRIVATE = "its owner"
 
 
 class Maker(StrEnum):
@@ -35,7 +46,8 @@ class Maker(StrEnum):
 
 
 class Format(Enum):
-    """What a file holds. A row: id, form, maker, whether its maker signs it, in words, the commands that make it."""
+    """What a file holds. A row: id, form, maker, whether its maker signs it, in words, the commands that make it; then
+    who may read it, and versions, where these are others than of most."""
 
     KEY = (
         "ucadi-key",
@@ -44,16 +56,25 @@ class Format(Enum):
         False,
         "a secret key",
         "keygen (NAME.key); it stays where it was made",
+        Access.PRIVATE,
     )
     CARD = ("ucadi-card", Form.DOCUMENT, Maker.ANYONE, True, "a card", "keygen (NAME.card), with the key")
     ROSTER = ("ucadi-roster", Form.DOCUMENT, Maker.COORDINATOR, True, "a roster", "roster create")
     PLAN = ("ucadi-plan", Form.DOCUMENT, Maker.COORDINATOR, True, "a plan", "round open")
     RECEIPT = ("ucadi-receipt", Form.DOCUMENT, Maker.COORDINATOR, True, "a receipt", "round close")
     STATEMENT = ("ucadi-statement", Form.DOCUMENT, Maker.ANYONE, True, "a statement", "site run or coordinate")
-    SPLIT = ("ucadi-split", Form.DOCUMENT, Maker.SITE, False, "a split", "split")
-    LEDGER_ENTRY = ("ucadi-ledger-entry", Form.DOCUMENT, Maker.SITE, False, "a ledger entry", "partial-decrypt")
-    WEIGHTS = ("ucadi-weights", Form.CONTAINER, Maker.ANYONE, False, "weights", "init, train or apply")
-    UPDATE = ("ucadi-update", Form.CONTAINER, Maker.SITE, False, "an update", "train")
+    SPLIT = ("ucadi-split", Form.DOCUMENT, Maker.SITE, False, "a split", "split", Access.PRIVATE)
+    LEDGER_ENTRY = (
+        "ucadi-ledger-entry",
+        Form.DOCUMENT,
+        Maker.SITE,
+        False,
+        "a ledger entry",
+        "partial-decrypt",
+        Access.PRIVATE,
+    )
+    WEIGHTS = ("ucadi-weights", Form.CONTAINER, Maker.ANYONE, False, "weights", "init, train or apply", Access.PRIVATE)
+    UPDATE = ("ucadi-update", Form.CONTAINER, Maker.SITE, False, "an update", "train", Access.PRIVATE)
     AGGREGATE = (
         "ucadi-aggregate",
         Form.CONTAINER,
@@ -61,8 +82,9 @@ class Format(Enum):
         False,
         "an opened sum (aggregate)",
         "decrypt, or by aggregate from plain updates",
+        Access.PRIVATE,
     )
-    HISTOGRAM = ("ucadi-histogram", Form.CONTAINER, Maker.SITE, False, "a histogram", "histogram")
+    HISTOGRAM = ("ucadi-histogram", Form.CONTAINER, Maker.SITE, False, "a histogram", "histogram", Access.PRIVATE)
     CIPHERTEXT = ("ucadi-ciphertext", Form.CONTAINER, Maker.SITE, True, "an encrypted update (upload)", "encrypt")
     SUM = (
         "ucadi-ciphertext-sum",
@@ -74,9 +96,25 @@ class Format(Enum):
     )
     PARTIAL = ("ucadi-partial", Form.CONTAINER, Maker.SITE, True, "a partial decryption", "partial-decrypt")
     HANDOVER = ("ucadi-handover", Form.CONTAINER, Maker.SITE, True, "a sealed model (handover)", "site run")
-    PREDICTIONS = ("ucadi-predictions", Form.CONTAINER, Maker.SITE, False, "predictions", "predict")
-    CHECKPOINT = ("ucadi-checkpoint", Form.CONTAINER, Maker.SITE, False, "a checkpoint of a training", "train")
-    TRANSLATOR = ("ucadi-translator", Form.CONTAINER, Maker.SITE, False, "a translator", "translate train")
+    PREDICTIONS = ("ucadi-predictions", Form.CONTAINER, Maker.SITE, False, "predictions", "predict", Access.PRIVATE)
+    CHECKPOINT = (
+        "ucadi-checkpoint",
+        Form.CONTAINER,
+        Maker.SITE,
+        False,
+        "a checkpoint of a training",
+        "train",
+        Access.PRIVATE,
+    )
+    TRANSLATOR = (
+        "ucadi-translator",
+        Form.CONTAINER,
+        Maker.SITE,
+        False,
+        "a translator",
+        "translate train",
+        Access.PRIVATE,
+    )
     TRANSLATION_CHECKPOINT = (
         "ucadi-translation-checkpoint",
         Form.CONTAINER,
@@ -84,8 +122,9 @@ class Format(Enum):
         False,
         "a checkpoint of a translator's training",
         "translate train",
+        Access.PRIVATE,
     )
-    DATASET = ("ucadi-dataset", Form.HDF5, Maker.SITE, False, "a dataset", "preprocess", (1, 2))
+    DATASET = ("ucadi-dataset", Form.HDF5, Maker.SITE, False, "a dataset", "preprocess", Access.PRIVATE, (1, 2))
     COURIER = ("ucadi-courier", Form.ARCHIVE, Maker.ANYONE, False, "a courier's file", "courier pack")
 
     def __init__(
@@ -96,6 +135,7 @@ class Format(Enum):
         signed: bool,
         words: str,
         made_by: str,
+        access: Access = Access.PUBLIC,
         versions: tuple[int, ...] = (1,),
     ) -> None:
         self.id = id
@@ -104,12 +144,18 @@ class Format(Enum):
         self.signed = signed
         self.words = words
         self.made_by = made_by
+        self.access = access
         self.versions = versions
 
     @property
     def head(self) -> dict[str, Any]:
         """What a document or a container's metadata begin with."""
         return {"format": self.id, "version": self.versions[0]}
+
+    @property
+    def mode(self) -> int:
+        """The permissions of such a file where it is made. What is put into an exchange directory all may read."""
+        return PRIVATE_MODE if self.access is Access.PRIVATE else PUBLIC_MODE
 
     @classmethod
     def of(cls, id: str) -> Format | None:

@@ -27,6 +27,7 @@ from ucadi.ct.translation import Window
 from ucadi.ct.volume import Volume
 from ucadi.fed.fixedpoint import Encoder
 from ucadi.fed.optimisers import Memory
+from ucadi.files import write_file
 from ucadi.formats import (
     caselist,
     casetable,
@@ -235,7 +236,7 @@ def _of_one_site(folder: Path) -> list[Target]:
     _table(folder / "readers.csv", [("case", "reader", "decision"), (ids[0], "r", "1"), (ids[1], "r", "0")])
     _table(folder / "groups.csv", [("case", "group"), (ids[0], "old"), (ids[1], "young")])
     (folder / "report.json").write_text(json.dumps(_report()))
-    (folder / "salt").write_bytes(bytes(range(32)))
+    write_file(folder / "salt", bytes(range(32)), mode=0o600)
 
     def counted(path: Path) -> None:
         found = histogram.read(path)

@@ -28,6 +28,7 @@ from ucadi.commands.split import split
 from ucadi.commands.train import train
 from ucadi.commands.translate_apply import translate_apply
 from ucadi.commands.translate_train import translate_train
+from ucadi.files import write_file
 from ucadi.formats import dataset as dataset_format
 from ucadi.formats.exchange import Exchange
 from ucadi.kinds import Kind
@@ -137,6 +138,8 @@ class World:
             "gradcam": {"dataset": f / "test.h5", "model": f / "base.weights", "case": self.case, **made},
             "export": {"model": f / "base.weights", "format": "torchscript", **made},
             "keygen": {"name": "site-x", "output": out},
+            "passphrase": {"key": f / "locked/site-x.key", "passphrase_file": f / "passphrase",
+                           "new_passphrase_file": f / "passphrase"},
             "encrypt": {"update": f / "site-a.update", **signed, **own},
             "aggregate": {"updates": uploads, **signed, **chief},
             "partial-decrypt": {"ciphertext": f / "sum.enc", **signed, **own, "ledger": out / "ledger"},
@@ -247,8 +250,11 @@ def make_world(folder: Path) -> World:
     (f / "cases/x/1.dcm").write_bytes(bytes(128) + b"DICM")
     (f / "labels.csv").write_text("case,patient,label\nx,x,covid\n")
     (f / "page.pem").write_text("-----BEGIN NOTHING-----\n")
-    (f / "salt").write_bytes(bytes(range(32)))
+    write_file(f / "salt", bytes(range(32)), mode=0o600)
     keygen("site-d", output=f)
+    write_file(f / "passphrase", b"correct horse battery staple\n", mode=0o600)
+    (f / "locked").mkdir()
+    keygen("site-x", output=f / "locked", passphrase_file=f / "passphrase")
     (f / "new").mkdir()
     keygen("site-a", output=f / "new", replaces=hub.key("site-a"))
     cards = [f / f"{site}.card" for site in hub.sites]

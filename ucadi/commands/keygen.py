@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from ucadi.errors import MismatchError, OutputError
+from ucadi import passphrases
+from ucadi.errors import MismatchError
+from ucadi.files import refuse_existing
 from ucadi.formats import keys as key_format
 from ucadi.identity import SecretKeys
 
@@ -34,26 +36,38 @@ def keygen(
     replaces: Annotated[
         Path | None, typer.Option(help="One's old key file, which then vouches for the new card.")
     ] = None,
+    passphrase: Annotated[
+        bool, typer.Option("--passphrase", help="Encrypt the key by a passphrase, which is asked for twice.")
+    ] = False,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="File with the passphrase, of mode 0600, in place of asking.")
+    ] = None,
 ) -> KeygenResult:
     """Make the keys of a site or a coordinator: NAME.key (secret) and NAME.card (public).
 
     The card goes to whoever makes the roster; the fingerprint is compared by telephone. Existing files
-    are never replaced.
+    are never replaced. With a passphrase, a stolen key file alone is of no use; for services and pipelines,
+    UCADI_PASSPHRASE_FILE or --passphrase-file names a file that holds it.
 
     Example:
         ucadi keygen st-marys
     """
     key_path, card_path = output / f"{name}.key", output / f"{name}.card"
-    if card_path.exists():
-        raise OutputError(
-            f"{card_path}: exists already", hint="keys are never replaced; move the old card away by hand"
-        )
+    for path in (key_path, card_path):
+        key_format.check_new(path)
     old = None if replaces is None else key_format.read_key(replaces)
     if old is not None and old.name != name:
         raise MismatchError(
             f"{replaces} is the key of {old.name}, not of {name}", hint="a key replaces one of its own name"
         )
     keys = SecretKeys.generate(name)
-    key_format.write_key(key_path, keys)
-    key_format.write_card(card_path, keys, old=old)
+    refuse_existing(key_path)
+    source = passphrase_file or (passphrases.of_environment() if passphrase else None)
+    secret = passphrases.ask_new(key_path, source) if passphrase or source else None
+    key_format.write_key(key_path, keys, secret)
+    try:
+        key_format.write_card(card_path, keys, old=old)
+    except BaseException:  # nobody has this key's card, so nobody will ever want the key
+        key_path.unlink()
+        raise
     return KeygenResult(key_path, card_path, keys.public.fingerprint)

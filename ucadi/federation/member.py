@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from ucadi.events import Events
 from ucadi.fed.fixedpoint import magnitude_exponents
 from ucadi.federation.awaiting import Awaited, Awaits
 from ucadi.federation.private import Private
-from ucadi.files import new_file
+from ucadi.files import copy_file
 from ucadi.formats import statement as statement_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
@@ -31,7 +30,7 @@ from ucadi.formats.roster import Roster
 from ucadi.formats.signed import is_signed
 from ucadi.formats.statement import Statement
 from ucadi.identity import SecretKeys
-from ucadi.kinds import Kind
+from ucadi.kinds import Format, Kind
 from ucadi.rounds.closing import members_with_partials, read_receipt, read_round
 from ucadi.rounds.handing import has_to_hand_over, take_over, write_handover
 from ucadi.rounds.round import Round
@@ -210,11 +209,7 @@ class Site:
     def _open(self, number: int, round_: Round, base: Path, partials: list[Path]) -> str:
         began = time.perf_counter()
         plan, roster = self._documents(number)
-        opened = (
-            self._place(Kind.OPENED, number)
-            if self.options.publish_model
-            else self.private.of_round(round_, "aggregate")
-        )
+        opened = self.private.of_round(round_, "aggregate")
         if not opened.exists():
             total = self.exchange.sum(number)
             decrypt(
@@ -225,6 +220,8 @@ class Site:
                 output=opened,
                 partial=partials,
             )
+        if self.options.publish_model:
+            copy_file(opened, self._place(Kind.OPENED, number), force=True)
         made = self.private.of_round(round_, "weights")
         digest = apply(base, opened, output=made, plan=plan, roster=roster, force=True).digest
         model = made.replace(self.private.model(digest))
@@ -269,8 +266,7 @@ class Site:
         if self.exchange.has(Kind.MODEL, number):
             if file_digest(published) != round_.plan.base:
                 raise MismatchError(f"{published}: not the weights that the plan names", hint="ask the coordinator")
-            with new_file(model) as part:
-                shutil.copyfile(published, part)
+            copy_file(published, model, mode=Format.WEIGHTS.mode)
             return model
         giver = take_over(self.exchange, number, round_, self.keys, model)
         if giver is None:

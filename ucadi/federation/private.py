@@ -8,6 +8,7 @@ from typing import Final
 
 from ucadi.errors import OutputError
 from ucadi.files import make_folder, write_file
+from ucadi.kinds import PRIVATE_MODE
 from ucadi.rounds.round import Round
 
 
@@ -56,4 +57,4 @@ class Private:
     def note_seconds(self, round_: Round, **seconds: float) -> None:
         """Adds to these, to the millisecond."""
         noted = self.seconds(round_) | {name: round(value, 3) for name, value in seconds.items()}
-        write_file(self.of_round(round_, "seconds"), json.dumps(noted).encode(), force=True)
+        write_file(self.of_round(round_, "seconds"), json.dumps(noted).encode(), force=True, mode=PRIVATE_MODE)

@@ -19,6 +19,7 @@ from ucadi.formats.container import (
     Metadata,
     canonical_json,
     check_format,
+    mode_of,
     parse_canonical_json,
     read,
 )
@@ -77,9 +78,10 @@ def _message(document: Metadata) -> bytes:
     return _DOMAIN + canonical_json(unsigned).encode("ascii")
 
 
-def write_document(path: Path, document: Metadata, *, force: bool = False, mode: int = 0o644) -> None:
-    """Writes a document as canonical JSON and one newline, whole or not at all."""
-    write_file(path, canonical_json(document).encode("ascii") + b"\n", force=force, mode=mode)
+def write_document(path: Path, document: Metadata, *, force: bool = False) -> None:
+    """Writes a document as canonical JSON and one newline, whole or not at all. Who may read it follows from its
+    format."""
+    write_file(path, canonical_json(document).encode("ascii") + b"\n", force=force, mode=mode_of(document))
 
 
 def read_document(path: Path, *expected: str) -> Metadata:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from ucadi.fed.averaging import twice
 from ucadi.fed.fixedpoint import Encoder
 from ucadi.fed.robust import norm
 from ucadi.fed.update import Update
-from ucadi.files import make_folder, new_file, write_file
+from ucadi.files import copy_file, make_folder, write_file
 from ucadi.formats import update as update_format
+from ucadi.kinds import Format
 from ucadi.rounds.contribution import check_belongs
 from ucadi.rounds.round import Round
 
@@ -63,8 +63,7 @@ def set_aside(refused: Mapping[Path, UcadiError], folder: Path) -> None:
     """Copies refused files into a folder, each with its reason beside it, for people to look at."""
     make_folder(folder)
     for path, error in refused.items():
-        with new_file(folder / path.name, force=True) as part:
-            shutil.copyfile(path, part)
+        copy_file(path, folder / path.name, force=True, mode=Format.UPDATE.mode)
         write_file(folder / f"{path.name}.reason.txt", f"{error.message}\n".encode(), force=True)
 
 

@@ -17,7 +17,7 @@ from ucadi.formats.handover import Handover
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.signed import verify
 from ucadi.identity import SEAL_OVERHEAD, SecretKeys, decrypt_stream, encrypt_stream
-from ucadi.kinds import Kind
+from ucadi.kinds import Format, Kind
 from ucadi.rounds.round import Round
 
 _KEY_BYTES = 32
@@ -54,7 +54,7 @@ def open_handover(handover: Handover, round_: Round, keys: SecretKeys, path: Pat
     """Opens a checked handover into `path`; MismatchError unless it holds the weights that the plan names."""
     context = _context(round_, handover.site)
     key = keys.open(handover.sealed[round_.roster.index(keys)].tobytes(), context)
-    with new_file(path, force=force) as part:
+    with new_file(path, force=force, mode=Format.WEIGHTS.mode) as part:
         with part.open("wb") as file:
             for block in decrypt_stream(key, handover.blocks(), context):
                 file.write(block)

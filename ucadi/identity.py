@@ -14,6 +14,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -89,6 +90,8 @@ class SecretKeys:
     signing: bytes
     sealing: bytes
     transport: bytes
+    round_sealing: bytes | None = None
+    """The secret half of a sealing key for one round, as `sealing`; what is sealed to either opens."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -104,18 +107,17 @@ class SecretKeys:
         return cls(
             name,
             os.urandom(_SIGNING_BYTES),
-            os.urandom(_MLKEM_SEED_BYTES + _X25519_BYTES),
+            os.urandom(SEALING_SECRET_BYTES),
             os.urandom(_X25519_BYTES),
         )
 
     @property
     def public(self) -> PublicKeys:
         """The public half."""
-        mlkem, x25519 = self._sealing_keys()
         return PublicKeys(
             self.name,
             Ed25519PrivateKey.from_private_bytes(self.signing).public_key().public_bytes_raw(),
-            mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw(),
+            public_sealing(self.sealing),
             X25519PrivateKey.from_private_bytes(self.transport).public_key().public_bytes_raw(),
         )
 
@@ -125,20 +127,30 @@ class SecretKeys:
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
         """The secret that was sealed to this party under `context`; SignatureError if it was not."""
-        mlkem, x25519 = self._sealing_keys()
-        try:
-            return _SUITE.decrypt(sealed, hpke.MLKEM768X25519PrivateKey(mlkem, x25519), info=context)
-        except InvalidTag:
-            raise SignatureError(
-                f"a seal does not open with the key of {self.name}",
-                hint="it was made for another key, site or round, or was changed on the way",
-            ) from None
-
-    def _sealing_keys(self) -> tuple[MLKEM768PrivateKey, X25519PrivateKey]:
-        return (
-            MLKEM768PrivateKey.from_seed_bytes(self.sealing[:_MLKEM_SEED_BYTES]),
-            X25519PrivateKey.from_private_bytes(self.sealing[_MLKEM_SEED_BYTES:]),
+        for secret in (self.round_sealing, self.sealing):
+            if secret is not None:
+                with suppress(InvalidTag):
+                    return _SUITE.decrypt(sealed, hpke.MLKEM768X25519PrivateKey(*_sealing_pair(secret)), info=context)
+        raise SignatureError(
+            f"a seal does not open with the key of {self.name}",
+            hint="it was made for another key, site or round, or was changed on the way",
         )
+
+
+SEALING_SECRET_BYTES = _MLKEM_SEED_BYTES + _X25519_BYTES
+
+
+def public_sealing(secret: bytes) -> bytes:
+    """The public half (1,216 bytes) of a secret sealing key of SEALING_SECRET_BYTES."""
+    mlkem, x25519 = _sealing_pair(secret)
+    return mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
+
+
+def _sealing_pair(secret: bytes) -> tuple[MLKEM768PrivateKey, X25519PrivateKey]:
+    return (
+        MLKEM768PrivateKey.from_seed_bytes(secret[:_MLKEM_SEED_BYTES]),
+        X25519PrivateKey.from_private_bytes(secret[_MLKEM_SEED_BYTES:]),
+    )
 
 
 def check_name(name: str, what: str = "a site") -> None:

@@ -12,9 +12,20 @@ from commandline import every_command
 
 CORE = {
     *("aggregate", "apply", "audit", "coordinate", "courier pack", "courier unpack", "decrypt", "encrypt", "histogram"),
-    *("init", "inspect", "keygen", "partial-decrypt", "pull", "push", "relay serve", "roster add", "roster create"),
-    *("roster remove", "roster rotate", "roster show", "round close", "round open", "round status", "round times"),
-    *("verify", "wait"),
+    *(
+        "init",
+        "inspect",
+        "keygen",
+        "partial-decrypt",
+        "passphrase",
+        "pull",
+        "push",
+        "relay serve",
+        "roster add",
+        "roster create",
+    ),
+    *("roster create", "roster remove", "roster rotate", "roster show", "round close", "round open", "round status"),
+    *("round times", "verify", "wait"),
 }
 """What a coordinator's or a relay's machine does."""
 

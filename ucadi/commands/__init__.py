@@ -24,6 +24,14 @@ PlanFile = Annotated[Path, typer.Option("--plan", help="The round's signed plan.
 RosterFile = Annotated[Path, typer.Option("--roster", help="The federation's signed roster.")]
 KeyFile = Annotated[Path, typer.Option("--key", help="One's own secret key file.")]
 
+RoundKeyFile = Annotated[
+    Path | None, typer.Option("--round-key", help="One's secret sealing key for this round, from site run's folder.")
+]
+SealingFolder = Annotated[
+    Path | None,
+    typer.Option("--exchange", help="Seal to the members' keys for this round, as their statements here say."),
+]
+
 SplitFile = Annotated[Path | None, typer.Option("--split", help="A split of the dataset, with --part.")]
 Part = Annotated[
     str | None, typer.Option(metavar="PART", help="Only the cases in trainval, test, train-K or val-K of the split.")

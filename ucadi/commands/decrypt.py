@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ucadi.commands import Force, KeyFile, Output, PlanFile, RosterFile
+from ucadi.commands import Force, KeyFile, Output, PlanFile, RosterFile, RoundKeyFile
 from ucadi.errors import UsageError
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import keys as key_format
@@ -43,6 +43,7 @@ def decrypt(
     partial: Annotated[
         list[Path] | None, typer.Option(help="The same as an option: a member's partial decryption; once for each.")
     ] = None,
+    round_key: RoundKeyFile = None,
     force: Force = False,
 ) -> DecryptResult:
     r"""Open the sum of a round's ciphertexts with a member's key.
@@ -58,7 +59,7 @@ def decrypt(
     round_ = Round.read(plan, roster)
     total = ciphertext_format.read_sum(ciphertext)
     check_sum(total, round_, ciphertext.name)
-    keys = key_format.read_key(key)
+    keys = key_format.read_key(key, round_key)
     given = [*(partials or []), *(partial or [])]
     if round_.plan.mode == "members":
         if given:

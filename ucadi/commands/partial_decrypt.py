@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from ucadi.commands import Force, KeyFile, Output, PlanFile, RosterFile
+from ucadi.commands import Force, KeyFile, Output, PlanFile, RosterFile, RoundKeyFile, SealingFolder
 from ucadi.errors import UsageError
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import keys as key_format
 from ucadi.rounds.opening import check_sum
 from ucadi.rounds.round import Round
+from ucadi.rounds.sealing import members_here
 from ucadi.rounds.threshold import write_partial
 
 
@@ -42,6 +43,8 @@ def partial_decrypt(
         Path | None,
         typer.Option(help="Folder of rounds that this key helped to open [default: the key file's name with .ledger]."),
     ] = None,
+    exchange: SealingFolder = None,
+    round_key: RoundKeyFile = None,
     force: Force = False,
 ) -> PartialDecryptResult:
     r"""Help to open a round's sum as a member, in threshold mode.
@@ -58,6 +61,8 @@ def partial_decrypt(
         raise UsageError("this federation's sums are opened by one member's key", hint="ucadi decrypt")
     total = ciphertext_format.read_sum(ciphertext)
     check_sum(total, round_, ciphertext.name)
-    keys = key_format.read_key(key)
-    write_partial(output, total, round_, keys, key.with_suffix(".ledger") if ledger is None else ledger, force=force)
+    keys = key_format.read_key(key, round_key)
+    members = None if exchange is None else members_here(exchange, round_)
+    entries = key.with_suffix(".ledger") if ledger is None else ledger
+    write_partial(output, total, round_, keys, entries, members=members, force=force)
     return PartialDecryptResult(output, keys.name, total.sites, round_.roster.policy.threshold)

@@ -20,6 +20,7 @@ class Awaits(StrEnum):
     END = "end"
     MODEL = "model"
     EARLIER_MODEL = "earlier model"
+    NEXT_MODEL = "next model"
     SUM = "sum"
     PARTIALS = "partial decryptions"
     UPLOADS = "uploads"
@@ -35,6 +36,7 @@ _IN_WORDS = {
     Awaits.END: "the end of round {round}",
     Awaits.MODEL: "the model that round {round} begins with",
     Awaits.EARLIER_MODEL: "the model that round {round} began with",
+    Awaits.NEXT_MODEL: "the model that round {round} led to, from another member, once the next round is open",
     Awaits.SUM: "the sum of round {round}",
     Awaits.PARTIALS: "more partial decryptions for round {round}, of {who}",
     Awaits.UPLOADS: "uploads of round {round}: {who}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,25 +15,28 @@ from ucadi.commands.evaluate import evaluate
 from ucadi.commands.partial_decrypt import partial_decrypt
 from ucadi.commands.predict import predict
 from ucadi.commands.train import train
-from ucadi.errors import MismatchError
+from ucadi.errors import MismatchError, SignatureError
 from ucadi.events import Events
 from ucadi.fed.fixedpoint import magnitude_exponents
 from ucadi.federation.awaiting import Awaited, Awaits
 from ucadi.federation.private import Private
 from ucadi.files import copy_file
+from ucadi.formats import keys as key_format
 from ucadi.formats import statement as statement_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.container import file_digest
 from ucadi.formats.exchange import Exchange
+from ucadi.formats.keys import make_round_key, read_round_key
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.roster import Roster
 from ucadi.formats.signed import is_signed
 from ucadi.formats.statement import Statement
-from ucadi.identity import SecretKeys
+from ucadi.identity import SecretKeys, public_sealing
 from ucadi.kinds import Format, Kind
 from ucadi.rounds.closing import members_with_partials, read_receipt, read_round
 from ucadi.rounds.handing import has_to_hand_over, take_over, write_handover
 from ucadi.rounds.round import Round
+from ucadi.rounds.sealing import round_keys, unable
 from ucadi.rounds.succession import read_statements
 
 
@@ -159,6 +162,7 @@ class Site:
             key=self.key,
             output=self._place(Kind.UPLOAD, number),
             clip=self.options.clip,
+            exchange=self.exchange.root,
             force=True,
         )
         self.private.note_seconds(round_, encryption=time.perf_counter() - began)
@@ -171,7 +175,11 @@ class Site:
         said = read_statements(self.exchange, number, round_).get(self.keys.name)
         if said and said.model and self.private.model(said.model).exists():
             self.metrics = said.metrics or self.metrics
+            self.private.forget_round_keys(number)
             return said.model, False
+        if said and said.model is None:  # it could not be opened here
+            self.awaited = Awaited(Awaits.NEXT_MODEL, number)
+            return None, False
         base = self._base(number, round_)
         if base is None:
             self.awaited = Awaited(Awaits.EARLIER_MODEL, number)
@@ -184,11 +192,21 @@ class Site:
             raise MismatchError(
                 f"{total}: not the sum that the receipt names", hint="do not go on, ask the coordinator"
             )
+        try:
+            return self._open_together(number, round_, base, total)
+        except SignatureError as error:
+            if not self._has_lost_round_key(number, round_):
+                raise
+            self._give_up(number, round_, error)
+            return None, True
+
+    def _open_together(self, number: int, round_: Round, base: Path, total: Path) -> tuple[str | None, bool]:
         partials: list[Path] = []
         if round_.plan.mode == "threshold":
             if self._help_to_open(number, round_, total):
                 return None, True
-            partials_of, _ = members_with_partials(self.exchange, number, round_, self.keys)
+            keys = key_format.read_key(self.key, self.private.round_key(number))
+            partials_of, _ = members_with_partials(self.exchange, number, round_, keys)
             if len(partials_of) < round_.roster.policy.threshold:
                 missing = tuple(name for name in round_.roster.names if name not in partials_of)
                 self.awaited = Awaited(Awaits.PARTIALS, number, missing)
@@ -196,13 +214,46 @@ class Site:
             partials = [self.exchange.path(Kind.PARTIAL, number, site) for site in partials_of]
         return self._open(number, round_, base, partials), True
 
+    def _has_lost_round_key(self, number: int, round_: Round) -> bool:
+        """Whether others seal this round's secrets to a key whose secret half is not here."""
+        published = round_keys(self.exchange, round_).get(self.keys.name)
+        held = self.private.round_key(number)
+        return published is not None and (held is None or public_sealing(read_round_key(held)) != published)
+
+    def _give_up(self, number: int, round_: Round, why: SignatureError) -> None:
+        """States that the round cannot be opened here, so that others hand over the model, and makes a new key."""
+        self.tell(
+            "round key lost",
+            {
+                "round": number,
+                "why": why.message,
+                "hint": "was the private folder restored? others hand the model over",
+            },
+        )
+        self._state(Statement(self.keys.name, round_.plan_digest), number, round_)
+
+    def _state(self, statement: Statement, number: int, round_: Round) -> None:
+        """Publishes a statement with the key for the next round, whose secret half is on the disk by then."""
+        secret = make_round_key(self.private.of_round(round_, "sealing"))
+        stated = replace(statement, next_sealing=public_sealing(secret))
+        statement_format.write(self._place(Kind.METRICS, number), stated, self.keys, force=True)
+
     def _help_to_open(self, number: int, round_: Round, total: Path) -> bool:
         """Makes the site's partial decryption of the sum, unless that is done; whether it was."""
         if self._stands(Kind.PARTIAL, number, round_):
             return False
         plan, roster = self._documents(number)
         partial = self._place(Kind.PARTIAL, number)
-        partial_decrypt(total, plan=plan, roster=roster, key=self.key, output=partial, force=True)
+        partial_decrypt(
+            total,
+            plan=plan,
+            roster=roster,
+            key=self.key,
+            output=partial,
+            exchange=self.exchange.root,
+            round_key=self.private.round_key(number),
+            force=True,
+        )
         self.tell("partial decryption", {"round": number})
         return True
 
@@ -219,6 +270,7 @@ class Site:
                 key=self.key,
                 output=opened,
                 partial=partials,
+                round_key=self.private.round_key(number),
             )
         if self.options.publish_model:
             copy_file(opened, self._place(Kind.OPENED, number), force=True)
@@ -236,7 +288,7 @@ class Site:
             self.private.seconds(round_),
             self.metrics if self.options.publish_metrics else {},
         )
-        statement_format.write(self._place(Kind.METRICS, number), statement, self.keys, force=True)
+        self._state(statement, number, round_)
         return digest
 
     def _evaluate(self, round_: Round, model: Path) -> dict[str, float]:
@@ -291,7 +343,11 @@ class Site:
     def _hand_over(self, number: int, round_: Round, before: tuple[Round, Receipt] | None) -> bool:
         """Seals the model for those who are new in this round's roster, if that is this site's to do."""
         model = self.private.model(round_.plan.base)
-        if before is None or not model.exists() or not has_to_hand_over(self.keys.name, round_, *before):
+        if (
+            before is None
+            or not model.exists()
+            or not has_to_hand_over(self.keys.name, round_, *before, unable(self.exchange, round_))
+        ):
             return False
         if self._stands(Kind.HANDOVER, number, round_):
             return False

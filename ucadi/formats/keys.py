@@ -8,15 +8,23 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ucadi import passphrases
 from ucadi.errors import FormatError, OutputError, SignatureError, UsageError
-from ucadi.files import check_secret, file_digest
+from ucadi.files import check_secret, claim_file, file_digest, read_bytes
 from ucadi.formats.container import GET_AGAIN, Metadata, canonical_json
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
-from ucadi.identity import AUTHENTICATION_BYTES, PublicKeys, SecretKeys, decrypt_with, encrypt_with, stretch
+from ucadi.identity import (
+    AUTHENTICATION_BYTES,
+    SEALING_SECRET_BYTES,
+    PublicKeys,
+    SecretKeys,
+    decrypt_with,
+    encrypt_with,
+    stretch,
+)
 from ucadi.kinds import Format
 
 KEY_FORMAT = Format.KEY.id
@@ -26,6 +34,8 @@ _PARTS = {"signing": 32, "sealing": 96, "transport": 32}
 """The three secrets of a key file, with their bytes, in the order in which they are encrypted."""
 
 _ENCRYPTED_BYTES = sum(_PARTS.values()) + AUTHENTICATION_BYTES
+
+_ROUND_KEY = f"a round's sealing key of {SEALING_SECRET_BYTES} bytes"
 
 _AS_MADE = "use the key file as keygen made it"
 
@@ -72,11 +82,33 @@ def check_new(path: Path) -> None:
         raise OutputError(f"{path}: exists already", hint="keys are never replaced; move the old one away by hand")
 
 
-def read_key(path: Path) -> SecretKeys:
+def read_key(path: Path, round_key: Path | None = None) -> SecretKeys:
     """Reads secret keys; a file that others can read is refused, as its secrets may be known.
 
-    Where a passphrase protects them, it is asked for, once in a process (`ucadi.passphrases`).
+    Where a passphrase protects them, it is asked for, once in a process (`ucadi.passphrases`). `round_key` is the file
+    of a sealing key for one round.
     """
+    keys = _read_long_term(path)
+    return keys if round_key is None else replace(keys, round_sealing=read_round_key(round_key))
+
+
+def make_round_key(path: Path) -> bytes:
+    """The secret sealing key in a file for one round, which is made, and on the disk when this returns, if it is not
+    there yet."""
+    claim_file(path, os.urandom(SEALING_SECRET_BYTES))
+    return read_round_key(path)
+
+
+def read_round_key(path: Path) -> bytes:
+    """A secret sealing key for one round; errors as those of `read_key`."""
+    check_secret(path, "round key")
+    secret = read_bytes(path, SEALING_SECRET_BYTES, words=_ROUND_KEY)
+    if len(secret) != SEALING_SECRET_BYTES:
+        raise FormatError(f"{path}: {len(secret)} bytes, not {_ROUND_KEY}", hint="use the file that site run made")
+    return secret
+
+
+def _read_long_term(path: Path) -> SecretKeys:
     document = read_document(path, KEY_FORMAT)
     check_secret(path, "key")
     fields = Fields(document, path.name)

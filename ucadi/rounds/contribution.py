@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from ucadi.fed.update import Update
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats.ciphertext import Sealed
 from ucadi.formats.container import Stream
-from ucadi.identity import SecretKeys
+from ucadi.identity import PublicKeys, SecretKeys
 from ucadi.lwe import randomness, scheme, shamir
 from ucadi.lwe.randomness import fresh_seed
 from ucadi.lwe.ring import Polynomials
@@ -46,9 +46,20 @@ def check_belongs(update: Update, round_: Round) -> None:
 
 
 def write_contribution(
-    path: Path, update: Update, round_: Round, keys: SecretKeys, *, clip: bool = False, force: bool = False
+    path: Path,
+    update: Update,
+    round_: Round,
+    keys: SecretKeys,
+    *,
+    members: Sequence[PublicKeys] | None = None,
+    clip: bool = False,
+    force: bool = False,
 ) -> int:
-    """Encrypts the update into `path` for this round and returns how many values were clipped."""
+    """Encrypts the update into `path` for this round and returns how many values were clipped.
+
+    `members` are the roster's, with the keys to seal to where these are others (`ucadi.rounds.sealing.receivers`).
+    """
+    to = round_.roster.members if members is None else members
     check_belongs(update, round_)
     if keys.name != update.site:
         raise MismatchError(
@@ -70,7 +81,7 @@ def write_contribution(
     parts = _secret_parts(secret_seed, round_)
 
     def seals() -> Iterator[Sealed]:
-        for member, part in zip(round_.roster.members, parts, strict=True):
+        for member, part in zip(to, parts, strict=True):
             context = round_.seal_context(update.site, member.name, digest.hexdigest())
             yield np.frombuffer(member.seal(part, context), dtype=np.uint8)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -81,10 +81,11 @@ def take_over(exchange: Exchange, number: int, round_: Round, keys: SecretKeys, 
     return None
 
 
-def has_to_hand_over(name: str, round_: Round, before: Round, receipt: Receipt) -> bool:
-    """Whether the member is one of those who seal the model for who is new since the round before."""
-    new = set(round_.roster.names) - set(before.roster.names)
-    givers = sorted(receipt.contributions) or list(before.plan.sites)
+def has_to_hand_over(name: str, round_: Round, before: Round, receipt: Receipt, unable: Collection[str] = ()) -> bool:
+    """Whether the member is one of those who seal the model for who is new since the round before, or was `unable` to
+    open its sum."""
+    new = (set(round_.roster.names) - set(before.roster.names)) | set(unable)
+    givers = [site for site in sorted(receipt.contributions) or before.plan.sites if site not in unable]
     return bool(new) and name in [site for site in givers if site in round_.roster.names][:_GIVERS]
 
 

@@ -33,11 +33,12 @@ from ucadi.formats.signed import is_signed
 from ucadi.formats.statement import Statement
 from ucadi.identity import SecretKeys, public_sealing
 from ucadi.kinds import Format, Kind
-from ucadi.rounds.closing import members_with_partials, read_receipt, read_round
+from ucadi.rounds.closing import led_rounds, members_with_partials, read_round
 from ucadi.rounds.handing import has_to_hand_over, take_over, write_handover
 from ucadi.rounds.round import Round
 from ucadi.rounds.sealing import round_keys, unable
 from ucadi.rounds.succession import read_statements
+from ucadi.rounds.vouching import standing_receipt
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Site:
     def advance(self) -> bool:
         """Does the next thing that can be done; False if there is nothing to do until others have done theirs."""
         self.followed, self.awaited = 0, Awaited(Awaits.FIRST_ROUND)
-        numbers = self.exchange.rounds()
+        numbers = led_rounds(self.exchange, self.trusted.coordinator)
         leads_to: str | None = None
         before: tuple[Round, Receipt] | None = None
         for number in numbers:
@@ -89,7 +90,7 @@ class Site:
                     f"round {number} begins with {round_.plan.base[:8]}…; what was before leads to {leads_to[:8]}…",
                     hint="do not go on, and ask the coordinator",
                 )
-            found = read_receipt(self.exchange, number, round_)
+            found = standing_receipt(self.exchange, number, round_)
             self._last = round_
             if self._hand_over(number, round_, before):
                 return True
@@ -129,7 +130,7 @@ class Site:
         if self.keys.name not in round_.plan.sites:
             self.awaited = Awaited(Awaits.CHOICE, number)
             return False
-        if self._stands(Kind.UPLOAD, number, round_) or self.exchange.has(Kind.SUM, number):
+        if self._stands(Kind.UPLOAD, number, round_) or self._is_summed(number, round_):
             self.awaited = Awaited(Awaits.END, number)
             return False
         base = self._base(number, round_)
@@ -185,7 +186,7 @@ class Site:
             self.awaited = Awaited(Awaits.EARLIER_MODEL, number)
             return None, False
         total = self.exchange.sum(number)
-        if not self.exchange.has(Kind.SUM, number):
+        if not self._is_summed(number, round_):
             self.awaited = Awaited(Awaits.SUM, number)
             return None, False
         if file_digest(total) != receipt.sum:
@@ -287,6 +288,7 @@ class Site:
             magnitude_exponents(round_.plan.layout.shared(weights_format.read(model).arrays, model.name)),
             self.private.seconds(round_),
             self.metrics if self.options.publish_metrics else {},
+            file_digest(opened) if self.options.publish_model else None,
         )
         self._state(statement, number, round_)
         return digest
@@ -315,9 +317,7 @@ class Site:
         if model.exists():
             return model
         published = self.exchange.model(number)
-        if self.exchange.has(Kind.MODEL, number):
-            if file_digest(published) != round_.plan.base:
-                raise MismatchError(f"{published}: not the weights that the plan names", hint="ask the coordinator")
+        if self.exchange.has(Kind.MODEL, number) and file_digest(published) == round_.plan.base:
             copy_file(published, model, mode=Format.WEIGHTS.mode)
             return model
         giver = take_over(self.exchange, number, round_, self.keys, model)
@@ -365,6 +365,11 @@ class Site:
         """Whether this site's own file is in its place, signed by it for this round; anything else may be replaced."""
         here = self.exchange.has(kind, number, self.keys.name)
         return here and is_signed(self._place(kind, number), self.keys.public, round_.plan_digest)
+
+    def _is_summed(self, number: int, round_: Round) -> bool:
+        """Whether the coordinator's sum of the round is here, and not somebody else's file in its place."""
+        here = self.exchange.has(Kind.SUM, number)
+        return here and is_signed(self.exchange.sum(number), round_.roster.coordinator, round_.plan_digest)
 
     def _documents(self, number: int) -> tuple[Path, Path]:
         """The plan and the roster of a round."""

@@ -65,6 +65,16 @@ def is_signed(path: Path, keys: PublicKeys, plan: str) -> bool:
     return held.metadata.get("plan") == plan
 
 
+def signed_by(path: Path, keys: PublicKeys, wanted: str) -> Metadata:
+    """The document of the format `wanted` at `path` if `keys` signed it; else an empty one: others put it there."""
+    try:
+        document = read_document(path, wanted)
+        verify(document, keys, path.name)
+    except (FormatError, SignatureError):
+        return {}
+    return document
+
+
 def _from_hex(text: str) -> bytes:
     """The bytes of lower-case hex; ValueError for another spelling: one signature, one file."""
     data = bytes.fromhex(text)

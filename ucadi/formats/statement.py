@@ -38,6 +38,8 @@ class Statement:
     exponents: tuple[int, ...] = ()
     seconds: Mapping[str, float] | None = None
     metrics: Mapping[str, float] | None = None
+    opened: str | None = None
+    """Digest of the opened sum, where the party publishes it."""
     next_sealing: bytes | None = None
     """The party's public sealing key for the next round, 1,216 bytes, in place of the roster's."""
 
@@ -55,6 +57,8 @@ def write(path: Path, statement: Statement, keys: SecretKeys, *, force: bool = F
         "seconds": dict(statement.seconds or {}),
         "metrics": dict(statement.metrics or {}),
     }
+    if statement.opened is not None:
+        document["opened"] = statement.opened
     if statement.next_sealing is not None:
         document["next_sealing"] = statement.next_sealing.hex()
     write_document(path, sign(document, keys), force=force)
@@ -78,6 +82,7 @@ def read(path: Path, keys: PublicKeys) -> Statement:
         tuple(exponents),
         _figures(fields.object("seconds"), path.name),
         _figures(fields.object("metrics"), path.name),
+        fields.digest("opened") if "opened" in document else None,
         _sealing(fields, keys, path.name) if "next_sealing" in document else None,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pty
 import select
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from commandline import invoke, ucadi
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from federation import Federation, make_federation
 from looping import make_hub
 from slots import make_world
@@ -165,6 +167,22 @@ def test_a_key_opens_with_its_passphrase_alone(locked: Path, tmp_path: Path) -> 
         assert part.hex().encode() not in held
         assert part not in held
     assert stat.S_IMODE(locked.stat().st_mode) == 0o600
+
+
+def test_the_page_of_formats_is_enough_to_open_it(locked: Path, tmp_path: Path) -> None:
+    document = read_document(locked)
+    assert {name: value for name, value in document["scrypt"].items() if name != "salt"} == {
+        "n": 131072,
+        "r": 8,
+        "p": 1,
+    }
+    salted = bytes.fromhex(document["scrypt"]["salt"])
+    key = hashlib.scrypt(WORDS.encode(), salt=salted, n=131072, r=8, p=1, maxmem=1 << 28, dklen=32)
+    bound = b"ucadi/key/v1\n" + canonical_json({k: v for k, v in document.items() if k != "encrypted"}).encode()
+    opened = AESGCM(key).decrypt(bytes(12), bytes.fromhex(document["encrypted"]), bound)
+    with passphrases.read_from(secret(tmp_path, WORDS)):
+        keys = key_format.read_key(locked)
+    assert opened == keys.signing + keys.sealing + keys.transport
 
 
 def test_a_process_asks_once(locked: Path, tmp_path: Path) -> None:

@@ -128,7 +128,11 @@ def _of_a_round(folder: Path) -> list[Target]:
     write_handover(handed, federation.base, round_, member)
     said = rounds.file(Kind.METRICS, 1, "site-b")
     statement.write(
-        said, Statement("site-b", round_.plan_digest, MODEL, (1,) * 4, {"training": 1.5}, {"auc": 0.5}), member
+        said,
+        Statement(
+            "site-b", round_.plan_digest, MODEL, (1,) * 4, {"training": 1.5}, {"auc": 0.5}, MODEL, member.public.sealing
+        ),
+        member,
     )
     parcel = folder / "parcel"
     courier.write(parcel, exchange.root, [p.name for p in exchange.places() if p.number <= 1], "site-c")

@@ -241,13 +241,16 @@ def test_killed_before_any_file_a_secret_is_never_published_and_lost(
     hub.coordinate()
     for site in hub.sites[1:] * 2:
         hub.site(site)
-    exchange, at = Exchange(hub.exchange), 0
-    while run_until_killed(site_run, hub.site_options("site-a"), tmp_path / "count", at):
-        at += 1
-        said = exchange.path(Kind.METRICS, 2, "site-a")
+    for at in range(3, 9):
+        own = hub.copy(tmp_path / str(at))
+        if not run_until_killed(site_run, own.site_options("site-a"), tmp_path / f"count-{at}", at):
+            break
+        said = Exchange(own.exchange).path(Kind.METRICS, 2, "site-a")
         if said.exists():
-            statement = statement_format.read(said, key_format.read_key(hub.key("site-a")).public)
-            secrets = [key_format.read_round_key(path) for path in hub.work("site-a").glob("*.sealing")]
+            statement = statement_format.read(said, key_format.read_key(own.key("site-a")).public)
+            secrets = [key_format.read_round_key(path) for path in own.work("site-a").glob("*.sealing")]
             assert statement.next_sealing in [public_sealing(secret) for secret in secrets]
-    assert at >= 4
-    assert len(list(hub.work("site-a").glob("*.sealing"))) == 1
+        shutil.rmtree(own.folder)
+    assert at >= 5
+    own.site("site-a")
+    assert len(list(own.work("site-a").glob("*.sealing"))) == 1

@@ -19,7 +19,7 @@ from ucadi.formats.exchange import Exchange
 from ucadi.formats.roster import Roster
 from ucadi.kinds import Carried, Form, Format, Kind, Maker, Place
 from ucadi.progress import track
-from ucadi.rounds.closing import read_receipt, read_round
+from ucadi.rounds.closing import led_rounds, read_receipt, read_round
 from ucadi.rounds.vouching import check_vouched, is_vouched, newest_roster
 
 _DOCUMENTS = (Kind.ROSTER, Kind.PLAN, Kind.RECEIPT, Kind.METRICS)
@@ -54,7 +54,9 @@ def needed(exchange: Exchange, receiver: str) -> tuple[list[str], list[str]]:
     if receiver != roster.coordinator.name:
         roster.member(receiver)
     wanted = [place for place in places if is_needed(place)]
-    good = [place.name for place in wanted if is_vouched(place, exchange)]
+    led = led_rounds(exchange, roster.coordinator)
+    unknown = [place for place in wanted if place.kind is not Kind.ROSTER and place.number not in led]
+    good = [place.name for place in wanted if place in unknown or is_vouched(place, exchange)]
     return good, [place.name for place in wanted if place.name not in good]
 
 

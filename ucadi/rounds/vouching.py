@@ -17,6 +17,7 @@ from ucadi.formats.container import file_digest
 from ucadi.formats.exchange import Exchange
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.roster import Roster
+from ucadi.formats.signed import is_signed, signed_by
 from ucadi.identity import PublicKeys
 from ucadi.kinds import Kind, Place
 from ucadi.rounds.closing import is_receipt_of, read_own_upload, read_receipt, read_roster, read_round
@@ -68,6 +69,10 @@ def check_vouched(path: Path, place: Place, exchange: Exchange, round_: Round) -
             statement = statement_format.read(said, round_.roster.member(place.site))
             if (statement.plan, statement.opened) != (round_.plan_digest, file_digest(path)):
                 raise MismatchError(f"{place.name}: not the opened sum that the statement of {place.site} names")
+        case kind if kind.format.signed:  # of any other kind at least its maker's signature is looked at
+            maker = round_.roster.member(place.site) if place.site else round_.roster.coordinator
+            if not (signed_by(path, maker, kind.format.id) or is_signed(path, maker, round_.plan_digest)):
+                raise MismatchError(f"{place.name}: not signed by {maker.name}", hint=f"ask {maker.name} for it")
         case _:
             pass
 

@@ -51,7 +51,12 @@ def places(hub: Hub) -> list[str]:
     return [path.relative_to(hub.exchange).as_posix() for path in (*named, hub.exchange / "federation-0002.json")]
 
 
-@pytest.mark.parametrize("kind", JUNK)
+SLOW = ("empty", "pipe", "link", "loop")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind in SLOW else kind for kind in JUNK]
+)
 def test_a_federation_comes_to_the_same_model(fresh: Hub, model: str, tmp_path: Path, kind: str) -> None:
     hub = fresh.copy(tmp_path / "hub")
     for name in places(hub):

@@ -233,6 +233,7 @@ def test_by_hand_the_same_keys_are_used(begun: dict[int | None, Hub], tmp_path: 
         members_here(exchange.root, round_)
 
 
+@pytest.mark.slow
 def test_killed_before_any_file_a_secret_is_never_published_and_lost(
     begun: dict[int | None, Hub], tmp_path: Path
 ) -> None:

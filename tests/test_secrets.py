@@ -188,7 +188,8 @@ def test_the_page_of_formats_is_enough_to_open_it(locked: Path, tmp_path: Path) 
 def test_a_process_asks_once(locked: Path, tmp_path: Path) -> None:
     with passphrases.read_from(secret(tmp_path, WORDS)):
         first = key_format.read_key(locked)
-    assert key_format.read_key(locked) == first
+        (tmp_path / "passphrase").unlink()
+        assert key_format.read_key(locked) == first
 
 
 def test_a_whole_round_with_passphrases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,11 @@ def ask_new(key: Path, source: Path | None) -> str:
     return first
 
 
+def named() -> Path | None:
+    """The file that the command line names."""
+    return _named.get()
+
+
 def refuse_unneeded(key: Path) -> None:
     """Raises UsageError if a file was named for a key that has no passphrase."""
     if (path := _named.get()) is not None:

@@ -48,8 +48,8 @@ _COSTS = (_COST, 2 * _COST)
 
 _SALT_BYTES = 16
 
-_opened: dict[str, SecretKeys] = {}
-"""Keys that a passphrase has opened, by the digest of their file: a process asks once for each."""
+_opened: dict[tuple[str, Path | None], SecretKeys] = {}
+"""Keys that a passphrase has opened, by their file's digest and the file named for it: a process asks once for each."""
 
 
 def write_key(path: Path, keys: SecretKeys, passphrase: str | None = None, *, force: bool = False) -> None:
@@ -113,7 +113,7 @@ def _read_long_term(path: Path) -> SecretKeys:
     check_secret(path, "key")
     fields = Fields(document, path.name)
     if "encrypted" in document:
-        digest = file_digest(path)
+        digest = file_digest(path), passphrases.named()
         if digest not in _opened:
             _opened[digest] = _unlock(fields, path)
         return _opened[digest]

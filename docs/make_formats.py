@@ -18,11 +18,11 @@ Row = tuple[str, ...]
 
 def formats(*forms: Form) -> Iterator[Row]:
     """The formats of these forms."""
-    yield "format", "version", "what it is", "made by", "signed by"
+    yield "format", "version", "what it is", "made by", "signed by", "read by"
     for one in Format:
         if one.form in forms:
             signer = ("its maker" if one.maker is Maker.ANYONE else f"the {one.maker}") if one.signed else "nobody"
-            yield f"`{one.id}`", ", ".join(map(str, one.versions)), one.words, one.made_by, signer
+            yield f"`{one.id}`", ", ".join(map(str, one.versions)), one.words, one.made_by, signer, one.access
 
 
 def places() -> Iterator[Row]:

@@ -21,6 +21,7 @@ deliver() { ucadi phantom "archive/$1" --site "delivery-$1" --patients 12 --matr
 build() {
   mkdir -p work
   echo "no secret here, so that two runs agree" >work/ucadi.salt
+  chmod 600 work/ucadi.salt
   snakemake/bin/snakemake --snakefile "$workflow" --directory work --cores 2 --quiet progress \
     --config archive="$PWD/archive" salt=ucadi.salt size=16 folds=2 2>>log.txt || { tail -n 20 log.txt work/logs/* >&2; exit 1; }
 }

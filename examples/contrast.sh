@@ -78,6 +78,7 @@ if [ $# -eq 2 ]; then
 else
   say "phantoms: 112 patients with contrast medium, 80 without"
   echo "no secret here, so that two runs agree" >ucadi.salt
+  chmod 600 ucadi.salt
   each acquire contrast noncontrast
 fi
 ucadi merge contrast.h5 noncontrast.h5 -o all.h5 >log.txt

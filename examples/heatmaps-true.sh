@@ -19,6 +19,7 @@ common=(--burden 0.1 --matrix 128 --slices 40)
 ucadi phantom train --site train --patients 64 "${common[@]}" >&2
 ucadi phantom test --site test --patients 128 "${common[@]}" --lesion-masks masks >&2
 echo "no secret here, phantoms: heatmaps-true" >ucadi.salt
+chmod 600 ucadi.salt
 ucadi preprocess train --labels train/labels.csv --size 32 -o train.h5 >&2
 ucadi preprocess test --labels test/labels.csv --size 32 --linkage linkage.csv -o test.h5 >&2
 

@@ -56,6 +56,7 @@ acquire() {
   local site=$1 common=(--scanner "${scanner[$1]}" --contrast "${contrast[$1]}" --burden 0.16 --matrix 128 --slices 40 --workers 1)
   mkdir -p "$site"
   echo "no secret here, so that two runs agree: $site" >"$site/ucadi.salt"
+  chmod 600 "$site/ucadi.salt"
   ucadi phantom "$site/train" --site "$site" --patients 28 --prevalence "${sees[$site]}" "${common[@]}"
   ucadi phantom "$site/test" --site "$site-test" --patients 40 --prevalence 1,1,1,1 "${common[@]}"
   for part in train test; do

@@ -12,6 +12,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Annotated, Any, NamedTuple, NoReturn
 
@@ -19,8 +20,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from ucadi import passphrases
 from ucadi._version import __version__
 from ucadi.console import JSON_OPTION, execute, run
+from ucadi.errors import UsageError
 from ucadi.files import allow_open_files
 from ucadi.parts import OPTIONAL, how_to_install
 from ucadi.spellings import OLD_NAMES, respelled
@@ -78,6 +81,7 @@ PANELS: Mapping[str, tuple[Row | CommandGroup, ...]] = {
     ),
     "Federation set-up": (
         Row("keygen", "commands.keygen:keygen", "Make the keys of a site, a coordinator or a relay."),
+        Row("passphrase", "commands.passphrase:passphrase", "Put a passphrase on a key file, or change it."),
         CommandGroup(
             "roster",
             "Say who belongs to a federation.",
@@ -272,10 +276,14 @@ def _print_version(asked: bool) -> None:
 def as_command(function: Callable[..., Any]) -> Callable[..., None]:
     """The function as a command: with `--json`, its result printed, its errors reported with their exit code.
 
-    A function with a parameter `as_json` of its own is told, as it reports while it runs.
+    A function with a parameter `as_json` of its own is told, as it reports while it runs. Where one takes a `key`,
+    the command also takes the file of its passphrase.
     """
     signature = inspect.signature(function, eval_str=True)
     own = {name: parameter for name, parameter in signature.parameters.items() if name != "as_json"}
+    with_key = "key" in own
+    if with_key:
+        own["passphrase_file"] = _option("passphrase_file", Path | None, None, _PASSPHRASE_FILE)
 
     @functools.wraps(function)
     def command(*args: Any, as_json: bool, **options: Any) -> None:
@@ -284,19 +292,32 @@ def as_command(function: Callable[..., Any]) -> Callable[..., None]:
                 raise typer.BadParameter(f"{value} is no number to work with", param_hint=f"--{name.replace('_', '-')}")
         if "as_json" in signature.parameters:
             options["as_json"] = as_json
-        raise typer.Exit(execute(lambda: function(*args, **options), _installed_by, as_json=as_json))
+        named = options.pop("passphrase_file", None) if with_key else None
 
-    as_json = inspect.Parameter(
-        "as_json",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=False,
-        annotation=Annotated[bool, typer.Option(JSON_OPTION, help="Print the result, or the error, as JSON.")],
-    )
+        def work() -> Any:
+            if named is not None and options["key"] is None:
+                raise UsageError("--passphrase-file: there is no --key", hint="leave out --passphrase-file")
+            with passphrases.read_from(named):
+                return function(*args, **options)
+
+        raise typer.Exit(execute(work, _installed_by, as_json=as_json))
+
+    as_json = _option("as_json", bool, False, typer.Option(JSON_OPTION, help=_JSON_HELP))
     command.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*own.values(), as_json], return_annotation=None
     )
     command.__annotations__ = {p.name: p.annotation for p in command.__signature__.parameters.values()}  # type: ignore[attr-defined]
     return command
+
+
+_JSON_HELP = "Print the result, or the error, as JSON."
+_PASSPHRASE_FILE = typer.Option(
+    help=f"File with the key's passphrase, of mode 0600 [default: ${passphrases.VARIABLE}, or it is asked for]."
+)
+
+
+def _option(name: str, kind: Any, default: object, option: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
 def _installed_by(module: str) -> str | None:

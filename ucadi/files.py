@@ -1,12 +1,13 @@
 """Files that others may have put there, results that are whole or not there at all, and disks that are full.
 
 Only regular files are opened, without waiting for a pipe's other end; what is not opened is called by its name. A
-result is written to a temporary neighbour, flushed to the disk and renamed; on any failure the neighbour is removed. An
-existing result is refused unless the caller forces it.
+result is written to a temporary neighbour and flushed to the disk before it gets its name; on any failure the neighbour
+is removed. An existing result is refused unless the caller forces it, and of several that come at once one wins.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -70,10 +71,19 @@ def read_text(path: Path, wanted: str, *, most: int = MAX_TEXT) -> str:
 def check_secret(path: Path, what: str) -> None:
     """Raises SignatureError if others than its owner can reach a file with a secret, which may then be known.
 
-    `what` it is, in a word. The system's error where there is no such file.
+    `what` it is, in words without an article. FormatError for what is no readable file.
     """
-    if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    with opened(path, words=f"a {what}") as file:
+        mode = os.fstat(file.fileno()).st_mode
+    if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SignatureError(f"{path}: others than its owner have access to this {what}", hint=f"chmod 600 {path}")
+
+
+def read_secret(path: Path, what: str, wanted: str, *, most: int = 1 << 16) -> str:
+    """The text of a file with a secret, such as a token, without the space around it; errors as `check_secret` has
+    them and, for anything that is no text, or is a file of ucadi, FormatError saying that `wanted` should be here."""
+    check_secret(path, what)
+    return read_text(path, wanted, most=most).strip()
 
 
 def allow_open_files(count: int) -> None:
@@ -120,8 +130,8 @@ def refuse_existing(path: Path, *, force: bool = False) -> None:
     with writing(path):
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise OutputError(f"{path} is {filetypes.describe(path)}: not written", hint="choose another --output")
-        if path.exists() and not force:
-            raise OutputError(f"{path}: exists already", hint="choose another --output, or --force to replace it")
+        if os.path.lexists(path) and not force:
+            raise _taken(path)
         if not path.parent.is_dir():
             what = "not a folder" if path.parent.exists() else "no such folder"
             raise OutputError(f"{path.parent}: {what}", hint=f"mkdir -p {path.parent}")
@@ -140,9 +150,59 @@ def make_folder(path: Path, *, mode: int = 0o777) -> Path:
     return path
 
 
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What the system says where a file cannot have a second name: FAT, exFAT, some drives on a network."""
+
+
+def settle(part: Path, path: Path) -> None:
+    """Gives a finished file its name; FileExistsError, and nothing is replaced, if anything has that name.
+
+    Of several processes that try at once, exactly one succeeds. `part` may be left, and is for the caller to remove.
+    """
+    try:
+        os.link(part, path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with locked(path.parent):  # no other process of ucadi on this machine comes between these two steps
+            if os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+            part.rename(path)
+
+
+def _settle_or_refuse(part: Path, path: Path) -> None:
+    try:
+        settle(part, path)
+    except FileExistsError:
+        raise _taken(path) from None
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a folder, so that others who ask for it wait; the system lets go of it however the process ends."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # not on Windows, where a file is never renamed to a name that is taken
+        yield
+        return
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _taken(path: Path) -> OutputError:
+    return OutputError(f"{path}: exists already", hint="choose another --output, or --force to replace it")
+
+
 @contextmanager
 def new_file(path: Path, *, force: bool = False, mode: int = 0o644) -> Iterator[Path]:
-    """Yields a temporary path; what is written there becomes `path` when the block ends without an error."""
+    """Yields a temporary path; what is written there becomes `path` when the block ends without an error.
+
+    Without `force`, a file that appeared there meanwhile stays, and the error is the same as if it had been there.
+    """
     with writing(path):
         refuse_existing(path, force=force)
         if path.is_dir():
@@ -154,7 +214,10 @@ def new_file(path: Path, *, force: bool = False, mode: int = 0o644) -> Iterator[
             yield part
             part.chmod(mode)
             flush(part)
-            part.replace(path)
+            if force:
+                part.replace(path)
+            else:
+                _settle_or_refuse(part, path)
         finally:
             part.unlink(missing_ok=True)
         flush(path.parent)
@@ -166,14 +229,14 @@ def write_file(path: Path, data: bytes, *, force: bool = False, mode: int = 0o64
         part.write_bytes(data)
 
 
-def copy_file(source: Path, path: Path, *, force: bool = False) -> None:
-    """Writes a copy of the file `source` to `path`, whole or not at all."""
-    with new_file(path, force=force) as part:
+def copy_file(source: Path, path: Path, *, force: bool = False, mode: int = 0o644) -> None:
+    """Copies a file to `path`, whole or not at all; what may be read there is for `mode` to say."""
+    with new_file(path, force=force, mode=mode) as part:
         shutil.copyfile(source, part)
 
 
 @contextmanager
-def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, *, force: bool = False, mode: int = 0o755) -> Iterator[Path]:
     """Yields a temporary folder that becomes `path` when the block ends without an error.
 
     `force` replaces an existing folder, but never one that holds files this call would not have made by
@@ -187,11 +250,15 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         aside = part.with_suffix(".old")
         try:
             yield part
-            part.chmod(0o755)
-            if path.exists():
+            part.chmod(mode)
+            if force and path.exists():
                 _refuse_foreign(path, part)
                 path.replace(aside)
             part.replace(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise _taken(path) from None
         finally:
             shutil.rmtree(part, ignore_errors=True)
             shutil.rmtree(aside, ignore_errors=True)
@@ -225,7 +292,7 @@ def claim_file(path: Path, data: bytes) -> bool:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            path.hardlink_to(part)
+            settle(part, path)
         except FileExistsError:
             return False
         finally:

@@ -14,6 +14,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from ucadi.errors import SignatureError, UsageError
 from ucadi.kinds import SITE
@@ -97,6 +99,8 @@ class SecretKeys:
     signing: bytes
     sealing: bytes
     transport: bytes
+    round_sealing: bytes | None = None
+    """The secret half of a sealing key for one round, as `sealing`; what is sealed to either opens."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -112,18 +116,17 @@ class SecretKeys:
         return cls(
             name,
             os.urandom(_SIGNING_BYTES),
-            os.urandom(_MLKEM_SEED_BYTES + _X25519_BYTES),
+            os.urandom(SEALING_SECRET_BYTES),
             os.urandom(_X25519_BYTES),
         )
 
     @property
     def public(self) -> PublicKeys:
         """The public half."""
-        mlkem, x25519 = self._sealing_keys()
         return PublicKeys(
             self.name,
             Ed25519PrivateKey.from_private_bytes(self.signing).public_key().public_bytes_raw(),
-            mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw(),
+            public_sealing(self.sealing),
             X25519PrivateKey.from_private_bytes(self.transport).public_key().public_bytes_raw(),
         )
 
@@ -133,20 +136,30 @@ class SecretKeys:
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
         """The secret that was sealed to this party under `context`; SignatureError if it was not."""
-        mlkem, x25519 = self._sealing_keys()
-        try:
-            return _SUITE.decrypt(sealed, hpke.MLKEM768X25519PrivateKey(mlkem, x25519), info=context)
-        except InvalidTag:
-            raise SignatureError(
-                f"a seal does not open with the key of {self.name}",
-                hint="it was made for another key, site or round, or was changed on the way",
-            ) from None
-
-    def _sealing_keys(self) -> tuple[MLKEM768PrivateKey, X25519PrivateKey]:
-        return (
-            MLKEM768PrivateKey.from_seed_bytes(self.sealing[:_MLKEM_SEED_BYTES]),
-            X25519PrivateKey.from_private_bytes(self.sealing[_MLKEM_SEED_BYTES:]),
+        for secret in (self.round_sealing, self.sealing):
+            if secret is not None:
+                with suppress(InvalidTag):
+                    return _SUITE.decrypt(sealed, hpke.MLKEM768X25519PrivateKey(*_sealing_pair(secret)), info=context)
+        raise SignatureError(
+            f"a seal does not open with the key of {self.name}",
+            hint="it was made for another key, site or round, or was changed on the way",
         )
+
+
+SEALING_SECRET_BYTES = _MLKEM_SEED_BYTES + _X25519_BYTES
+
+
+def public_sealing(secret: bytes) -> bytes:
+    """The public half (1,216 bytes) of a secret sealing key of SEALING_SECRET_BYTES."""
+    mlkem, x25519 = _sealing_pair(secret)
+    return mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
+
+
+def _sealing_pair(secret: bytes) -> tuple[MLKEM768PrivateKey, X25519PrivateKey]:
+    return (
+        MLKEM768PrivateKey.from_seed_bytes(secret[:_MLKEM_SEED_BYTES]),
+        X25519PrivateKey.from_private_bytes(secret[_MLKEM_SEED_BYTES:]),
+    )
 
 
 def check_name(name: str, what: str = "a site") -> None:
@@ -175,6 +188,11 @@ def decrypt_with(key: bytes, encrypted: bytes, context: bytes) -> bytes:
             "a sealed partial decryption does not open",
             hint="it was altered in transit; ask its sender for a fresh copy",
         ) from None
+
+
+def stretch(passphrase: str, salt: bytes, cost: int) -> bytes:
+    """A key of 32 bytes from a passphrase by scrypt with n = `cost`, r = 8, p = 1, in 1,024 x `cost` bytes."""
+    return Scrypt(salt=salt, length=32, n=cost, r=8, p=1).derive(passphrase.encode())
 
 
 def encrypt_stream(key: bytes, blocks: Iterable[bytes], context: bytes) -> Iterator[bytes]:

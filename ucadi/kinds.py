@@ -17,6 +17,10 @@ SITE = "[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?"
 """A name of a site or a coordinator, as a regular expression."""
 
 
+PRIVATE_MODE = 0o600
+PUBLIC_MODE = 0o644
+
+
 class Form(StrEnum):
     """How the bytes of a file are laid out."""
 
@@ -25,6 +29,13 @@ class Form(StrEnum):
     ARCHIVE = "archive"
     HDF5 = "HDF5"
     LINES = "lines of JSON"
+
+
+class Access(StrEnum):
+    """Who may read a file where it is made: all, for what is public or encrypted, or its owner alone."""
+
+    PUBLIC = "all"
+    PRIVATE = "its owner"
 
 
 class Maker(StrEnum):
@@ -36,7 +47,8 @@ class Maker(StrEnum):
 
 
 class Format(Enum):
-    """What a file holds. A row: id, form, maker, whether its maker signs it, in words, the commands that make it."""
+    """What a file holds. A row: id, form, maker, whether its maker signs it, in words, the commands that make it; then
+    who may read it, and versions, where these are others than of most."""
 
     KEY = (
         "ucadi-key",
@@ -45,6 +57,7 @@ class Format(Enum):
         False,
         "a secret key",
         "keygen (NAME.key); it stays where it was made",
+        Access.PRIVATE,
     )
     CARD = ("ucadi-card", Form.DOCUMENT, Maker.ANYONE, True, "a card", "keygen (NAME.card), with the key")
     ROSTER = ("ucadi-roster", Form.DOCUMENT, Maker.COORDINATOR, True, "a roster", "roster create")
@@ -52,11 +65,19 @@ class Format(Enum):
     RECEIPT = ("ucadi-receipt", Form.DOCUMENT, Maker.COORDINATOR, True, "a receipt", "round close")
     TAG = ("ucadi-tag", Form.DOCUMENT, Maker.SITE, True, "a tag", "tag")
     STATEMENT = ("ucadi-statement", Form.DOCUMENT, Maker.ANYONE, True, "a statement", "site run or coordinate")
-    SPLIT = ("ucadi-split", Form.DOCUMENT, Maker.SITE, False, "a split", "split")
+    SPLIT = ("ucadi-split", Form.DOCUMENT, Maker.SITE, False, "a split", "split", Access.PRIVATE)
     CONSENT = ("ucadi-consent", Form.DOCUMENT, Maker.SITE, True, "a consent", "roster accept")
-    LEDGER = ("ucadi-ledger", Form.LINES, Maker.ANYONE, False, "a ledger", "keygen (NAME.ledger), with the key")
-    WEIGHTS = ("ucadi-weights", Form.CONTAINER, Maker.ANYONE, False, "weights", "init, train or apply")
-    UPDATE = ("ucadi-update", Form.CONTAINER, Maker.SITE, False, "an update", "train")
+    LEDGER = (
+        "ucadi-ledger",
+        Form.LINES,
+        Maker.ANYONE,
+        False,
+        "a ledger",
+        "keygen (NAME.ledger), with the key",
+        Access.PRIVATE,
+    )
+    WEIGHTS = ("ucadi-weights", Form.CONTAINER, Maker.ANYONE, False, "weights", "init, train or apply", Access.PRIVATE)
+    UPDATE = ("ucadi-update", Form.CONTAINER, Maker.SITE, False, "an update", "train", Access.PRIVATE)
     AGGREGATE = (
         "ucadi-aggregate",
         Form.CONTAINER,
@@ -64,8 +85,9 @@ class Format(Enum):
         False,
         "an opened sum (aggregate)",
         "decrypt, or by aggregate from plain updates",
+        Access.PRIVATE,
     )
-    HISTOGRAM = ("ucadi-histogram", Form.CONTAINER, Maker.SITE, False, "a histogram", "histogram")
+    HISTOGRAM = ("ucadi-histogram", Form.CONTAINER, Maker.SITE, False, "a histogram", "histogram", Access.PRIVATE)
     CIPHERTEXT = ("ucadi-ciphertext", Form.CONTAINER, Maker.SITE, True, "an encrypted update (upload)", "encrypt")
     SUM = (
         "ucadi-ciphertext-sum",
@@ -77,9 +99,25 @@ class Format(Enum):
     )
     PARTIAL = ("ucadi-partial", Form.CONTAINER, Maker.SITE, True, "a partial decryption", "partial-decrypt")
     HANDOVER = ("ucadi-handover", Form.CONTAINER, Maker.SITE, True, "a sealed model (handover)", "site run")
-    PREDICTIONS = ("ucadi-predictions", Form.CONTAINER, Maker.SITE, False, "predictions", "predict")
-    CHECKPOINT = ("ucadi-checkpoint", Form.CONTAINER, Maker.SITE, False, "a checkpoint of a training", "train")
-    TRANSLATOR = ("ucadi-translator", Form.CONTAINER, Maker.SITE, False, "a translator", "translate train")
+    PREDICTIONS = ("ucadi-predictions", Form.CONTAINER, Maker.SITE, False, "predictions", "predict", Access.PRIVATE)
+    CHECKPOINT = (
+        "ucadi-checkpoint",
+        Form.CONTAINER,
+        Maker.SITE,
+        False,
+        "a checkpoint of a training",
+        "train",
+        Access.PRIVATE,
+    )
+    TRANSLATOR = (
+        "ucadi-translator",
+        Form.CONTAINER,
+        Maker.SITE,
+        False,
+        "a translator",
+        "translate train",
+        Access.PRIVATE,
+    )
     TRANSLATION_CHECKPOINT = (
         "ucadi-translation-checkpoint",
         Form.CONTAINER,
@@ -87,8 +125,9 @@ class Format(Enum):
         False,
         "a checkpoint of a translator's training",
         "translate train",
+        Access.PRIVATE,
     )
-    DATASET = ("ucadi-dataset", Form.HDF5, Maker.SITE, False, "a dataset", "preprocess", (1, 2))
+    DATASET = ("ucadi-dataset", Form.HDF5, Maker.SITE, False, "a dataset", "preprocess", Access.PRIVATE, (1, 2))
     COURIER = ("ucadi-courier", Form.ARCHIVE, Maker.ANYONE, False, "a courier's file", "courier pack")
 
     def __init__(
@@ -99,6 +138,7 @@ class Format(Enum):
         signed: bool,
         words: str,
         made_by: str,
+        access: Access = Access.PUBLIC,
         versions: tuple[int, ...] = (1,),
     ) -> None:
         self.id = id
@@ -107,12 +147,18 @@ class Format(Enum):
         self.signed = signed
         self.words = words
         self.made_by = made_by
+        self.access = access
         self.versions = versions
 
     @property
     def head(self) -> dict[str, Any]:
         """What a document or a container's metadata begin with."""
         return {"format": self.id, "version": self.versions[0]}
+
+    @property
+    def mode(self) -> int:
+        """The permissions of such a file where it is made. What is put into an exchange directory all may read."""
+        return PRIVATE_MODE if self.access is Access.PRIVATE else PUBLIC_MODE
 
     @classmethod
     def of(cls, id: str) -> Format | None:

@@ -69,6 +69,7 @@ acquire() {
   local site=$1 common=(--scanner "${scanner[$1]}" --contrast "${contrast[$1]}" --burden 0.16 --matrix 128 --slices 40 --workers 1)
   mkdir -p "ct/$site"
   echo "no secret here, so that two runs agree: $site" >"ct/$site/ucadi.salt"
+  chmod 600 "ct/$site/ucadi.salt"
   if [ -n "${sees[$site]-}" ]; then
     ucadi phantom "ct/$site/train" --site "$site" --patients 56 --prevalence "${sees[$site]}" "${common[@]}"
   fi

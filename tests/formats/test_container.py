@@ -265,10 +265,8 @@ def test_json_in_another_encoding_is_not_canonical(encoding: str) -> None:
 
 def test_what_is_written_to_a_file_is_what_it_was_told(tmp_path: Path) -> None:
     whole = np.arange(24, dtype=np.int64).reshape(4, 6)
-    container.write(tmp_path / "file", {"turned": whole.T, "every": whole[::2]}, METADATA, mode=0o600)
+    container.write(tmp_path / "file", {"turned": whole.T, "every": whole[::2]}, METADATA)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
-    container.write(tmp_path / "file", {"turned": whole.T, "every": whole[::2]}, METADATA, force=True)
-    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
     held = container.read(tmp_path / "file").tensors
     np.testing.assert_array_equal(held["turned"], whole.T)
     np.testing.assert_array_equal(held["every"], whole[::2])

@@ -28,6 +28,7 @@ from ucadi.ct.translation import Window
 from ucadi.ct.volume import Volume
 from ucadi.fed.fixedpoint import Encoder
 from ucadi.fed.optimisers import Memory
+from ucadi.files import write_file
 from ucadi.formats import (
     caselist,
     casetable,
@@ -135,7 +136,8 @@ def _of_a_round(folder: Path) -> list[Target]:
     write_handover(handed, federation.base, round_, member)
     said = rounds.file(Kind.METRICS, 1, "site-b")
     words = Statement("site-b", round_.plan_digest, MODEL, (1,) * 4, {"training": 1.5}, {"auc": 0.5})
-    statement.write(said, replace(words, false_shares=("site-a", "site-c"), vote=Vote.WORSE), member)
+    more = {"opened": MODEL, "next_sealing": member.public.sealing}
+    statement.write(said, replace(words, false_shares=("site-a", "site-c"), vote=Vote.WORSE, **more), member)
     parcel = folder / "parcel"
     courier.write(parcel, exchange.root, [p.name for p in exchange.places() if p.number <= 1], "site-c")
     empty = folder / "empty"
@@ -248,7 +250,7 @@ def _of_one_site(folder: Path) -> list[Target]:
     _table(folder / "readers.csv", [("case", "reader", "decision"), (ids[0], "r", "1"), (ids[1], "r", "0")])
     _table(folder / "groups.csv", [("case", "group"), (ids[0], "old"), (ids[1], "young")])
     (folder / "report.json").write_text(json.dumps(_report()))
-    (folder / "salt").write_bytes(bytes(range(32)))
+    write_file(folder / "salt", bytes(range(32)), mode=0o600)
 
     def counted(path: Path) -> None:
         found = histogram.read(path)

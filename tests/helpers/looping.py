@@ -169,16 +169,17 @@ def run_until_killed(function: Callable[..., object], options: dict[str, Any], c
 
 
 def _until_killed(function: Callable[..., object], options: dict[str, Any], count: Path, at: int) -> None:
-    replace = os.replace
+    def deadly(name_it: Callable[..., None]) -> Callable[..., None]:
+        def named(*arguments: Any, **options: Any) -> None:
+            before = int(count.read_text()) if count.exists() else 0
+            if before == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            count.write_text(str(before + 1))
+            name_it(*arguments, **options)
 
-    def deadly(*arguments: Any, **named: Any) -> None:
-        before = int(count.read_text()) if count.exists() else 0
-        if before == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        count.write_text(str(before + 1))
-        replace(*arguments, **named)
+        return named
 
-    os.replace = deadly
+    os.replace, os.link = deadly(os.replace), deadly(os.link)
     run_quietly(function, options)
 
 

@@ -13,7 +13,7 @@ from commandline import every_command
 CORE = {
     *("aggregate", "apply", "audit", "coordinate", "courier pack", "courier unpack", "decrypt"),
     *("encrypt", "histogram", "init", "inspect", "keygen", "ledger accept-loss", "ledger show"),
-    *("partial-decrypt", "pull", "push", "relay serve", "roster accept", "roster add", "roster create"),
+    *("partial-decrypt", "passphrase", "pull", "push", "relay serve", "roster accept", "roster add", "roster create"),
     *("roster remove", "roster rotate", "roster show", "round close", "round open", "round status"),
     *("round times", "tag", "verify", "wait"),
 }

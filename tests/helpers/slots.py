@@ -30,7 +30,7 @@ from ucadi.commands.tag import tag
 from ucadi.commands.train import train
 from ucadi.commands.translate_apply import translate_apply
 from ucadi.commands.translate_train import translate_train
-from ucadi.files import file_digest
+from ucadi.files import file_digest, write_file
 from ucadi.formats import dataset as dataset_format
 from ucadi.formats.exchange import Exchange
 from ucadi.kinds import Kind
@@ -140,6 +140,8 @@ class World:
             "gradcam": {"dataset": f / "test.h5", "model": f / "base.weights", "case": self.case, **made},
             "export": {"model": f / "base.weights", "format": "torchscript", **made},
             "keygen": {"name": "site-x", "output": out},
+            "passphrase": {"key": f / "locked/site-x.key", "passphrase_file": f / "passphrase",
+                           "new_passphrase_file": f / "passphrase"},
             "encrypt": {"update": f / "site-a.update", **signed, **own},
             "aggregate": {"updates": uploads, **signed, **chief},
             "tag": {"upload": f / "site-a.enc", **signed, "receipt": f / "receipt.json", **own},
@@ -265,8 +267,11 @@ def make_world(folder: Path) -> World:
     (f / "cases/x/1.dcm").write_bytes(bytes(128) + b"DICM")
     (f / "labels.csv").write_text("case,patient,label\nx,x,covid\n")
     (f / "page.pem").write_text("-----BEGIN NOTHING-----\n")
-    (f / "salt").write_bytes(bytes(range(32)))
+    write_file(f / "salt", bytes(range(32)), mode=0o600)
     keygen("site-d", output=f)
+    write_file(f / "passphrase", b"correct horse battery staple\n", mode=0o600)
+    (f / "locked").mkdir()
+    keygen("site-x", output=f / "locked", passphrase_file=f / "passphrase")
     (f / "new").mkdir()
     (f / "old").mkdir()
     keygen("site-a", output=f / "new", replaces=copy_key(hub.key("site-a"), f / "old"))

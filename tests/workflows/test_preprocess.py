@@ -31,6 +31,7 @@ from ucadi.ct.reading.refusals import Reason, RefusedError
 from ucadi.ct.reading.scan import Scan, read_scan
 from ucadi.ct.volume import Volume
 from ucadi.errors import FormatError, MismatchError, OutputError, SeriesError, UsageError
+from ucadi.files import write_file
 from ucadi.formats import caselist, dataset
 from ucadi.formats.salt import pseudonym, read_or_make
 from ucadi.labels import Diagnosis
@@ -48,7 +49,7 @@ def site(tmp_path: Path) -> Path:
         save(tmp_path / "scans" / name, series(seed=number, SeriesInstanceUID=f"1.2.{number}"))
     (tmp_path / "labels.csv").write_text("case,patient,label\na,,covid\nb/first,b,healthy\nb/second,b,other viral\n")
     (tmp_path / "out").mkdir()
-    (tmp_path / "salt").write_bytes(SECRET)
+    write_file(tmp_path / "salt", SECRET, mode=0o600)
     return tmp_path
 
 
@@ -104,7 +105,7 @@ def test_bytes_depend_on_the_scans_and_the_salt_only(site: Path) -> None:
     (site / "scans").rename(site / "elsewhere" / "scans")
     (site / "scans").symlink_to(site / "elsewhere" / "scans")
     assert run(site, output=site / "elsewhere" / "again.h5", workers=2).digest == first
-    (site / "salt").write_bytes(SECRET[::-1])
+    write_file(site / "salt", SECRET[::-1], force=True, mode=0o600)
     assert run(site, output=site / "elsewhere" / "other.h5").digest != first
 
 
@@ -231,7 +232,7 @@ def test_the_salt_is_made_once_and_only_its_owner_reads_it(site: Path) -> None:
 
 
 def test_a_short_salt_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "salt").write_bytes(b"secret")
+    write_file(tmp_path / "salt", b"secret", force=True, mode=0o600)
     with pytest.raises(FormatError, match="too few"):
         read_or_make(tmp_path / "salt")
 
@@ -250,7 +251,7 @@ def test_existing_results_are_kept(site: Path) -> None:
 def test_scans_of_an_earlier_dataset_are_reused(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also under another salt and label; the result has the bytes that reading all anew gives."""
     first = run(site)
-    (site / "salt").write_bytes(SECRET[::-1])
+    write_file(site / "salt", SECRET[::-1], force=True, mode=0o600)
     labels = (site / "labels.csv").read_text().replace("a,,covid", "a,,bacterial")
     (site / "labels.csv").write_text(labels + "c,,healthy\n")
     save(site / "scans" / "c", series(seed=5))

@@ -39,6 +39,14 @@ def not_checked(sites: Sequence[str]) -> str:
     return f"\n  the sum was not checked: no tag of {', '.join(sites)}" if sites else ""
 
 
+RoundKeyFile = Annotated[
+    Path | None, typer.Option("--round-key", help="One's secret sealing key for this round, from site run's folder.")
+]
+SealingFolder = Annotated[
+    Path | None,
+    typer.Option("--exchange", help="Seal to the members' keys for this round, as their statements here say."),
+]
+
 SplitFile = Annotated[Path | None, typer.Option("--split", help="A split of the dataset, with --part.")]
 Part = Annotated[
     str | None, typer.Option(metavar="PART", help="Only the cases in trainval, test, train-K or val-K of the split.")

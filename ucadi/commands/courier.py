@@ -20,15 +20,18 @@ from ucadi.rounds.delivery import let_in, needed
 
 @dataclass(frozen=True)
 class CourierPackResult:
-    """The file made, and the names of what is in it."""
+    """The file made, the names of what is in it, and of what was left out, as its receiver would refuse it."""
 
     output: Path
     receiver: str
     files: tuple[str, ...]
     bytes: int
+    left_out: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.output}: {len(self.files)} files for {self.receiver}, {self.bytes:,} bytes"
+        left_out = [f"left out, as nobody vouches for it: {name}" for name in self.left_out]
+        last = f"{self.output}: {len(self.files)} files for {self.receiver}, {self.bytes:,} bytes"
+        return "\n".join([*left_out, last])
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,10 @@ def courier_pack(
     Example:
         ucadi courier pack exchange --for site-a -o site-a.courier
     """
-    items = courier_format.write(output, exchange, needed(Exchange(exchange), receiver), receiver, force=force)
-    return CourierPackResult(output, receiver, tuple(item.name for item in items), output.stat().st_size)
+    names, left_out = needed(Exchange(exchange), receiver)
+    items = courier_format.write(output, exchange, names, receiver, force=force)
+    packed = tuple(item.name for item in items)
+    return CourierPackResult(output, receiver, packed, output.stat().st_size, tuple(left_out))
 
 
 def courier_unpack(
@@ -71,8 +76,9 @@ def courier_unpack(
 ) -> CourierUnpackResult:
     """Unpack a courier's file into one's exchange directory, once all of it has been checked.
 
-    Nothing is replaced: a file that is here with other content is an error, and then nothing is unpacked. A
-    file brought twice does nothing. A directory that is not there yet is made.
+    Nothing of anybody's is replaced: another file of the same maker is an error, and then nothing is unpacked. What
+    nobody has signed and lies in the way is renamed. A file brought twice does nothing. A directory that is not there
+    yet is made.
 
     Example:
         ucadi courier unpack site-a.courier own-exchange --roster federation.json

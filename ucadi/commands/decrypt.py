@@ -15,6 +15,7 @@ from ucadi.commands import (
     PlanFile,
     ReceiptFile,
     RosterFile,
+    RoundKeyFile,
     TagFiles,
     Unchecked,
     not_checked,
@@ -64,6 +65,7 @@ def decrypt(
     receipt: ReceiptFile = None,
     tag: TagFiles = None,
     unchecked: Unchecked = False,
+    round_key: RoundKeyFile = None,
     force: Force = False,
 ) -> DecryptResult:
     r"""Open the sum of a round's ciphertexts with a member's key.
@@ -82,7 +84,7 @@ def decrypt(
     total = ciphertext_format.read_sum(ciphertext)
     check_sum(total, round_, ciphertext.name)
     missing = check_given(total, ciphertext, round_, receipt, tag or (), unchecked=unchecked)
-    keys = key_format.read_key(key)
+    keys = key_format.read_key(key, round_key)
     agreement = Agreement(key, keys)
     agreement.check_round(round_, roster)
     agreement.check_summed(total.sites, round_)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ucadi.commands import Force, KeyFile, MaxRounding, Output, PlanFile, RosterFile
+from ucadi.commands import Force, KeyFile, MaxRounding, Output, PlanFile, RosterFile, SealingFolder
 from ucadi.errors import MismatchError
 from ucadi.files import refuse_existing
 from ucadi.formats import container
@@ -21,6 +21,7 @@ from ucadi.rounds.consenting import Agreement
 from ucadi.rounds.contribution import check_contributes, check_fits, write_contribution
 from ucadi.rounds.counting import as_update
 from ucadi.rounds.round import Round
+from ucadi.rounds.sealing import members_here
 
 MUCH_ROUNDING = 0.05
 """Share of an update that rounding may lose before that is told."""
@@ -59,6 +60,7 @@ def encrypt(
     ] = None,
     clip: Annotated[bool, typer.Option(help="Cut values to their range instead of refusing them.")] = False,
     max_rounding: MaxRounding = None,
+    exchange: SealingFolder = None,
     force: Force = False,
 ) -> EncryptResult:
     r"""Encrypt a site's update so that it can be summed with others and only the sum decrypted.
@@ -73,6 +75,7 @@ def encrypt(
     """
     round_ = Round.read(plan, roster)
     keys = key_format.read_key(key)
+    members = None if exchange is None else members_here(exchange, round_)
     held = container.read(update, update_format.UPDATE_FORMAT, histogram_format.FORMAT)
     counts = held.metadata["format"] == histogram_format.FORMAT
     if counts:
@@ -87,7 +90,9 @@ def encrypt(
     for path in receipt or ():
         agreement.enter_void(_void(path, round_))
     (agreement.enter_counts if counts else agreement.enter_update)(contributed, round_)
-    encoded = write_contribution(output, contributed, round_, keys, clip=clip, max_rounding=max_rounding, force=force)
+    encoded = write_contribution(
+        output, contributed, round_, keys, members=members, clip=clip, max_rounding=max_rounding, force=force
+    )
     if encoded.rounding > MUCH_ROUNDING:
         note(
             f"rounding loses {encoded.rounding:.2g} of this update: its weight is {contributed.weight}, the plan's "

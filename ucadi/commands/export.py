@@ -13,6 +13,7 @@ from ucadi.errors import UsageError
 from ucadi.files import refuse_existing, write_file
 from ucadi.formats import container
 from ucadi.formats import weights as weights_format
+from ucadi.kinds import PRIVATE_MODE
 from ucadi.parts import Feature, require
 
 FORMATS = ("onnx", "torchscript")
@@ -67,5 +68,5 @@ def export(
     else:
         data = exporting.to_torchscript(network)
         difference = exporting.check_torchscript(network, data)
-    write_file(output, data, force=force)
+    write_file(output, data, force=force, mode=PRIVATE_MODE)
     return ExportResult(output, kind, difference, container.file_digest(output))

@@ -134,7 +134,7 @@ def gradcam(
         by_label = {label: float(p) for label, p in zip(LABELS, mean, strict=True)}
         listed = regions(heatmap, volume.affine, level=level, middle_mm=midline_mm(volume))
         objects = 0
-        with new_folder(output, force=force) as folder:
+        with new_folder(output, force=force, mode=0o700) as folder:
             title = f"{'synthetic ' if synthetic else ''}case {case}: {seen.label}, probability {mean[seen]:.2f}"
             (folder / MONTAGE).write_bytes(
                 montage_png(volume.hu, heatmap, title, method=method, pixel_mm=volume.spacing_mm[2])

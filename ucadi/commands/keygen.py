@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ucadi.errors import MismatchError, OutputError
+from ucadi import passphrases
+from ucadi.errors import MismatchError
 from ucadi.files import refuse_existing
 from ucadi.formats import keys as key_format
 from ucadi.identity import SecretKeys
@@ -38,20 +39,26 @@ def keygen(
     replaces: Annotated[
         Path | None, typer.Option(help="One's old key file, which then vouches for the new card.")
     ] = None,
+    passphrase: Annotated[
+        bool, typer.Option("--passphrase", help="Encrypt the key by a passphrase, which is asked for twice.")
+    ] = False,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="File with the passphrase, of mode 0600, in place of asking.")
+    ] = None,
 ) -> KeygenResult:
     """Make the keys of a site or a coordinator: NAME.key (secret), NAME.card (public) and NAME.ledger.
 
     The card goes to whoever makes the roster; the fingerprint is compared by telephone. The ledger remembers what was
-    done with the key; a key works only beside it. Existing files are never replaced.
+    done with the key; a key works only beside it. Existing files are never replaced. With a passphrase, a stolen key
+    file alone is of no use; for services and pipelines, UCADI_PASSPHRASE_FILE or --passphrase-file names a file that
+    holds it.
 
     Example:
         ucadi keygen st-marys
     """
     key_path, card_path = output / f"{name}.key", output / f"{name}.card"
-    if card_path.exists():
-        raise OutputError(
-            f"{card_path}: exists already", hint="keys are never replaced; move the old card away by hand"
-        )
+    for path in (key_path, card_path):
+        key_format.check_new(path)
     old = None if replaces is None else key_format.read_key(replaces)
     if old is not None and old.name != name:
         raise MismatchError(
@@ -59,12 +66,18 @@ def keygen(
         )
     keys = SecretKeys.generate(name)
     agreement = Agreement(key_path, keys)
-    ledger = agreement.ledger
-    refuse_existing(ledger.path)
-    if replaces is not None and old is not None:
-        Agreement(replaces, old).hand_on(agreement)
-    else:
-        ledger.begin()
-    key_format.write_key(key_path, keys)
-    key_format.write_card(card_path, keys, old=old)
-    return KeygenResult(key_path, card_path, ledger.path, keys.public.fingerprint)
+    for path in (key_path, agreement.ledger.path):
+        refuse_existing(path)
+    source = passphrase_file or (passphrases.of_environment() if passphrase else None)
+    secret = passphrases.ask_new(key_path, source) if passphrase or source else None
+    key_format.write_key(key_path, keys, secret)
+    try:
+        if replaces is not None and old is not None:
+            Agreement(replaces, old).hand_on(agreement)
+        else:
+            agreement.ledger.begin()
+        key_format.write_card(card_path, keys, old=old)
+    except BaseException:  # nobody has this key's card, so nobody will ever want the key
+        key_path.unlink()
+        raise
+    return KeygenResult(key_path, card_path, agreement.ledger.path, keys.public.fingerprint)

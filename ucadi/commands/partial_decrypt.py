@@ -15,6 +15,8 @@ from ucadi.commands import (
     PlanFile,
     ReceiptFile,
     RosterFile,
+    RoundKeyFile,
+    SealingFolder,
     TagFiles,
     Unchecked,
     not_checked,
@@ -25,6 +27,7 @@ from ucadi.formats import keys as key_format
 from ucadi.rounds.consenting import Agreement
 from ucadi.rounds.opening import check_sum
 from ucadi.rounds.round import Round
+from ucadi.rounds.sealing import members_here
 from ucadi.rounds.tagging import check_given
 from ucadi.rounds.threshold import write_partial
 
@@ -54,6 +57,8 @@ def partial_decrypt(
     receipt: ReceiptFile = None,
     tag: TagFiles = None,
     unchecked: Unchecked = False,
+    exchange: SealingFolder = None,
+    round_key: RoundKeyFile = None,
     force: Force = False,
 ) -> PartialDecryptResult:
     r"""Help to open a round's sum as a member, in threshold mode.
@@ -72,9 +77,10 @@ def partial_decrypt(
     total = ciphertext_format.read_sum(ciphertext)
     check_sum(total, round_, ciphertext.name)
     missing = check_given(total, ciphertext, round_, receipt, tag or (), unchecked=unchecked)
-    keys = key_format.read_key(key)
+    keys = key_format.read_key(key, round_key)
+    members = None if exchange is None else members_here(exchange, round_)
     agreement = Agreement(key, keys)
     agreement.check_round(round_, roster)
     agreement.check_summed(total.sites, round_)
-    write_partial(output, total, round_, keys, agreement, unchecked=missing, force=force)
+    write_partial(output, total, round_, keys, agreement, members=members, unchecked=missing, force=force)
     return PartialDecryptResult(output, keys.name, total.sites, round_.roster.policy.threshold, missing)

@@ -13,10 +13,10 @@ from ucadi.formats.ledger import What
 from ucadi.formats.roster import Roster
 from ucadi.identity import SecretKeys
 from ucadi.kinds import Kind
-from ucadi.rounds.closing import read_roster
 from ucadi.rounds.consenting import Agreement
 from ucadi.rounds.consents import consents_beside, how_to_accept, missing_consents
 from ucadi.rounds.round import Round
+from ucadi.rounds.vouching import newest_roster
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Agreeing:
 
     def ahead(self, number: int) -> Awaited | None:
         """The same of the round `number` to come, where a newer roster than that of any round is here."""
-        path = self.exchange.newest_roster()
-        newest = read_roster(self.exchange, path)
+        newest = newest_roster(self.exchange)
+        path = self.exchange.path(Kind.ROSTER, newest.sequence if newest.sequence > 1 else 0)
         newest.check_same_federation(self.trusted, path.name)
         if self.keys.public not in newest.members or self.agreement.has_accepted(newest):
             return None

@@ -23,6 +23,7 @@ class Awaits(StrEnum):
     END = "end"
     MODEL = "model"
     EARLIER_MODEL = "earlier model"
+    NEXT_MODEL = "next model"
     SUM = "sum"
     OWN_UPLOAD = "own upload"
     TAGS = "tags"
@@ -45,6 +46,7 @@ _IN_WORDS = {
     Awaits.END: "the end of round {round}",
     Awaits.MODEL: "the model that round {round} begins with",
     Awaits.EARLIER_MODEL: "the model that round {round} began with",
+    Awaits.NEXT_MODEL: "the model that round {round} led to, from another member, once the next round is open",
     Awaits.SUM: "the sum of round {round}",
     Awaits.OWN_UPLOAD: "this site's own upload of round {round}, of which its tag is made; put it back into its place",
     Awaits.TAGS: "tags, by which the sum of round {round} is checked, of {who}",

@@ -21,16 +21,18 @@ from ucadi.formats import statement as statement_format
 from ucadi.formats.exchange import Exchange
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.roster import Roster
+from ucadi.formats.signed import is_signed
 from ucadi.formats.statement import Statement
 from ucadi.identity import SecretKeys
-from ucadi.kinds import Kind
-from ucadi.rounds.closing import close, read_receipt, read_roster, read_round
+from ucadi.kinds import Kind, Place
+from ucadi.rounds.closing import close, led_rounds, read_round
 from ucadi.rounds.consenting import Agreement
 from ucadi.rounds.consents import consents_beside, missing_consents
 from ucadi.rounds.lot import drawn, links
 from ucadi.rounds.round import Round
 from ucadi.rounds.succession import Following, Voided, agreed, next_plan, read_statements, votes_of
 from ucadi.rounds.tagging import Tags, read_round_tags, read_uploads
+from ucadi.rounds.vouching import newest_roster, standing_receipt
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def coordinate(
     """
     keys = key_format.read_key(key)
     folder = Exchange(exchange)
-    first = folder.opened_rounds()[0]
+    first = (led_rounds(folder, keys.public) or folder.opened_rounds())[0]
     read_round(folder, first).roster.check_led_by(keys, key.name)
     events = Events(as_json=as_json, log=log)
     doublings = HEADROOM if headroom is None else headroom
@@ -148,12 +150,12 @@ class Coordinator:
 
     def advance(self) -> bool:
         """Does the next thing that can be done; False if there is nothing to do, or all is done (`awaited` is None)."""
-        numbers = self.exchange.rounds()
+        numbers = led_rounds(self.exchange, self.keys.public)
         if not numbers:
             raise UsageError("no round is open yet", hint="ucadi round open --exchange DIR opens the first")
         number = numbers[-1]
         round_ = read_round(self.exchange, number)
-        found = read_receipt(self.exchange, number, round_)
+        found = standing_receipt(self.exchange, number, round_)
         if found is None:
             return self._close(number, round_)
         receipt = found[0]
@@ -167,15 +169,14 @@ class Coordinator:
         if number >= self._last(round_):
             self.awaited = None
             return False
-        newest = self.exchange.newest_roster()
-        roster = read_roster(self.exchange, newest)
+        roster = newest_roster(self.exchange)
         if isinstance(following, Voided):
             self.tell("void", {"round": number, "why": following.reason, "sites": following.sites})
         plan = next_plan(round_, following, roster, self._asked(roster, number + 1), self.headroom)
-        if missing := missing_consents(roster, plan.sites, consents_beside(newest)):
+        if missing := missing_consents(roster, plan.sites, consents_beside(self.exchange.newest_roster())):
             self.awaited = Awaited(Awaits.CONSENTS, number + 1, missing)
             return False
-        plan_format.write(self.exchange.make_place(Kind.PLAN, number + 1), plan, self.keys)
+        plan_format.write(self.exchange.clear_place(Kind.PLAN, number + 1), plan, self.keys)
         self.tell("opened", {"round": plan.round, "base": plan.base, "sites": plan.sites, "quorum": plan.quorum})
         return True
 
@@ -186,9 +187,9 @@ class Coordinator:
         void: dict[int, str] = {}
         votes: dict[int, dict[str, str]] = {}
         model, federation = None, ""
-        for number in self.exchange.rounds():
+        for number in led_rounds(self.exchange, self.keys.public):
             round_ = read_round(self.exchange, number)
-            found = read_receipt(self.exchange, number, round_)
+            found = standing_receipt(self.exchange, number, round_)
             receipt = found[0] if found else None
             status[number] = receipt.status if receipt else "open"
             missing[number] = receipt.missing if receipt else ()
@@ -213,7 +214,7 @@ class Coordinator:
 
     def _close(self, number: int, round_: Round) -> bool:
         """Closes the round if all have sent or time is up; whether it did."""
-        here = {place.site for place in self.exchange.places(Kind.UPLOAD, number)}
+        here = {place.site for place in self.exchange.places(Kind.UPLOAD, number) if self._is_of_site(place, round_)}
         self._tell_sent(number, here)
         missing = [site for site in round_.plan.sites if site not in here]
         if missing and not self._is_overdue(self.exchange.plan(number)):
@@ -229,6 +230,12 @@ class Coordinator:
         for name, why in receipt.refused.items():
             self.tell("refused", {"round": number, "file": name, "why": why})
         return True
+
+    def _is_of_site(self, place: Place, round_: Round) -> bool:
+        """Whether a site itself put a file in its place, good or bad; a stranger's counts as none."""
+        if place.site not in round_.roster.names:
+            return False
+        return is_signed(self.exchange.root / place.name, round_.roster.member(place.site), round_.plan_digest)
 
     def _asked(self, roster: Roster, number: int) -> tuple[str, ...]:
         """Who takes part: all members, or so many as --sites says, drawn by lot."""

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from ucadi.commands.apply import apply
-from ucadi.errors import MismatchError
 from ucadi.events import Events
 from ucadi.federation.private import Private
 from ucadi.files import copy_file
 from ucadi.formats.container import file_digest
 from ucadi.formats.exchange import Exchange
 from ucadi.identity import SecretKeys
-from ucadi.kinds import Kind
+from ucadi.kinds import Format, Kind
 from ucadi.rounds.handing import take_over
 from ucadi.rounds.round import Round
 
@@ -34,10 +33,8 @@ class Models:
         if model.exists():
             return model
         published = self.exchange.model(number)
-        if self.exchange.has(Kind.MODEL, number):
-            if file_digest(published) != round_.plan.base:
-                raise MismatchError(f"{published}: not the weights that the plan names", hint="ask the coordinator")
-            copy_file(published, model)
+        if self.exchange.has(Kind.MODEL, number) and file_digest(published) == round_.plan.base:
+            copy_file(published, model, mode=Format.WEIGHTS.mode)
             return model
         giver = take_over(self.exchange, number, round_, self.keys, model)
         if giver is None:

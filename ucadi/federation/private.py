@@ -8,6 +8,7 @@ from typing import Final
 
 from ucadi.errors import OutputError
 from ucadi.files import make_folder, write_file
+from ucadi.kinds import PRIVATE_MODE
 from ucadi.rounds.round import Round
 
 
@@ -52,6 +53,17 @@ class Private:
         """Where a file of a round lies, whether it is there or not."""
         return self._root / f"round-{round_.plan.round:04}-{round_.plan_digest[:16]}.{kind}"
 
+    def round_key(self, number: int) -> Path | None:
+        """The secret sealing key for round `number`, made when the last closed round before it was opened here."""
+        found = sorted(path for path in self._root.glob("round-*.sealing") if path.name < f"round-{number:04}")
+        return found[-1] if found else None
+
+    def forget_round_keys(self, number: int) -> None:
+        """Deletes the secret sealing keys for rounds up to `number`: what was sealed to them opens no more."""
+        for path in self._root.glob("round-*.sealing"):
+            if path.name < f"round-{number:04}":
+                path.unlink(missing_ok=True)
+
     def newest_update(self, before: int) -> Path | None:
         """The site's own update of the newest round before that number, if there is one."""
         found = sorted(path for path in self._root.glob("round-*.update") if path.name < f"round-{before:04}")
@@ -65,4 +77,4 @@ class Private:
     def note_seconds(self, round_: Round, **seconds: float) -> None:
         """Adds to these, to the millisecond."""
         noted = self.seconds(round_) | {name: round(value, 3) for name, value in seconds.items()}
-        write_file(self.of_round(round_, "seconds"), json.dumps(noted).encode(), force=True)
+        write_file(self.of_round(round_, "seconds"), json.dumps(noted).encode(), force=True, mode=PRIVATE_MODE)

@@ -13,8 +13,9 @@ from ucadi.commands import KeyFile, LogFile, MaxRounding, Part, SplitFile, refus
 from ucadi.errors import ConsentError, MismatchError
 from ucadi.events import Events
 from ucadi.federation.awaiting import Teller
-from ucadi.federation.member import Options, Site
+from ucadi.federation.member import Site
 from ucadi.federation.private import Private
+from ucadi.federation.station import Options
 from ucadi.federation.transport import Poll, RelayAddress, RelayCard, Transport, transport_to
 from ucadi.files import make_folder
 from ucadi.formats import keys as key_format

@@ -20,7 +20,7 @@ def packed(exchange: Path, receiver: str, known: Collection[str]) -> RecordDict:
     """What `receiver`, a site or the coordinator, is to have of the exchange directory and does not know yet."""
     folder = Exchange(exchange)
     present = [place.name for place in folder.places()]
-    names = [name for name in needed(folder, receiver) if name not in known] if present else []
+    names = [name for name in needed(folder, receiver)[0] if name not in known] if present else []
     record: dict[str, bytes | list[str]] = {"held": present}
     if names:
         with tempfile.TemporaryDirectory() as place:

@@ -39,7 +39,7 @@ def write(path: Path, training: Metadata, state: TrainingState) -> None:
     if state.secret_seed is not None:
         metadata["secret_seed"] = f"{state.secret_seed:032x}"
     tensors = {f"{part}/{name}": array for part in _PARTS for name, array in getattr(state, part).items()}
-    container.write(path, {**tensors, "probabilities": state.probabilities}, metadata, force=True, mode=0o600)
+    container.write(path, {**tensors, "probabilities": state.probabilities}, metadata, force=True)
 
 
 def read(path: Path, training: Metadata) -> TrainingState | None:

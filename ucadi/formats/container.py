@@ -30,7 +30,7 @@ from ucadi import filetypes
 from ucadi.errors import FormatError
 from ucadi.files import file_digest as file_digest
 from ucadi.files import new_file, opened
-from ucadi.kinds import Format
+from ucadi.kinds import PRIVATE_MODE, Format
 
 Metadata = dict[str, Any]
 
@@ -125,16 +125,17 @@ def write(
     metadata: Metadata | Callable[[Digests], Metadata],
     *,
     force: bool = False,
-    mode: int = 0o644,
 ) -> None:
-    """Writes tensors and metadata to `path`, whole or not at all. Tensors lie in name order, without gaps.
+    """Writes tensors and metadata to `path`, whole or not at all. Tensors lie in name order, without gaps. Who may
+    read it follows from its format.
 
     `metadata` may be a function of the tensors' digests, for a signature that covers tensors which are made
     while they are written. It is called once before with digests of zeros, and must give as long a header.
     """
     describe = metadata if callable(metadata) else lambda _: metadata
-    header = _header(tensors, describe(dict.fromkeys(tensors, "0" * 64)))
-    with new_file(path, force=force, mode=mode) as part, part.open("wb") as file:
+    expected = describe(dict.fromkeys(tensors, "0" * 64))
+    header = _header(tensors, expected)
+    with new_file(path, force=force, mode=mode_of(expected)) as part, part.open("wb") as file:
         file.write(header)
         digests = {name: _write_tensor(file, tensors[name]) for name in sorted(tensors)}
         final = _header(tensors, describe(digests))
@@ -185,6 +186,12 @@ def check_format(metadata: Metadata, name: str, *expected: str) -> None:
     if expected and found not in expected:
         raise filetypes.not_wanted(name, filetypes.name_of(found), *expected)
     check_version(metadata.get("version"), name, found)
+
+
+def mode_of(metadata: Metadata) -> int:
+    """The permissions of a file with these metadata; of an unknown format it is its owner's alone."""
+    known = Format.of(str(metadata.get("format")))
+    return known.mode if known else PRIVATE_MODE
 
 
 def check_version(version: Any, name: str, found: str) -> None:

@@ -99,7 +99,7 @@ def write(
     `rejections` is read after the last case, so it may be a list that grows while `cases` are made.
     `attributes` are the parameters of preprocessing, written at the root.
     """
-    with new_file(path, force=force) as part, Unfailing(part) as target:
+    with new_file(path, force=force, mode=Format.DATASET.mode) as part, Unfailing(part) as target:
         with h5py.File(target, "w") as file:
             _set(file, "format", FORMAT)
             _set(file, "size", size)

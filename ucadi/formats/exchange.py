@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ucadi import filetypes
-from ucadi.errors import FormatError, MismatchError
+from ucadi.errors import FormatError, MismatchError, OutputError
+from ucadi.files import make_folder, writing
 from ucadi.formats.container import file_digest
 from ucadi.formats.plan import FORMAT as PLAN_FORMAT
 from ucadi.formats.signed import Fields, read_document
@@ -44,10 +45,17 @@ class Exchange:
         """A file's path, for its maker to write to: its folders are there, and what may not lie in the way, such as a
         link or a pipe, is moved aside under a hidden name."""
         path = self.path(kind, number, site)
-        for folder in reversed(path.relative_to(self.root).parents[:-1]):
-            make_way(self.root / folder, stat.S_ISDIR)
-            (self.root / folder).mkdir(exist_ok=True)
-        make_way(path)
+        with writing(path):
+            for folder in reversed(path.relative_to(self.root).parents[:-1]):
+                make_way(self.root / folder, stat.S_ISDIR)
+                make_folder(self.root / folder)
+            make_way(path)
+        return path
+
+    def clear_place(self, kind: Kind, number: int, site: str = "") -> Path:
+        """As `make_place`, but whatever lies in the place is moved aside, whoever put it there."""
+        path = self.make_place(kind, number, site)
+        make_way(path, lambda _: False)
         return path
 
     def plan(self, number: int) -> Path:
@@ -124,7 +132,7 @@ def _mode(path: Path) -> int:
     """What lies there, without following links: a `st_mode`, 0 if there is nothing."""
     try:
         return path.lstat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # also where this machine may not look
         return 0
 
 
@@ -137,12 +145,22 @@ def make_way(path: Path, is_fit: Callable[[int], bool] = stat.S_ISREG) -> None:
     """Renames what lies there, unless it is of a fit kind, to a hidden name, which is not part of the layout."""
     mode = _mode(path)
     if mode and not is_fit(mode):
-        path.rename(path.with_name(f".{path.name}.{secrets.token_hex(4)}.aside"))
+        try:
+            path.rename(path.with_name(f".{path.name}.{secrets.token_hex(4)}.aside"))
+        except OSError as error:
+            raise OutputError.of(path, error, hint=f"move it away: what {path.name} should be belongs there") from None
 
 
 def _regular_files(root: Path, below: str = "", depth: int = DEPTH) -> Iterator[str]:
-    """Paths of the regular files under `root`, that many folders deep. Hidden folders hold what is unfinished."""
-    with os.scandir(root / below) as entries:
+    """Paths of the regular files under `root`, that many folders deep. Hidden folders hold what is unfinished, and
+    those that may not be looked into nothing."""
+    try:
+        entries = list(os.scandir(root / below))
+    except OSError as error:
+        if below:
+            return
+        raise FormatError(f"{root}: {error.strerror}", hint="an exchange directory is wanted here") from None
+    else:
         for entry in entries:
             name = f"{below}{entry.name}"
             if entry.is_file(follow_symlinks=False):

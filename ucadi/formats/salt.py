@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import secrets
 from pathlib import Path
 
 from ucadi import filetypes
 from ucadi.errors import FormatError
-from ucadi.files import claim_file, read_bytes
+from ucadi.files import check_secret, claim_file, read_bytes
 
 MIN_SALT_BYTES = 16
 MAX_SALT_BYTES = 1 << 20
@@ -17,8 +18,9 @@ MAX_SALT_BYTES = 1 << 20
 
 def read_or_make(path: Path) -> bytes:
     """The site's secret, made and kept readable by its owner only if it does not exist yet."""
-    if not path.exists():
+    if not os.path.lexists(path):
         claim_file(path, secrets.token_bytes(32))
+    check_secret(path, "salt")
     secret = read_bytes(path, MAX_SALT_BYTES, words="a salt (a file of at least 16 secret bytes)")
     what = filetypes.describe(path)
     if filetypes.is_ours(what):
@@ -26,7 +28,9 @@ def read_or_make(path: Path) -> bytes:
             f"{path.name} is {what}, not a salt", hint="--salt names a file of secret bytes, or a new one"
         )
     if len(secret) < MIN_SALT_BYTES:
-        raise FormatError(f"{path}: {len(secret)} bytes are too few", hint=f"head -c 32 /dev/urandom > {path}")
+        raise FormatError(
+            f"{path}: {len(secret)} bytes are too few", hint=f"(umask 077; head -c 32 /dev/urandom > {path})"
+        )
     return secret
 
 

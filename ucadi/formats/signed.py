@@ -19,6 +19,7 @@ from ucadi.formats.container import (
     Metadata,
     canonical_json,
     check_format,
+    mode_of,
     parse_canonical_json,
     read,
 )
@@ -64,6 +65,16 @@ def is_signed(path: Path, keys: PublicKeys, plan: str) -> bool:
     return held.metadata.get("plan") == plan
 
 
+def signed_by(path: Path, keys: PublicKeys, wanted: str) -> Metadata:
+    """The document of the format `wanted` at `path` if `keys` signed it; else an empty one: others put it there."""
+    try:
+        document = read_document(path, wanted)
+        verify(document, keys, path.name)
+    except (FormatError, SignatureError):
+        return {}
+    return document
+
+
 def _from_hex(text: str) -> bytes:
     """The bytes of lower-case hex; ValueError for another spelling: one signature, one file."""
     data = bytes.fromhex(text)
@@ -77,9 +88,10 @@ def _message(document: Metadata) -> bytes:
     return _DOMAIN + canonical_json(unsigned).encode("ascii")
 
 
-def write_document(path: Path, document: Metadata, *, force: bool = False, mode: int = 0o644) -> None:
-    """Writes a document as canonical JSON and one newline, whole or not at all."""
-    write_file(path, canonical_json(document).encode("ascii") + b"\n", force=force, mode=mode)
+def write_document(path: Path, document: Metadata, *, force: bool = False) -> None:
+    """Writes a document as canonical JSON and one newline, whole or not at all. Who may read it follows from its
+    format."""
+    write_file(path, canonical_json(document).encode("ascii") + b"\n", force=force, mode=mode_of(document))
 
 
 def read_document(path: Path, *expected: str) -> Metadata:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
-from ucadi.errors import FormatError, MismatchError, Unsound
+from ucadi.errors import FormatError, MismatchError, SignatureError, Unsound
 from ucadi.formats.container import GET_AGAIN, Metadata
 from ucadi.formats.receipt import Mark, parse_mark
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
@@ -66,6 +66,10 @@ class Statement:
     """The members whose shares it found to be wrong."""
     vote: Vote | None = None
     """Whether it finds the model worse than its base on its own cases; None where it cannot say."""
+    opened: str | None = None
+    """Digest of the opened sum, where the party publishes it."""
+    next_sealing: bytes | None = None
+    """The party's public sealing key for the next round, 1,216 bytes, in place of the roster's."""
 
 
 def write(path: Path, statement: Statement, keys: SecretKeys, *, force: bool = False) -> None:
@@ -88,6 +92,10 @@ def write(path: Path, statement: Statement, keys: SecretKeys, *, force: bool = F
         "false_shares": list(statement.false_shares),
         "vote": statement.vote,
     }
+    if statement.opened is not None:
+        document["opened"] = statement.opened
+    if statement.next_sealing is not None:
+        document["next_sealing"] = statement.next_sealing.hex()
     write_document(path, sign(document, keys), force=force)
 
 
@@ -118,6 +126,8 @@ def read(path: Path, keys: PublicKeys) -> Statement:
         void=_word(document, "void", Unsound, path.name),
         false_shares=_names(fields.texts("false_shares"), path.name),
         vote=_word(document, "vote", Vote, path.name),
+        opened=fields.digest("opened") if "opened" in document else None,
+        next_sealing=_sealing(fields, keys, path.name) if "next_sealing" in document else None,
     )
 
 
@@ -141,6 +151,16 @@ def _names(names: list[str], name: str) -> tuple[str, ...]:
     if len(names) > _MOST_NAMES or names != sorted(set(names)) or not all(re.fullmatch(SITE, one) for one in names):
         raise FormatError(f"{name}: false_shares are not members, each once and in order", hint=GET_AGAIN)
     return tuple(names)
+
+
+def _sealing(fields: Fields, keys: PublicKeys, name: str) -> bytes:
+    """A sealing key to which something can be sealed: others will, and must not fail for it."""
+    sealing = fields.octets("next_sealing")
+    try:
+        replace(keys, sealing=sealing).seal(b"", b"")
+    except (SignatureError, ValueError):
+        raise FormatError(f"{name}: nothing can be sealed to its next_sealing", hint=GET_AGAIN) from None
+    return sealing
 
 
 def _figures(fields: Fields, name: str) -> dict[str, float]:

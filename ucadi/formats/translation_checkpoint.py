@@ -32,7 +32,7 @@ def write(path: Path, training: Metadata, state: TranslationState) -> None:
         "records": [asdict(record) for record in state.records],
     }
     tensors = {f"{name}/{key}": array for name in _PARTS for key, array in getattr(state, name).items()}
-    container.write(path, tensors, metadata, force=True, mode=0o600)
+    container.write(path, tensors, metadata, force=True)
 
 
 def read(path: Path, training: Metadata) -> TranslationState | None:

@@ -10,8 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ucadi.errors import FormatError, UsageError
-from ucadi.files import check_secret, read_text
-from ucadi.filetypes import unreadable
+from ucadi.files import read_secret
 
 USER, PASSWORD, TOKEN = "UCADI_PACS_USER", "UCADI_PACS_PASSWORD", "UCADI_PACS_TOKEN"
 """Variables of the environment that credentials are taken from."""
@@ -83,11 +82,7 @@ def read_credentials(path: Path | None) -> Credentials:
     if path is None:
         given = (os.environ.get(name, "") for name in (USER, PASSWORD, TOKEN))
         return Credentials(*given)
-    try:
-        check_secret(path, "file of credentials")
-    except OSError as error:
-        raise unreadable(path, error, words=_CREDENTIALS) from None
-    text = read_text(path, _CREDENTIALS, most=1 << 16).strip()
+    text = read_secret(path, "file of credentials", _CREDENTIALS)
     kind, _, token = text.partition(" ")
     if kind.lower() == "bearer" and token and "\n" not in text:
         return Credentials(token=token.strip())

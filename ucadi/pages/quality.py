@@ -64,7 +64,7 @@ class Record:
 
 def write(folder: Path, parameters: Mapping[str, Any], records: Sequence[Record], *, force: bool = False) -> None:
     """Writes the report's three files, whole or not at all."""
-    with new_folder(folder, force=force) as part:
+    with new_folder(folder, force=force, mode=0o700) as part:
         document = {"parameters": dict(parameters), "cases": [_plain(record) for record in records]}
         (part / JSON).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         (part / CSV).write_text(_table(records), encoding="utf-8")

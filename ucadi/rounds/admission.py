@@ -15,6 +15,7 @@ from ucadi.fed.robust import norm
 from ucadi.fed.update import Update
 from ucadi.files import copy_file, make_folder, write_file
 from ucadi.formats import update as update_format
+from ucadi.kinds import Format
 from ucadi.rounds.contribution import check_belongs
 from ucadi.rounds.round import Round
 
@@ -62,7 +63,7 @@ def set_aside(refused: Mapping[Path, UcadiError], folder: Path) -> None:
     """Copies refused files into a folder, each with its reason beside it, for people to look at."""
     make_folder(folder)
     for path, error in refused.items():
-        copy_file(path, folder / path.name, force=True)
+        copy_file(path, folder / path.name, force=True, mode=Format.UPDATE.mode)
         write_file(folder / f"{path.name}.reason.txt", f"{error.message}\n".encode(), force=True)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ucadi.errors import MismatchError, OutputError, UcadiError
+from ucadi.files import writing
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats import container
 from ucadi.formats import partial as partial_format
@@ -24,8 +25,9 @@ from ucadi.formats.ciphertext import Ciphertext, CiphertextSum
 from ucadi.formats.exchange import Exchange, make_way
 from ucadi.formats.receipt import Receipt
 from ucadi.formats.roster import Roster
-from ucadi.identity import SecretKeys
-from ucadi.kinds import Kind, Place
+from ucadi.formats.signed import is_signed, signed_by
+from ucadi.identity import PublicKeys, SecretKeys
+from ucadi.kinds import Format, Kind, Place
 from ucadi.progress import track
 from ucadi.rounds.collection import check_quorum, contributions_digest, read_upload, write_sum
 from ucadi.rounds.consenting import Agreement
@@ -97,10 +99,14 @@ def judge_uploads(exchange: Exchange, number: int, round_: Round) -> JudgedUploa
         if place is None or place.site not in round_.roster.names:
             strays.append(path.name if path.name.isprintable() else ascii(path.name))
             continue
-        _check_readable(path)
         try:
+            _check_readable(path)
             read_own_upload(path, round_, place.site)
+        except PermissionError:
+            refused[path.name] = f"{path.name}: the coordinator may not read it"
         except UcadiError as error:
+            if isinstance(error, OutputError):
+                raise
             refused[path.name] = reason(error)
         else:
             good[place.site] = container.file_digest(path)
@@ -163,6 +169,17 @@ def read_receipt_file(path: Path, round_: Round) -> tuple[Receipt, str]:
     return receipt, digest
 
 
+def led_rounds(exchange: Exchange, coordinator: PublicKeys) -> list[int]:
+    """The rounds whose plan the coordinator signed for them; what else lies in a plan's place opens none."""
+    plans = {number: signed_by(exchange.plan(number), coordinator, Format.PLAN.id) for number in exchange.rounds()}
+    return [number for number, plan in plans.items() if plan.get("round") == number]
+
+
+def is_receipt_of(path: Path, round_: Round) -> bool:
+    """Whether a receipt says that it is of this round's plan, and the coordinator signed it; no more is looked at."""
+    return signed_by(path, round_.roster.coordinator, receipt_format.FORMAT).get("plan") == round_.plan_digest
+
+
 def close(exchange: Exchange, number: int, round_: Round, keys: SecretKeys, agreement: Agreement) -> Receipt:
     """Closes the round, or finds it closed; returns its receipt, which is on the disk then.
 
@@ -170,12 +187,13 @@ def close(exchange: Exchange, number: int, round_: Round, keys: SecretKeys, agre
     """
     round_.roster.check_led_by(keys)
     with _alone(exchange.plan(number).parent):
+        _clear_foreign(exchange, number, round_)
         found = read_receipt(exchange, number, round_)
         if found is not None:
             return found[0]
         check_not_signed(exchange, number, round_.roster)
         _sweep(exchange, number)
-        previous = _last_receipt(exchange, number)
+        previous = _last_receipt(exchange, number, round_.roster.coordinator)
         uploads = judge_uploads(exchange, number, round_)
         summed = _sum(exchange, number, round_, keys, agreement, uploads)
         contributions = uploads.good if summed is None else {site: uploads.good[site] for site in summed}
@@ -235,11 +253,11 @@ def _check_standing(exchange: Exchange, number: int, round_: Round, uploads: Jud
     return total.sites
 
 
-def _last_receipt(exchange: Exchange, number: int) -> str | None:
+def _last_receipt(exchange: Exchange, number: int, leader: PublicKeys) -> str | None:
     """Digest of the receipt that the next one is chained to; None for the first round."""
-    rounds = sorted({number, *exchange.rounds()})
+    rounds = sorted({number, *led_rounds(exchange, leader)})
     for later in rounds[rounds.index(number) + 1 :]:
-        if exchange.has(Kind.RECEIPT, later):
+        if signed_by(exchange.receipt(later), leader, receipt_format.FORMAT).get("round") == later:
             raise MismatchError(f"round {later} is closed already, round {number} is not", hint="close rounds in order")
     if rounds[0] == number:
         return None
@@ -248,6 +266,20 @@ def _last_receipt(exchange: Exchange, number: int) -> str | None:
     if found is None:
         raise MismatchError(f"round {before} is not closed yet", hint=f"ucadi round close --number {before}")
     return found[1]
+
+
+def _clear_foreign(exchange: Exchange, number: int, round_: Round) -> None:
+    """Moves aside what lies in the places of the receipt and the sum and is not signed by the coordinator.
+
+    Not so a receipt where the round was closed before: then it is a damaged one, and no other may be signed.
+    """
+    leader, plan = round_.roster.coordinator, round_.plan_digest
+    if exchange.has(Kind.SUM, number) and not is_signed(exchange.sum(number), leader, plan):
+        exchange.clear_place(Kind.SUM, number)
+    times = signed_by(exchange.path(Kind.TIMES, number), leader, Format.STATEMENT.id)
+    was_closed = exchange.has(Kind.SUM, number) or times.get("plan") == plan
+    if exchange.has(Kind.RECEIPT, number) and not is_receipt_of(exchange.receipt(number), round_) and not was_closed:
+        exchange.clear_place(Kind.RECEIPT, number)
 
 
 def _sweep(exchange: Exchange, number: int) -> None:
@@ -266,17 +298,20 @@ def reason(error: UcadiError) -> str:
 
 def _visible(folder: Path) -> list[Path]:
     """What lies in a folder, but for temporary files on their way in."""
-    if folder.is_symlink() or not folder.is_dir():
+    if folder.is_symlink() or not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _check_readable(path: Path) -> None:
-    """Raises OutputError for a file that this machine cannot read or map: no fault of its site, so no refusal."""
+    """Raises OutputError for a file that this machine cannot read or map: no fault of its site, so no refusal. But who
+    forbids it to be read (PermissionError) stops nobody."""
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size:
                 mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ).close()
+    except PermissionError:
+        raise
     except OSError as error:
         raise OutputError(f"{path}: cannot be read: {error.strerror}", hint="mend that, and run again") from None
 
@@ -294,7 +329,9 @@ def _alone(folder: Path) -> Iterator[None]:
         return
     lock = folder / ".closing"
     make_way(lock)
-    with lock.open("ab") as file:
+    if not os.access(folder, os.W_OK) or (lock.exists() and not os.access(lock, os.W_OK)):
+        make_way(lock, lambda _: False)
+    with writing(lock), lock.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from ucadi.fed.update import Update
 from ucadi.formats import ciphertext as ciphertext_format
 from ucadi.formats.ciphertext import Sealed
 from ucadi.formats.container import Stream
-from ucadi.identity import SecretKeys
+from ucadi.identity import PublicKeys, SecretKeys
 from ucadi.lwe import randomness, scheme, shamir
 from ucadi.lwe.randomness import fresh_seed
 from ucadi.lwe.ring import Polynomials
@@ -69,14 +69,17 @@ def write_contribution(
     round_: Round,
     keys: SecretKeys,
     *,
+    members: Sequence[PublicKeys] | None = None,
     clip: bool = False,
     max_rounding: float | None = None,
     force: bool = False,
 ) -> Encoder:
     """Encrypts the update into `path` for this round and returns how it was encoded.
 
-    CapacityError, and nothing is written, where rounding loses more than `max_rounding` of it.
+    CapacityError, and nothing is written, where rounding loses more than `max_rounding` of it. `members` are the
+    roster's, with the keys to seal to where these are others (`ucadi.rounds.sealing.receivers`).
     """
+    to = round_.roster.members if members is None else members
     check_contributes(update, round_, keys)
     encoder = _encoder(update, round_, clip)
     secret_seed = fresh_seed()
@@ -95,7 +98,7 @@ def write_contribution(
     parts = _secret_parts(secret_seed, round_)
 
     def seals() -> Iterator[Sealed]:
-        for member, part in zip(round_.roster.members, parts, strict=True):
+        for member, part in zip(to, parts, strict=True):
             context = round_.seal_context(update.site, member.name, digest.hexdigest())
             yield np.frombuffer(member.seal(part, context), dtype=np.uint8)
 

@@ -19,7 +19,7 @@ from ucadi.formats.receipt import Receipt
 from ucadi.formats.signed import verify
 from ucadi.formats.statement import Statement
 from ucadi.identity import SEAL_OVERHEAD, SecretKeys, decrypt_stream, encrypt_stream
-from ucadi.kinds import Kind
+from ucadi.kinds import Format, Kind
 from ucadi.rounds.round import Round
 
 UNREADABLE: Final = frozenset({Unsound.SEALS, Unsound.SHARES})
@@ -59,7 +59,7 @@ def open_handover(handover: Handover, round_: Round, keys: SecretKeys, path: Pat
     """Opens a checked handover into `path`; MismatchError unless it holds the weights that the plan names."""
     context = _context(round_, handover.site)
     key = keys.open(handover.sealed[round_.roster.index(keys)].tobytes(), context)
-    with new_file(path, force=force) as part:
+    with new_file(path, force=force, mode=Format.WEIGHTS.mode) as part:
         with part.open("wb") as file:
             for block in decrypt_stream(key, handover.blocks(), context):
                 file.write(block)
@@ -92,9 +92,10 @@ def has_to_hand_over(
     """Whether the member is one of those who seal the model for who is new since the round before, or could not open
     its sum and says so."""
     new = set(round_.roster.names) - set(before.roster.names)
+    unable = {site for site, statement in statements.items() if statement.void in UNREADABLE}
     if round_.plan.base != before.plan.base:
-        new |= {site for site, statement in statements.items() if statement.void in UNREADABLE}
-    givers = sorted(receipt.contributions) or list(before.plan.sites)
+        new |= unable
+    givers = [site for site in sorted(receipt.contributions) or before.plan.sites if site not in unable]
     return bool(new) and name in [site for site in givers if site in round_.roster.names][:_GIVERS]
 
 

@@ -20,7 +20,7 @@ from ucadi.formats import partial as partial_format
 from ucadi.formats.ciphertext import CiphertextSum, verify_signature
 from ucadi.formats.container import canonical_json
 from ucadi.formats.partial import Partial
-from ucadi.identity import AUTHENTICATION_BYTES, SEAL_OVERHEAD, SecretKeys, decrypt_with, encrypt_with
+from ucadi.identity import AUTHENTICATION_BYTES, SEAL_OVERHEAD, PublicKeys, SecretKeys, decrypt_with, encrypt_with
 from ucadi.lwe import shamir
 from ucadi.lwe.correction import is_exhaustive, recover
 from ucadi.lwe.ring import Secret
@@ -41,10 +41,12 @@ def write_partial(
     keys: SecretKeys,
     agreement: Agreement,
     *,
+    members: Sequence[PublicKeys] | None = None,
     unchecked: Sequence[str],
     force: bool = False,
 ) -> None:
-    """Makes this member's partial decryption of a checked sum, its share of the sum of secrets, sealed to all members.
+    """Makes this member's partial decryption of a checked sum, its share of the sum of secrets, sealed to all members
+    (with the keys in `members`, where these are others than the roster's).
 
     Before anything leaves, the set is entered in the ledger for good: for another set of the same round, the
     same member refuses, since the difference of two sums is what nobody may see. It states whose tags were missing.
@@ -55,7 +57,7 @@ def write_partial(
     agreement.enter_answer(contributions, round_)
     key = os.urandom(_KEY_BYTES)
     context = _partial_context(round_, keys.name, contributions)
-    sealed = [np.frombuffer(member.seal(key, context), np.uint8) for member in round_.roster.members]
+    sealed = [np.frombuffer(member.seal(key, context), np.uint8) for member in members or round_.roster.members]
     partial_format.write(
         path,
         encrypt_with(key, share.tobytes(), context),

@@ -19,9 +19,9 @@ import typer
 
 from ucadi import filetypes, units
 from ucadi._version import __version__
-from ucadi.errors import FormatError, OutputError, UsageError
+from ucadi.errors import OutputError, UsageError
 from ucadi.events import Events
-from ucadi.files import check_secret
+from ucadi.files import read_secret
 from ucadi.parts import Feature, require
 
 if TYPE_CHECKING:
@@ -172,15 +172,12 @@ def serve(
 
 
 def read_token(path: Path) -> str:
-    """The secret in a file. Raises UsageError for a short one, SignatureError where others can read it."""
-    try:
-        token = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        raise UsageError(f"{path}: no token can be read from it", hint="openssl rand -hex 32 makes one") from None
-    check_secret(path, "token")
-    if filetypes.is_ours(what := filetypes.describe(path)):
-        raise FormatError(f"{path.name} is {what}, not a token", hint="openssl rand -hex 32 > page.token")
-    if len(token) < LEAST_TOKEN:
+    """The secret in a file. Raises UsageError for a short one, SignatureError where others can read it, FormatError for
+    what is no token."""
+    if not path.exists():
+        raise UsageError(f"{path}: no token can be read from it", hint="openssl rand -hex 32 makes one")
+    token = read_secret(path, "token", "a token (a line of 32 letters and digits or more)")
+    if len(token) < LEAST_TOKEN or not token.isascii():
         raise UsageError(f"{path}: a token has {LEAST_TOKEN} characters or more", hint="openssl rand -hex 32")
     return token
 
@@ -190,6 +187,12 @@ def _check_tls(certificate: Path | None, key: Path | None) -> None:
         raise UsageError("--tls-certificate and --tls-key belong together")
     if certificate is None:
         return
+    for path in (certificate, key):
+        if path is not None and path.exists() and not path.is_file():  # the library would wait for a pipe
+            raise UsageError(
+                f"--tls-certificate and --tls-key: {path} is {filetypes.describe(path)}, not a PEM file",
+                hint="name the file",
+            )
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
     except OSError as error:  # SSLError is one

@@ -184,7 +184,7 @@ def test_another_receipt_of_the_coordinators_is_named_and_nothing_is_written(
 def test_what_nobody_signed_gives_way(made: Rounds, stick: Path, site: Path, name: str) -> None:
     (site / name).parent.mkdir(parents=True, exist_ok=True)
     (site / name).write_text("mine")
-    assert len(unpack(made, stick, site)) == 7
+    assert len(unpack(made, stick, site)) == 9
     assert (site / name).read_bytes() == (made.exchange.root / name).read_bytes()
     assert [data for name, data in files(site).items() if ".aside" in name] == [b"mine"]
 
@@ -194,7 +194,7 @@ def test_links_in_the_exchange_lead_nowhere(made: Rounds, stick: Path, site: Pat
     (tmp_path / "elsewhere").mkdir()
     (site / name).parent.mkdir(parents=True, exist_ok=True)
     (site / name).symlink_to(tmp_path / "elsewhere")
-    assert len(unpack(made, stick, site)) == 7
+    assert len(unpack(made, stick, site)) == 9
     assert not list((tmp_path / "elsewhere").iterdir())
     assert not (site / name).is_symlink()
 

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from attack import signed_anew
 from exchanges import Rounds
 from federation import make_federation
 
@@ -26,11 +27,10 @@ from ucadi.commands.round_open import round_open
 from ucadi.commands.round_status import round_status
 from ucadi.errors import FormatError, MismatchError, OutputError, SignatureError
 from ucadi.formats import container
-from ucadi.formats import keys as key_format
 from ucadi.formats import receipt as receipt_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats.exchange import Exchange
-from ucadi.formats.signed import sign, write_document
+from ucadi.formats.signed import write_document
 from ucadi.kinds import Kind, Maker, Place
 from ucadi.rounds.standing import Standing
 
@@ -233,7 +233,7 @@ def test_only_the_coordinator_closes_and_only_its_receipt_counts(own: Rounds, tm
     write_document(path, {**document, "missing": ["site-z"]}, force=True)
     with pytest.raises(SignatureError, match="signature is not that of coordinator"):
         own.close(1)
-    forged = sign({**document, "aggregate": None}, key_format.read_key(own.federation.key("coordinator")))
+    forged = signed_anew({**document, "aggregate": None}, own.federation.key("coordinator"))
     write_document(path, forged, force=True)
     with pytest.raises(FormatError, match="a void one none"):
         status(own)

@@ -28,7 +28,7 @@ PLAN = "a" * 64
 )
 def test_what_is_written_is_read(tmp_path: Path, void: Unsound | None, vote: Vote | None, false: set[str]) -> None:
     model = None if void else "b" * 64
-    said = Statement("site-a", PLAN, model, (), {}, {}, void, tuple(sorted(false)), vote)
+    said = Statement("site-a", PLAN, model, (), {}, {}, void=void, false_shares=tuple(sorted(false)), vote=vote)
     statement_format.write(tmp_path / "said.json", said, KEYS, force=True)
     assert statement_format.read(tmp_path / "said.json", KEYS.public) == said
 

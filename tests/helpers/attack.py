@@ -19,6 +19,7 @@ from ucadi.commands.verify import verify
 from ucadi.errors import UcadiError
 from ucadi.formats import container
 from ucadi.formats import keys as key_format
+from ucadi.formats import receipt as receipt_format
 from ucadi.formats.container import canonical_json
 from ucadi.formats.signed import sign
 
@@ -67,8 +68,16 @@ def resign(path: Path, change: Callable[[Document], object], signer: Path) -> No
     """An insider alters a document and signs it anew."""
     document = json.loads(path.read_text())
     change(document)
-    del document["signature"]
-    path.write_text(canonical_json(sign(document, key_format.read_key(signer))) + "\n")
+    path.write_text(canonical_json(signed_anew(document, signer)) + "\n")
+
+
+def signed_anew(document: Document, signer: Path) -> Document:
+    """A document with the signature that fits it, and a receipt with the mark that does."""
+    keys = key_format.read_key(signer)
+    if "mark" in document and document["format"] == receipt_format.FORMAT:
+        short = {name: document[name] for name in ("federation", "round", "plan", "aggregate", "previous")}
+        document = {**document, "mark": sign({"mark": receipt_format.MARK_VERSION, **short}, keys)}
+    return sign({key: value for key, value in document.items() if key != "signature"}, keys)
 
 
 def replace_ciphertext(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attack import signed_anew
 from exchanges import Rounds
 from federation import accept_all, make_federation
 
@@ -17,8 +18,7 @@ from ucadi.commands.courier import courier_pack, courier_unpack
 from ucadi.commands.roster import roster_remove
 from ucadi.errors import MismatchError, SignatureError
 from ucadi.formats import container
-from ucadi.formats import keys as key_format
-from ucadi.formats.signed import sign, write_document
+from ucadi.formats.signed import write_document
 from ucadi.kinds import Kind
 
 
@@ -46,7 +46,7 @@ def own(made: Rounds, tmp_path: Path) -> Rounds:
 def resign(rounds: Rounds, path: Path, **changed: Any) -> None:
     """What a coordinator that lies can do: change a document of its own, and sign it again."""
     document = {**json.loads(path.read_text()), **changed}
-    write_document(path, sign(document, key_format.read_key(rounds.federation.key("coordinator"))), force=True)
+    write_document(path, signed_anew(document, rounds.federation.key("coordinator")), force=True)
 
 
 def test_a_sound_history(made: Rounds) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from attack import add, common, is_refused
 from commandline import invoke
-from federation import Federation, make_federation
+from federation import Federation, forget, make_federation
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -110,6 +110,7 @@ def test_encrypt_says_what_rounding_loses_and_refuses_more_than_is_admitted(tmp_
     for cap in (1024, 65536):
         federation.open_round(1, federation.plan, weight_cap=cap, force=True)
         for site in EXAMPLES:
+            forget(federation.key(site))
             output = tmp_path / f"{site}-{cap}.enc"
             losses[site, cap] = encrypt(
                 federation.update(site), **common(federation), key=federation.key(site), output=output

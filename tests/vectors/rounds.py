@@ -180,6 +180,8 @@ def write_round(folder: Path, threshold: int | None) -> None:
         "aggregate": sha256(files["sum.enc"]),
         "previous": None,
     }
+    short = {name: receipt[name] for name in ("federation", "round", "plan", "aggregate", "previous")}
+    receipt["mark"] = COORDINATOR.sign({"mark": 1, **short})
     files["receipt.json"] = canonical(COORDINATOR.sign(receipt)) + b"\n"
     for place, site in enumerate(SITES):
         said = sha256(files["receipt.json"])

@@ -31,11 +31,6 @@ def round_keys(exchange: Exchange, round_: Round) -> RoundKeys:
     return {site: said.next_sealing for site, said in _said(exchange, round_).items() if said.next_sealing is not None}
 
 
-def unable(exchange: Exchange, round_: Round) -> set[str]:
-    """The members who state of the last closed round that they do not know the model that it leads to."""
-    return {site for site, said in _said(exchange, round_).items() if said.model is None}
-
-
 def receivers(round_: Round, keys: RoundKeys) -> tuple[PublicKeys, ...]:
     """The roster's members, each with the key that a secret of this round is sealed to."""
     return tuple(replace(member, sealing=keys.get(member.name, member.sealing)) for member in round_.roster.members)

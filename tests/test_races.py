@@ -67,7 +67,7 @@ def test_of_two_key_makers_one_wins_and_its_card_fits(tmp_path: Path) -> None:
         assert len(won) == 1
         keys = key_format.read_key(folder / "site-a.key")
         assert key_format.read_card(folder / "site-a.card").keys == keys.public
-        assert sorted(path.name for path in folder.iterdir()) == ["site-a.card", "site-a.key"]
+        assert sorted(path.name for path in folder.iterdir()) == ["site-a.card", "site-a.key", "site-a.ledger"]
 
 
 @pytest.mark.usefixtures("file_system")

@@ -99,7 +99,7 @@ def test_a_site_draws_again_and_refuses_what_is_not_drawn(own: Rounds) -> None:
             quorum=2,
         )
         if says is None:
-            own.upload(2, three[0])
+            own.upload(2, three[0]).unlink()
         else:
             with pytest.raises(ConsentError, match=says):
                 own.upload(2, other[0])

@@ -71,13 +71,16 @@ def keygen(
     source = passphrase_file or (passphrases.of_environment() if passphrase else None)
     secret = passphrases.ask_new(key_path, source) if passphrase or source else None
     key_format.write_key(key_path, keys, secret)
+    made = [key_path]
     try:
+        key_format.write_card(card_path, keys, old=old)
+        made.append(card_path)
         if replaces is not None and old is not None:
             Agreement(replaces, old).hand_on(agreement)
         else:
             agreement.ledger.begin()
-        key_format.write_card(card_path, keys, old=old)
-    except BaseException:  # nobody has this key's card, so nobody will ever want the key
-        key_path.unlink()
+    except BaseException:  # nobody has this key's card yet, so nobody will ever want the key
+        for path in made:
+            path.unlink(missing_ok=True)
         raise
     return KeygenResult(key_path, card_path, agreement.ledger.path, keys.public.fingerprint)

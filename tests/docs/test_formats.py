@@ -90,7 +90,10 @@ def written(folder: Path) -> Written:
 def _read(path: Path) -> Iterator[tuple[dict[str, Any], set[str]]]:
     """The fields and the names of the tensors of a document or a container; nothing of other files."""
     start = path.read_bytes()[: 1 << 20] if path.is_file() and path.parent.name != "exchange" else b""
-    if start.startswith(b'{"') and b'"format":"ucadi-' in start:
+    if path.suffix == ".ledger":
+        lines = [json.loads(line) for line in start.splitlines()]
+        yield {key: value for line in lines for key, value in line.items()}, set()
+    elif start.startswith(b'{"') and b'"format":"ucadi-' in start:
         yield json.loads(start), set()
     elif start[8:10] == b'{"' and b"ucadi" in start:
         held = container.read(path)

@@ -95,8 +95,9 @@ def test_a_coordinator_that_weakens_the_roster_gets_nothing(hub: Hub) -> None:
     round_ = read_round(exchange, 1)
     found = read_receipt(exchange, 1, round_)
     assert found is not None
+    newer = roster_format.read(second_roster(hub))
     following = agreed(read_statements(exchange, 1, round_), found[0], round_)
-    plan = next_plan(round_, following, roster_format.read(second_roster(hub)), None, 4)
+    plan = next_plan(round_, following, newer, newer.names, 4)
     plan_format.write(exchange.make_place(Kind.PLAN, 2), plan, key_format.read_key(hub.key("coordinator")))
     before = sorted(path for path in hub.exchange.rglob("*") if path.is_file())
     told = str(hub.site("site-a").waiting_for)
@@ -160,7 +161,8 @@ def test_a_rolled_back_ledger_stops_its_site_until_people_say_what_is_known(hub:
         for site in hub.sites:
             hub.site(site)
         hub.coordinate(until_round=1)
-        hub.site("site-a")
+        for site in (*hub.sites, "site-a"):  # tags first
+            hub.site(site)
     if after == "statement":
         first_round(hub)
     forget(hub.key("site-a"))

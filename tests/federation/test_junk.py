@@ -128,7 +128,8 @@ def test_a_courier_without_a_key_places_nothing_and_what_lies_there_gives_way(fr
         place = Exchange(away).make_place(Kind.UPLOAD, 1, site)
         place.write_text("junk")
     unpacked = courier_unpack(tmp_path / "stick", away, roster=hub.roster).unpacked
-    assert set(unpacked) == {f"rounds/0001/uploads/{site}.enc" for site in hub.sites}
+    uploads = {f"rounds/0001/uploads/{site}.enc" for site in hub.sites}
+    assert set(unpacked) == uploads | {"consents/site-a-0001.json"}
     for site in hub.sites:
         honest = exchange.path(Kind.UPLOAD, 1, site)
         assert Exchange(away).path(Kind.UPLOAD, 1, site).read_bytes() == honest.read_bytes()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commandline import run, ucadi
-from federation import Federation
+from federation import Federation, accept_all
 
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import update as update_format
@@ -32,6 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Federation:
     cards = [folder / f"{site}.card" for site in SITES]
     key = federation.key("coordinator")
     run("roster", "create", *cards, "--federation", "test", "--key", key, "-o", federation.roster)
+    accept_all(federation.roster, [federation.key(site) for site in SITES])
     run("init", "--width", WIDTH, "--size", SIZE, "-o", federation.base)
     run(
         "round", "open", "--number", 1, "--base", federation.base, "--roster", federation.roster, "--key", key,
@@ -63,7 +64,10 @@ def test_a_round_from_training_to_heatmap(made: Federation, tmp_path: Path) -> N
     key = made.key("coordinator")
     run("aggregate", *reversed(made.ciphertexts), *in_round(made), "--key", key, "-o", total)
     run("verify", total, *made.ciphertexts, *in_round(made))
-    run("decrypt", total, *in_round(made), "--key", made.key("site-b"), "-o", opened)
+    partials = [tmp_path / f"{site}.partial" for site in SITES]
+    for site, partial in zip(SITES, partials, strict=True):
+        run("partial-decrypt", total, *in_round(made), "--key", made.key(site), "-o", partial)
+    run("decrypt", total, *partials, *in_round(made), "--key", made.key("site-b"), "-o", opened)
     run("aggregate", *made.updates, *in_round(made), "-o", plain)
     assert opened.read_bytes() == plain.read_bytes()
 

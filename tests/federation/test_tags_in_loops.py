@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from looping import Hub, make_hub
 
 from ucadi.errors import MismatchError
 from ucadi.events import Events
-from ucadi.federation.member import Options, Site
+from ucadi.federation.member import Site
 from ucadi.federation.private import Private
+from ucadi.federation.station import Options
 from ucadi.formats import keys as key_format
 from ucadi.formats import partial as partial_format
+from ucadi.formats import policy as policy_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats import tag as tag_format
 from ucadi.formats.container import file_digest
@@ -26,6 +29,7 @@ from ucadi.formats.exchange import Exchange
 from ucadi.formats.tag import SiteTag
 from ucadi.kinds import Kind
 from ucadi.rounds.closing import read_round
+from ucadi.rounds.consenting import Agreement
 from ucadi.rounds.succession import read_statements
 
 SITES = ("site-a", "site-b", "site-c")
@@ -164,9 +168,12 @@ def test_a_site_that_waits_for_so_long_only_goes_on_and_states_what_was_not_chec
 def impatient(hub: Hub, site: str) -> None:
     """A site's loop that waits for no tag any longer."""
     data = hub.folder / site / "data.h5"
-    options = Options(data, None, None, None, False, False, False, tag_patience=0)
+    options = Options(data, None, None, None, False, False, False)
+    policy = hub.key(site).with_suffix(".policy.toml")
+    policy_format.write(policy, replace(policy_format.read(policy), wait_for_tags=0.0), force=True)
     keys, trusted = key_format.read_key(hub.key(site)), roster_format.read(hub.roster)
     private, exchange = Private(hub.work(site)), Exchange(hub.exchange)
-    loop = Site(exchange, trusted, keys, hub.key(site), private, options, Events(as_json=True))
+    agreement = Agreement(hub.key(site), keys)
+    loop = Site(exchange, trusted, keys, hub.key(site), agreement, private, options, Events(as_json=True))
     while loop.advance():
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,7 @@ def spoil(hub: Hub, site: str, change: Words, parts: Parts | None = None, number
     (update,) = hub.work(site).glob(f"round-{number:04}-*.update")
     path = exchange.path(Kind.UPLOAD, number, site)
     write_false_upload(path, update_format.read_update(update), round_, keys, change, parts)
+    shutil.copy(path, update.with_suffix(".enc"))  # of which the site makes its tag
 
 
 def turn(hub: Hub, **options: object) -> None:

@@ -121,7 +121,7 @@ def test_the_same_file_twice_is_a_success_and_another_is_refused(relayed: Relaye
         ("site-a", upload("site-b"), "is not a file of site-a"),
         ("site-a", "rounds/0001/receipt.json", "is not a file of site-a"),
         ("site-a", "federation-0002.json", "is not a file of site-a"),
-        ("site-a", "rounds/0002/uploads/site-a.enc", "is not open here"),
+        ("site-a", "rounds/0002/uploads/site-a.enc", "belongs to rounds/0002/plan.json, which is not here"),
         ("coordinator", upload("site-a"), "is not a file of coordinator"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Final
 
 from ucadi.errors import ConsentError
 from ucadi.federation.awaiting import Awaited, Awaits
+from ucadi.files import copy_file
 from ucadi.formats.exchange import Exchange
 from ucadi.formats.ledger import What
 from ucadi.formats.roster import Roster
@@ -34,13 +35,23 @@ class Agreeing:
         roster = self.exchange.roster(number)
         if not self.agreement.has_accepted(round_.roster):
             return Awaited(Awaits.ACCEPTANCE, number, (how_to_accept(roster, self.key),))
-        if missing := missing_consents(round_.roster, round_.plan.sites, consents_beside(roster)):
+        if missing := missing_consents(round_.roster, round_.plan.sites, consents_beside(roster), self.keys.name):
             return Awaited(Awaits.CONSENTS, number, missing)
         try:
             self.agreement.check_round(round_, roster)
         except ConsentError as error:
             return Awaited(Awaits.POLICY, number, (error.message,))
         return None
+
+    def publish(self) -> bool:
+        """Puts this site's consents into their places, for the others; whether any was missed there."""
+        published = False
+        for entry in self.agreement.accepted(self.trusted.federation):
+            kept = self.agreement.kept_consent(entry.document)
+            if kept.exists() and not self.exchange.has(Kind.CONSENT, entry.number, self.keys.name):
+                copy_file(kept, self.exchange.make_place(Kind.CONSENT, entry.number, self.keys.name), force=True)
+                published = True
+        return published
 
     def ahead(self, number: int) -> Awaited | None:
         """The same of the round `number` to come, where a newer roster than that of any round is here."""

@@ -46,6 +46,8 @@ class Site(Station):
     def advance(self) -> bool:
         """Does the next thing that can be done; False if there is nothing to do until others have done theirs."""
         self.followed, self.awaited = 0, Awaited(Awaits.FIRST_ROUND)
+        if self._agreeing.publish():
+            return True
         numbers = led_rounds(self.exchange, self.trusted.coordinator)
         before: Ended | None = None
         for number in numbers:

@@ -89,6 +89,7 @@ def accept(
     consent = Consent(roster.federation, roster.digest, roster.sequence, keys.name, head, lot, size_band)
     written = consent_path(make_folder(consents_beside(path)), roster, keys.name)
     consent_format.write(written, consent, keys, force=True)
+    agreement.keep_consent(written, roster)
     return written
 
 

@@ -53,7 +53,7 @@ class Agreement:
 
     def has_accepted(self, roster: Roster) -> bool:
         """Whether people at this site have accepted this very roster."""
-        return any(entry.document == roster.digest for entry in self._accepted(roster.federation))
+        return any(entry.document == roster.digest for entry in self.accepted(roster.federation))
 
     def check_remembers(self, link: str, document: str) -> None:
         """Raises MismatchError unless the ledger has the line that a signed `document` of these keys was made after."""
@@ -70,7 +70,7 @@ class Agreement:
 
     def newest_accepted(self, federation: str) -> Entry | None:
         """The line of the roster of the highest sequence that was accepted of a federation."""
-        return max(self._accepted(federation), key=lambda entry: entry.number, default=None)
+        return max(self.accepted(federation), key=lambda entry: entry.number, default=None)
 
     def keep_roster(self, path: Path, roster: Roster) -> None:
         """Keeps a copy of a roster that is accepted, to compare the next one with."""
@@ -84,6 +84,14 @@ class Agreement:
         if roster.digest != entry.document:
             raise MismatchError(f"{kept}: not the roster that was accepted", hint="bring that file back from a backup")
         return roster
+
+    def keep_consent(self, consent: Path, roster: Roster) -> None:
+        """Keeps a copy of this site's consent to a roster, to be shown wherever it is missed."""
+        write_file(self.kept_consent(roster.digest), read_bytes(consent, MAX_HEADER), force=True, mode=0o600)
+
+    def kept_consent(self, roster: str) -> Path:
+        """Where the consent to the roster of this digest is kept."""
+        return self._accepted_folder / f"{roster}.consent.json"
 
     def trusted(self) -> Roster:
         """The newest roster that was accepted, where all are of one federation; ConsentError if none was."""
@@ -108,7 +116,7 @@ class Agreement:
                 f"{roster}: roster {round_.roster.sequence} of {round_.roster.federation} is not accepted by this site",
                 hint=how_to_accept(roster, self._key),
             )
-        if missing := missing_consents(round_.roster, round_.plan.sites, consents_beside(roster)):
+        if missing := missing_consents(round_.roster, round_.plan.sites, consents_beside(roster), self._keys.name):
             raise ConsentError(
                 f"round {round_.plan.round}: not all have accepted roster {round_.roster.sequence}; "
                 f"no consent of {', '.join(missing)} in {consents_beside(roster)}",
@@ -168,7 +176,8 @@ class Agreement:
         of_round = self.ledger.read().of(What.SUMMED, round_.plan.federation)
         return next((entry.sites for entry in of_round if entry.document == round_.plan_digest), None)
 
-    def _accepted(self, federation: str) -> list[Entry]:
+    def accepted(self, federation: str) -> list[Entry]:
+        """The lines of the rosters of a federation that this site has accepted."""
         return self.ledger.read().of(What.ACCEPTED, federation)
 
     def _forgotten(self, document: str) -> MismatchError:

@@ -41,9 +41,12 @@ def read_consents(roster: Roster, folder: Path) -> dict[str, Consent]:
     return found
 
 
-def missing_consents(roster: Roster, sites: Sequence[str], folder: Path) -> tuple[str, ...]:
-    """Whose consent to the roster a round of these sites lacks: of each, and of as many members as open its sum."""
-    given = read_consents(roster, folder).keys()
+def missing_consents(roster: Roster, sites: Sequence[str], folder: Path, own: str = "") -> tuple[str, ...]:
+    """Whose consent to the roster a round of these sites lacks: of each, and of as many members as open its sum.
+
+    `own` is one's own name: that one has accepted is known without a file.
+    """
+    given = {*read_consents(roster, folder), own}
     needed = len(roster.members) if roster.policy.mode == "members" else roster.policy.threshold
     asked = roster.names if len(given) < needed else sites
     return tuple(name for name in asked if name not in given)

@@ -145,6 +145,8 @@ def test_a_lost_secret_locks_nobody_out(
     for site in hub.sites:
         hub.site(site)
     hub.coordinate()
+    for site in hub.sites:
+        hub.site(site)  # tags
     capsys.readouterr()
     waiting = hub.site("site-a").waiting_for
     (told,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "round key lost" in line]

@@ -275,6 +275,17 @@ def test_the_policy_is_ones_own_and_stays(own: Federation) -> None:
             upload(own)
 
 
+def test_what_is_written_is_what_is_read(own: Federation) -> None:
+    path = own.folder / "site-a.policy.toml"
+    for policy in (
+        SitePolicy(),
+        SitePolicy(4, True, 3, True, 256, 7, 1.5, False, 72.0),
+        SitePolicy(wait_for_tags=0.0),
+    ):
+        policy_format.write(path, policy, force=True)
+        assert policy_format.read(path) == policy
+
+
 def test_defaults_ask_for_more_than_half(made: Federation) -> None:
     roster = roster_format.read(made.roster)
     assert policy_format.default_for(roster) == SitePolicy(minimum_sites=3, least_threshold=5)

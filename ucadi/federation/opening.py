@@ -89,9 +89,9 @@ class Opener(Station):
             return self._open_together(opening, tags, to_come)
         except UnsoundError as error:
             lost = self._has_lost_round_key(number, round_)
-            self.tell(
-                "round key lost" if lost else "unsound", {"round": number, "why": error.reason, "what": error.message}
-            )
+            told = {"round": number, "why": error.reason, "what": error.message}
+            hint = {"hint": "was the private folder restored? other members hand the model over"} if lost else {}
+            self.tell("round key lost" if lost else "unsound", {**told, **hint})
             statement = Statement(self.keys.name, round_.plan_digest, void=error.reason, unchecked=tags.missing)
             self._state(number, round_, receipt, statement)
             return None, True

@@ -63,7 +63,11 @@ def default_for(roster: Roster) -> SitePolicy:
 
 def write(path: Path, policy: SitePolicy, *, force: bool = False) -> None:
     """Writes a policy with a line of explanation for each of its settings."""
-    settings = {name: replace(one, default=getattr(policy, name)) for name, one in settings_of(SitePolicy).items()}
+    values = {name: getattr(policy, name) for name in settings_of(SitePolicy)}
+    settings = {
+        name: one if values[name] is None else replace(one, default=values[name], unset="", example=None)
+        for name, one in settings_of(SitePolicy).items()
+    }
     head = "# What this site takes part in, whatever the coordinator signs. Edit it; ucadi reads it each time.\n\n"
     write_file(path, (head + as_toml(settings) + "\n").encode(), force=force)
 

@@ -210,6 +210,11 @@ def test_accepting_again_changes_nothing(own: Federation) -> None:
     before = {path: path.read_bytes() for path in own.folder.rglob("*") if path.is_file()}
     accept(own, own.roster)
     assert {path: path.read_bytes() for path in own.folder.rglob("*") if path.is_file()} == before
+    with pytest.raises(UsageError, match="another size band"):
+        accept(own, own.roster, size_band=100)
+    (own.folder / "consents/site-a-0001.json").unlink()
+    accept(own, own.roster)
+    assert {path: path.read_bytes() for path in own.folder.rglob("*") if path.is_file()} == before
 
 
 def test_a_roster_of_two_hundred_fits_a_screen(tmp_path: Path) -> None:

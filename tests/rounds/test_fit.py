@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from attack import add, common, is_refused
-from commandline import invoke
+from commandline import invoke, to_set
 from federation import Federation, forget, make_federation
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,10 +17,13 @@ from ucadi.commands.decrypt import decrypt
 from ucadi.commands.encrypt import encrypt
 from ucadi.commands.init import init
 from ucadi.commands.partial_decrypt import partial_decrypt
+from ucadi.commands.round_open import round_open
 from ucadi.errors import CapacityError, UsageError
 from ucadi.fed.fixedpoint import decode
-from ucadi.fed.sizing import MOST_BAND, band_of, fitting_cap
+from ucadi.fed.sizing import BANDS, band_of, fitting_cap
 from ucadi.fed.update import Update, is_statistic
+from ucadi.formats import consent as consent_format
+from ucadi.formats import keys as key_format
 from ucadi.formats import update as update_format
 from ucadi.formats import weights as weights_format
 from ucadi.rounds.round import Round
@@ -27,24 +31,42 @@ from ucadi.rounds.round import Round
 EXAMPLES = {"site-a": 20, "site-b": 80, "site-c": 400}
 
 
-@given(examples=st.integers(0, 4**MOST_BAND))
+@given(examples=st.integers(1, BANDS[-1]))
 def test_a_band_is_the_next_power_of_four(examples: int) -> None:
     band = band_of(examples)
-    assert examples <= 4**band
-    assert band == 0 or examples > 4 ** (band - 1)
+    assert band in BANDS
+    assert examples <= band
+    assert band == 1 or examples > band // 4
 
 
-@given(bands=st.lists(st.none() | st.integers(0, MOST_BAND)), epochs=st.integers(1, 10))
-def test_the_cap_fits_the_largest_site_of_the_bands(bands: list[int | None], epochs: int) -> None:
+@given(bands=st.lists(st.none() | st.sampled_from(BANDS)), epochs=st.integers(1, 10))
+def test_the_cap_fits_the_largest_site_if_all_state_their_bands(bands: list[int | None], epochs: int) -> None:
     cap = fitting_cap(bands, epochs)
     stated = [band for band in bands if band is not None]
-    assert cap == (max(4**band for band in stated) * epochs if stated else None)
+    assert cap == (max(stated) * epochs if stated and len(stated) == len(bands) else None)
 
 
-@pytest.mark.parametrize("band", [-1, MOST_BAND + 1])
-def test_what_is_no_band_is_refused(band: int) -> None:
-    with pytest.raises(UsageError, match="size band"):
-        fitting_cap([None, band], 1)
+@pytest.mark.parametrize("examples", [-1, 0, BANDS[-1] + 1])
+def test_what_has_no_band_is_refused(examples: int) -> None:
+    with pytest.raises(UsageError, match="no size band"):
+        band_of(examples)
+
+
+def test_a_round_is_opened_with_the_cap_that_the_sites_bands_fit(tmp_path: Path) -> None:
+    federation = make_federation(tmp_path)
+    for site, examples, cap in zip(federation.sites, (20, 400, 80), (65536, 65536, 2 * 1024), strict=True):
+        keys, path = key_format.read_key(federation.key(site)), tmp_path / f"consents/{site}-0001.json"
+        consent = consent_format.read(path, keys.public)
+        consent_format.write(path, replace(consent, size_band=band_of(examples)), keys, force=True)
+        opened = round_open(
+            number=2,
+            base=federation.base,
+            roster=federation.roster,
+            key=federation.key("coordinator"),
+            settings=to_set(local_epochs=2),
+            output=tmp_path / f"{site}.plan",
+        )
+        assert opened.weight_cap == cap
 
 
 def realistic(federation: Federation) -> None:

@@ -18,6 +18,7 @@ from ucadi.formats.roster import Policy, Roster
 from ucadi.identity import PublicKeys, SecretKeys
 
 MOST = 10_000
+MOST_LINES = 16
 
 MinimumSites = Annotated[
     int | None,
@@ -55,7 +56,10 @@ class RosterResult:
 
     def __str__(self) -> str:
         width = max(map(len, self.fingerprints))
-        lines = [f"  {name:<{width}}  {fingerprint}" for name, fingerprint in self.fingerprints.items()]
+        shown = list(self.fingerprints.items())[:MOST_LINES]
+        lines = [f"  {name:<{width}}  {fingerprint}" for name, fingerprint in shown]
+        more = len(self.fingerprints) - len(shown)
+        lines += [f"  and {more} more, with --json"] if more else []
         signed = f"roster {self.sequence} of {self.federation}, signed by {self.coordinator}"
         head = f"{self.roster}: {signed}; {self.policy}"
         lines += [f"fingerprint of all of it  {self.fingerprint}"]

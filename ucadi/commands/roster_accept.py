@@ -11,8 +11,8 @@ import typer
 
 from ucadi.commands import KeyFile, confirm, set_option
 from ucadi.errors import ConsentError, UsageError
+from ucadi.fed.sizing import band_of
 from ucadi.formats import keys as key_format
-from ucadi.formats.consent import SIZE_BANDS
 from ucadi.formats.policy import SitePolicy
 from ucadi.formats.roster import Roster
 from ucadi.rounds.acceptance import Proposal, accept, propose
@@ -53,7 +53,7 @@ def roster_accept(
     ] = None,
     size_band: Annotated[
         int | None,
-        typer.Option(help="State that examples x local epochs are at most this power of four, for all to see."),
+        typer.Option(help="State for all to see that the site has at most the power of four at or above this."),
     ] = None,
     settings: Annotated[list[str] | None, set_option(_SETTINGS, "Change a setting of the site's policy")] = None,
 ) -> AcceptResult:
@@ -66,14 +66,13 @@ def roster_accept(
         ucadi roster accept federation.json --key site-a.key \
             --yes "$(sha256sum < federation.json)"
     """
-    if size_band is not None and size_band not in SIZE_BANDS:
-        raise UsageError(f"--size-band {size_band}", hint="a power of four: 64, 256, 1024, ...")
+    band = None if size_band is None else band_of(size_band)
     keys = key_format.read_key(key)
     agreement = Agreement(key, keys)
     proposal = propose(roster, keys, agreement)
     policy = _policy(agreement, proposal.roster, settings or [])
     _ask(proposal, yes)
-    consent = accept(proposal, keys, agreement, policy, size_band)
+    consent = accept(proposal, keys, agreement, policy, band)
     held = proposal.roster
     return AcceptResult(roster, held.sequence, held.fingerprint, proposal.changes, consent, agreement.policy_path)
 

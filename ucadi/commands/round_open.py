@@ -22,15 +22,18 @@ from ucadi.errors import MismatchError, UsageError
 from ucadi.fed.fixedpoint import layout_of, smallest_step
 from ucadi.fed.norms import without_norms
 from ucadi.fed.plan import Plan
+from ucadi.fed.sizing import fitting_cap
 from ucadi.files import write_file
 from ucadi.formats import keys as key_format
 from ucadi.formats import plan as plan_format
 from ucadi.formats import roster as roster_format
 from ucadi.formats import weights as weights_format
 from ucadi.formats.exchange import Exchange
+from ucadi.formats.roster import Roster
 from ucadi.formats.schedules import read_recipe
 from ucadi.kinds import Kind
 from ucadi.rounds.closing import read_roster
+from ucadi.rounds.consents import consents_beside, read_consents
 from ucadi.rounds.round import COUNTING_CAP, Round, counting_layout
 
 CAP = 65536
@@ -85,7 +88,7 @@ def round_open(
     weight_cap: Annotated[
         int | None,
         typer.Option(
-            help=f"Largest examples x local epochs of a site; the nearer, the finer [default: {CAP}].",
+            help=f"Largest examples x local epochs of a site [default: by the sites' size bands, else {CAP}].",
             min=1,
             max=1 << 31,
         ),
@@ -122,7 +125,7 @@ def round_open(
     members.check_led_by(keys, key.name)
     sites = members.names if site is None else tuple(sorted(members.member(name).name for name in set(site)))
     chosen = read_recipe(recipe, settings or ())
-    cap = CAP if weight_cap is None else weight_cap
+    cap = _cap(members, sites, roster, chosen.schedule.local_epochs) if weight_cap is None else weight_cap
     if base is None:
         training = {"--weight-cap": weight_cap, "--headroom": headroom, "--recipe": recipe, "--set": settings}
         refuse_unused(training, "nobody trains in a counting round")
@@ -152,6 +155,13 @@ def round_open(
     weights_of_bands = [] if base is None else sorted({cap, max(1, cap // 32), max(1, cap // 1024)}, reverse=True)
     steps = {weight: smallest_step(weight, cap=cap, bits=bits) for weight in weights_of_bands}
     return RoundResult(output, number, plan.sites, plan.quorum, plan.base, bits, cap, steps)
+
+
+def _cap(members: Roster, sites: tuple[str, ...], roster: Path, local_epochs: int) -> int:
+    """The weight cap that fits the size bands which all sites state in their consents; else the common one."""
+    consents = read_consents(members, consents_beside(roster))
+    bands = [consents[name].size_band if name in consents else None for name in sites]
+    return fitting_cap(bands, local_epochs) or CAP
 
 
 def _digest(text: str) -> str:

@@ -7,24 +7,23 @@ from typing import Final
 
 from ucadi.errors import UsageError
 
-_BASE: Final = 4
-
-MOST_BAND: Final = 15
-"""The largest band: a thousand million examples."""
+BANDS: Final[tuple[int, ...]] = tuple(4**power for power in range(16))
+"""What a site may state: that it has at most so many examples."""
 
 
 def band_of(examples: int) -> int:
-    """The size band of a site: the least b with at most 4^b examples."""
-    return next(band for band in range(MOST_BAND + 1) if examples <= _BASE**band)
+    """The size band of a site: the least that its examples do not exceed; UsageError where there is none."""
+    for band in BANDS:
+        if 1 <= examples <= band:
+            return band
+    raise UsageError(f"no size band for {examples} examples", hint=f"from 1 to {BANDS[-1]:,}")
 
 
 def fitting_cap(bands: Iterable[int | None], local_epochs: int) -> int | None:
-    """The weight cap that fits sites of these bands, None being a site that states none; None if none does.
+    """The weight cap that fits sites of these bands; None if any states none.
 
-    The largest band decides: 4^band examples, each trained on `local_epochs` times. UsageError for a number that is no
-    band.
+    The largest band decides, each example being trained on `local_epochs` times.
     """
-    stated = [band for band in bands if band is not None]
-    if any(not 0 <= band <= MOST_BAND for band in stated):
-        raise UsageError(f"a size band is 0 to {MOST_BAND}, for up to 4^band examples")
-    return _BASE ** max(stated) * local_epochs if stated else None
+    stated = list(bands)
+    largest = [band for band in stated if band is not None]
+    return max(largest) * local_epochs if largest and len(largest) == len(stated) else None

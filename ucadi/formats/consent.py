@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ucadi.errors import FormatError, MismatchError
+from ucadi.fed.sizing import BANDS
 from ucadi.formats.roster import Roster
 from ucadi.formats.signed import Fields, read_document, sign, verify, write_document
 from ucadi.identity import PublicKeys, SecretKeys
@@ -13,16 +14,13 @@ from ucadi.kinds import Format
 
 FORMAT = Format.CONSENT.id
 
-SIZE_BANDS = tuple(4**power for power in range(1, 16))
-"""What a site may say of its size: that its examples x local epochs of a round are at most this, a power of four."""
-
 
 @dataclass(frozen=True)
 class Consent:
     """`site` accepts the roster of this digest and sequence.
 
-    `ledger` is the head of the site's ledger then; `lot` the anchor of its chain for lots; `size_band` one of
-    `SIZE_BANDS` where the site states one.
+    `ledger` is the head of the site's ledger then; `lot` the anchor of its chain for lots; `size_band` the power of
+    four that its examples do not exceed, where the site states it.
     """
 
     federation: str
@@ -57,7 +55,7 @@ def read(path: Path, keys: PublicKeys) -> Consent:
     if fields.text("site") != keys.name:
         raise MismatchError(f"{path.name}: a consent of {fields.text('site')}, signed by {keys.name}")
     band = fields.number("size_band") if document.get("size_band") is not None else None
-    if band is not None and band not in SIZE_BANDS:
+    if band is not None and band not in BANDS:
         raise FormatError(f"{path.name}: {band} is no size band", hint="a power of four: ask its site for another")
     return Consent(
         fields.text("federation"),

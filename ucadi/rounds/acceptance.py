@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ucadi.errors import ConsentError, FormatError, MismatchError
-from ucadi.files import make_folder
+from ucadi.errors import ConsentError, FormatError, MismatchError, UsageError
+from ucadi.files import copy_file, make_folder
 from ucadi.formats import consent as consent_format
 from ucadi.formats import policy as policy_format
 from ucadi.formats import roster as roster_format
@@ -76,18 +76,25 @@ def accept(
 ) -> Path:
     """Enters the roster in the ledger and writes the consent beside it; returns the consent's path.
 
-    `policy` is written unless there is one and it is None. Done again, it does the same again.
+    `policy` is written unless there is one and it is None. Done again, it does the same again: UsageError for another
+    size band, as a consent that others may have does not change.
     """
     roster, path = proposal.roster, proposal.path
+    written = consent_path(make_folder(consents_beside(path)), roster, keys.name)
+    kept = agreement.kept_consent(roster.digest)
+    if kept.exists() and consent_format.read(kept, keys.public).size_band != size_band:
+        raise UsageError("the consent to this roster states another size band", hint="state it with the next roster")
     agreement.keep_roster(path, roster)
     if policy is not None or not agreement.policy_path.exists():
         policy_format.write(agreement.policy_path, policy or policy_format.default_for(roster), force=True)
     if not agreement.has_accepted(roster):
         agreement.ledger.add(Entry(What.ACCEPTED, roster.federation, roster.sequence, roster.digest))
+    if kept.exists():
+        copy_file(kept, written, force=True)
+        return written
     head = agreement.ledger.read().head
     lot = anchor(keys, roster.federation)
     consent = Consent(roster.federation, roster.digest, roster.sequence, keys.name, head, lot, size_band)
-    written = consent_path(make_folder(consents_beside(path)), roster, keys.name)
     consent_format.write(written, consent, keys, force=True)
     agreement.keep_consent(written, roster)
     return written

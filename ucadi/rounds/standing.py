@@ -18,6 +18,7 @@ from ucadi.rounds.closing import (
     read_round,
     read_total,
 )
+from ucadi.rounds.consents import consents_beside, missing_consents
 from ucadi.rounds.round import Round
 from ucadi.rounds.succession import Voided, agreed, read_statements, votes_of
 from ucadi.rounds.tagging import false_tag, how_checked, read_round_tags, read_uploads
@@ -42,6 +43,8 @@ class Standing:
     partials_of: tuple[str, ...]
     partials_needed: int
     tags_of: tuple[str, ...] = ()
+    not_accepted_by: tuple[str, ...] = ()
+    """Whose consent to the round's roster is not here: it waits for people there."""
     outcome: str | None = None
     """What the contributing sites say that a closed round leads to: `model DIGEST`, `void: WHY`, or None as yet."""
     votes: dict[str, str] = field(default_factory=dict)
@@ -52,6 +55,8 @@ class Standing:
     def __str__(self) -> str:
         rows = {
             "contributed": ", ".join(self.contributed) or "nobody",
+            "not accepted": ", ".join(self.not_accepted_by)
+            and f"the roster, by {', '.join(self.not_accepted_by)}: ucadi roster accept, there",
             "missing": ", ".join(self.missing),
             "late": ", ".join(self.late) and f"{', '.join(self.late)} (changes nothing)",
             "strays": ", ".join(self.strays),
@@ -89,6 +94,9 @@ def standing(exchange: Exchange, number: int) -> Standing:
         partials_of=tuple(partials_of),
         partials_needed=round_.roster.policy.threshold,
         tags_of=tags_of,
+        not_accepted_by=missing_consents(
+            round_.roster, round_.plan.sites, consents_beside(exchange.path(Kind.ROSTER, 0))
+        ),
         outcome=_outcome(statements, receipt, round_),
         votes=votes_of(statements, receipt) if receipt else {},
         false_shares={

@@ -33,6 +33,8 @@ class Agreeing:
     def awaited(self, number: int, round_: Round) -> Awaited | None:
         """What has to come before this site does anything in a round; None if nothing has."""
         roster = self.exchange.roster(number)
+        if round_.roster.member(self.keys.name) != self.keys.public:
+            return Awaited(Awaits.OTHER_KEYS, number, (round_.roster.member(self.keys.name).fingerprint,))
         if not self.agreement.has_accepted(round_.roster):
             return Awaited(Awaits.ACCEPTANCE, number, (how_to_accept(roster, self.key),))
         if missing := missing_consents(round_.roster, round_.plan.sites, consents_beside(roster), self.keys.name):

@@ -17,6 +17,7 @@ class Awaits(StrEnum):
     ACCEPTANCE = "acceptance"
     CONSENTS = "consents"
     POLICY = "policy"
+    OTHER_KEYS = "other keys"
     CHOICE = "choice"
     NEXT_ROUND = "next round"
     AFTER_VOID = "next round after a void one"
@@ -40,6 +41,7 @@ _IN_WORDS = {
     Awaits.ACCEPTANCE: "people here to accept the roster of round {round}: {who}",
     Awaits.CONSENTS: "the consents to the roster of round {round}, of {who}",
     Awaits.POLICY: "a round that this site's policy admits: {who}",
+    Awaits.OTHER_KEYS: "a run with the key that the roster of round {round} lists for this site: {who}",
     Awaits.CHOICE: "a round that this site is chosen for; round {round} is without it",
     Awaits.NEXT_ROUND: "a round after round {round}",
     Awaits.AFTER_VOID: "a round after round {round}, which is void",

@@ -15,6 +15,7 @@ from federation import SHAPES, Federation, accept_all, forget, make_federation, 
 
 from ucadi.commands.aggregate import aggregate
 from ucadi.commands.encrypt import encrypt
+from ucadi.commands.inspect import inspect_file
 from ucadi.commands.keygen import keygen
 from ucadi.commands.ledger import ledger_accept_loss, ledger_show
 from ucadi.commands.partial_decrypt import partial_decrypt
@@ -278,6 +279,11 @@ def test_the_policy_is_ones_own_and_stays(own: Federation) -> None:
         path.write_text(text)
         with pytest.raises(FormatError):
             upload(own)
+
+
+def test_inspect_shows_it(own: Federation) -> None:
+    facts = inspect_file(own.folder / "site-a.policy.toml").facts
+    assert (facts["least_threshold"], facts["members_mode"], facts["wait_for_tags"]) == (5, False, None)
 
 
 def test_what_is_written_is_what_is_read(own: Federation) -> None:

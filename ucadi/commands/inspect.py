@@ -23,6 +23,7 @@ from ucadi.formats import keys as key_format
 from ucadi.formats import ledger as ledger_format
 from ucadi.formats import partial as partial_format
 from ucadi.formats import plan as plan_format
+from ucadi.formats import policy as policy_format
 from ucadi.formats import predictions as predictions_format
 from ucadi.formats import receipt as receipt_format
 from ucadi.formats import roster as roster_format
@@ -72,7 +73,9 @@ def inspect_file(path: Annotated[Path, typer.Argument(help="Any file that ucadi 
     """
     with opened(path) as file:
         start = file.read(9)
-    if start.startswith(filetypes.HDF5):
+    if path.name.endswith(policy_format.SUFFIX):
+        kind, facts = "a site's policy", asdict(policy_format.read(path))
+    elif start.startswith(filetypes.HDF5):
         kind, facts = _dataset(path)
     elif filetypes.describe(path) == Format.COURIER.words:
         kind, facts = _parcel(path)

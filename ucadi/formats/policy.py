@@ -13,6 +13,9 @@ from ucadi.lwe.parameters import MAX_SUMMANDS
 from ucadi.settings import as_toml, check_fields, setting, settings_of
 
 
+SUFFIX = ".policy.toml"
+
+
 @dataclass(frozen=True)
 class SitePolicy:
     """What a site takes part in."""
@@ -48,7 +51,7 @@ class SitePolicy:
 
 def beside(key: Path) -> Path:
     """Where the policy of a key lies."""
-    return key.resolve().with_suffix(".policy.toml")
+    return key.resolve().with_suffix(SUFFIX)
 
 
 def default_for(roster: Roster) -> SitePolicy:

@@ -131,13 +131,14 @@ def _chain(roster: Roster, path: Path, newest: Entry) -> list[tuple[Roster, Path
 
 def _changes(before: Roster | None, after: Roster) -> list[str]:
     """What a person has to compare and decide, a line each."""
-    lines = [] if before is not None else [_party("coordinator", after.coordinator)]
+    width = max(map(len, (after.coordinator.name, *after.names)))
+    lines = [] if before is not None else [_party("coordinator", after.coordinator, width)]
     old = {} if before is None else {member.name: member for member in before.members}
     for member in after.members:
         if member.name not in old:
-            lines.append(_party("joins" if old else "member", member))
+            lines.append(_party("joins" if old else "member", member, width))
         elif old[member.name] != member:
-            lines.append(_party("new keys", member))
+            lines.append(_party("new keys", member, width))
     left = sorted(set(old) - set(after.names))
     lines += [f"leaves       {name}" for name in left]
     if before is None or str(before.policy) != str(after.policy):
@@ -145,5 +146,5 @@ def _changes(before: Roster | None, after: Roster) -> list[str]:
     return lines
 
 
-def _party(what: str, keys: PublicKeys) -> str:
-    return f"{what:<12} {keys.name}  {keys.fingerprint}"
+def _party(what: str, keys: PublicKeys, width: int) -> str:
+    return f"{what:<12} {keys.name:<{width}}  {keys.fingerprint}"

@@ -12,7 +12,6 @@ from ucadi.formats.roster import Roster
 from ucadi.lwe.parameters import MAX_SUMMANDS
 from ucadi.settings import as_toml, check_fields, setting, settings_of
 
-
 SUFFIX = ".policy.toml"
 
 

@@ -15,6 +15,7 @@ from ucadi.commands.keygen import keygen
 from ucadi.commands.ledger import ledger_accept_loss
 from ucadi.commands.roster import roster_add, roster_remove, roster_rotate
 from ucadi.commands.roster_accept import roster_accept
+from ucadi.commands.round_status import round_status
 from ucadi.errors import ConsentError, MismatchError
 from ucadi.files import file_digest
 from ucadi.formats import keys as key_format
@@ -73,6 +74,20 @@ def test_a_site_waits_for_the_others_consents_and_goes_on(hub: Hub) -> None:
     assert uploads(hub, 1) == []
     (hub.folder / "later").rename(consent)
     hub.site("site-a")
+    assert uploads(hub, 1) == ["site-a"]
+
+
+def test_a_site_puts_its_own_consent_where_it_belongs_whatever_lies_there(hub: Hub) -> None:
+    consent = hub.exchange / "consents/site-a-0001.json"
+    whole = consent.read_bytes()
+    for junk in (None, b"junk", whole.replace(b"site-a", b"site-b")):
+        consent.unlink()
+        if junk is not None:
+            consent.write_bytes(junk)
+            assert "site-a" in str(hub.site("site-b").waiting_for)
+            assert round_status(hub.exchange, number=1).not_accepted_by == ("site-a",)
+        hub.site("site-a")
+        assert consent.read_bytes() == whole
     assert uploads(hub, 1) == ["site-a"]
 
 

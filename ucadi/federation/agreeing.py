@@ -8,7 +8,7 @@ from typing import Final
 
 from ucadi.errors import ConsentError
 from ucadi.federation.awaiting import Awaited, Awaits
-from ucadi.files import copy_file
+from ucadi.files import copy_file, file_digest
 from ucadi.formats.exchange import Exchange
 from ucadi.formats.ledger import What
 from ucadi.formats.roster import Roster
@@ -46,12 +46,13 @@ class Agreeing:
         return None
 
     def publish(self) -> bool:
-        """Puts this site's consents into their places, for the others; whether any was missed there."""
+        """Puts this site's consents into their places, whatever lies there; whether any was missed."""
         published = False
         for entry in self.agreement.accepted(self.trusted.federation):
-            kept = self.agreement.kept_consent(entry.document)
-            if kept.exists() and not self.exchange.has(Kind.CONSENT, entry.number, self.keys.name):
-                copy_file(kept, self.exchange.make_place(Kind.CONSENT, entry.number, self.keys.name), force=True)
+            kept, place = self.agreement.kept_consent(entry.document), (Kind.CONSENT, entry.number, self.keys.name)
+            here = self.exchange.has(*place) and file_digest(self.exchange.path(*place))
+            if kept.exists() and here != file_digest(kept):
+                copy_file(kept, self.exchange.make_place(*place), force=True)
                 published = True
         return published
 

@@ -20,7 +20,7 @@ from slots import World, make_world
 from ucadi.cli import EXAMPLE
 from ucadi.commands.keygen import keygen
 from ucadi.commands.phantom import phantom
-from ucadi.files import file_digest
+from ucadi.files import file_digest, write_file
 from ucadi.formats import dataset as dataset_format
 
 COMMANDS = {" ".join(words): command for words, command in every_command()}
@@ -75,6 +75,7 @@ def folder(world: World, scans: Path, tmp_path: Path) -> Path:
     new = [replace(make_case(10**6 + n), series_digest=f"{n:064x}") for n in range(4)]
     dataset_format.write(here / "new.h5", new, [], size=16)
     shutil.copy(here / "made.h5", here / "translated.h5")
+    write_file(here / "site-a.passphrase", b"correct horse battery staple\n", mode=0o600)
     (here / "site-a.work").mkdir()
     (here / "heatmap/dicom").mkdir(parents=True)
     shutil.copy(next((here / "ct").rglob("*.dcm")), here / "heatmap/dicom")

@@ -26,7 +26,7 @@ WEIGHTS = {
 }  # fmt: skip
 KEYS = {
     ("inspect", "path"), ("partial-decrypt", "key"), ("decrypt", "key"), ("push", "key"), ("pull", "key"),
-    ("wait", "key"), ("site run", "key"), ("relay serve", "key"),
+    ("wait", "key"), ("site run", "key"), ("relay serve", "key"), ("ledger accept-loss", "key"),
 }  # fmt: skip
 CARDS = {
     ("inspect", "path"), ("roster create", "cards"), ("roster add", "cards"), ("roster rotate", "cards"),
@@ -39,6 +39,7 @@ OTHERS = {
     ("train", "recipe"): {"empty", "/dev/null"},  # nothing but defaults
     ("round open", "recipe"): {"empty", "/dev/null"},
     ("translate train", "recipe"): {"empty", "/dev/null"},
+    ("passphrase", "passphrase_file"): {"empty", "card", "json", "random"},  # any text may be one, of another key
     ("push", "files"): set(WRONG) - {"missing", "folder", "/dev/null"},  # the relay moves bytes of any kind
 }
 

@@ -88,12 +88,15 @@ def ledger_accept_loss(
     """
     keys = key_format.read_key(key)
     ledger = Ledger.beside(key, keys.public)
+    folder = None if exchange is None else Exchange(exchange)
+    if folder is not None:
+        folder.opened_rounds()
     if not yes and not confirm("Is there no newer copy of the ledger anywhere?", "run it in a terminal, or --yes"):
         raise UsageError("nothing was changed", hint=f"bring the newest copy to {ledger.path}")
     if not ledger.path.exists():
         ledger.begin()
         ledger.add(Entry(What.LOST))
-    lost = [] if exchange is None else forgotten(Exchange(exchange), keys, ledger.read())
+    lost = [] if folder is None else forgotten(folder, keys, ledger.read())
     with ledger.adding() as draft:
         for entry in lost:
             draft.add(entry)

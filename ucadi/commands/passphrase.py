@@ -37,7 +37,7 @@ def passphrase(
     Copies of the file as it was stay as they were: remove them.
 
     Example:
-        ucadi passphrase --key st-marys.key
+        ucadi passphrase --key site-a.key --new-passphrase-file site-a.passphrase
     """
     if remove:
         refuse_unused({"--new-passphrase-file": new_passphrase_file}, "the passphrase is taken off")

@@ -209,7 +209,18 @@ def test_a_whole_round_with_passphrases(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_without_terminal_or_file_it_says_what_to_set(locked: Path, federation: Federation, tmp_path: Path) -> None:
     line = ["roster", "create", *(federation.folder / f"{site}.card" for site in federation.sites[1:])]
-    line += ["--federation", "x", "--minimum-sites", "2", "--key", locked, "-o", tmp_path / "roster.json"]
+    line += [
+        "--federation",
+        "x",
+        "--minimum-sites",
+        "2",
+        "--mode",
+        "members",
+        "--key",
+        locked,
+        "-o",
+        tmp_path / "roster.json",
+    ]
     result = ucadi(*line, stdin=subprocess.DEVNULL)
     assert result.returncode == UsageError.exit_code
     assert "no terminal to ask on" in result.stderr

@@ -48,7 +48,7 @@ def opened(path: Path, *wanted: str, words: str | None = None) -> Iterator[io.Bu
 def read_bytes(path: Path, most: int, *, words: str | None = None) -> bytes:
     """A regular file's content; FormatError also where it has more than `most` bytes. `words` say what it should be."""
     with opened(path, words=words) as file:
-        data = file.read(most + 1)
+        data = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)  # memory is taken for what is asked for
     if len(data) > most:
         raise FormatError(f"{path.name}: more than {most:,} bytes", hint=f"{words or 'a file of ucadi'} is wanted here")
     return data

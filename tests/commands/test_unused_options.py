@@ -40,6 +40,7 @@ ALSO_WITHOUT = {
     ("site run", "clip"): "no value is out of its range",
     ("aggregate", "clip"): "no value is out of its range",
     ("encrypt", "clip"): "no value is out of its range",
+    ("ledger accept-loss", "yes"): "given already, as nobody is there to ask",
 }
 
 ELSEWHERE = {
@@ -162,6 +163,8 @@ def line(command: str, arguments: dict[str, Any]) -> list[Any]:
 
 def value_of(world: World, slot: Slot) -> Any:
     """A value that is not the default; an empty list for a flag."""
+    if (slot.command, slot.parameter) in VALUES_OF:
+        return VALUES_OF[slot.command, slot.parameter]
     if slot.parameter in VALUES:
         return VALUES[slot.parameter]
     if slot.is_path:
@@ -175,6 +178,13 @@ def value_of(world: World, slot: Slot) -> Any:
         return str(max(0.6, slot.type.min or 0))
     return "3"
 
+
+VALUES_OF = {
+    ("roster create", "threshold"): "2",
+    ("roster add", "minimum_sites"): "3",
+    ("roster remove", "minimum_sites"): "3",
+    ("roster accept", "size_band"): "300",
+}
 
 PATHS = {
     "plan": "plan.json",

@@ -139,7 +139,8 @@ def _of_a_round(folder: Path) -> list[Target]:
     more = {"opened": MODEL, "next_sealing": member.public.sealing}
     statement.write(said, replace(words, false_shares=("site-a", "site-c"), vote=Vote.WORSE, **more), member)
     parcel = folder / "parcel"
-    courier.write(parcel, exchange.root, [p.name for p in exchange.places() if p.number <= 1], "site-c")
+    carried = [p.name for p in exchange.places() if p.number <= 1 and p.kind is not Kind.OPENED]
+    courier.write(parcel, exchange.root, carried, "site-c")
     empty = folder / "empty"
 
     def answers(path: Path) -> None:

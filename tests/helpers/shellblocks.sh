@@ -70,7 +70,7 @@ federation() {
 others_accept() {
   local site
   for site in "$@"; do
-    everything ucadi roster accept federation.json --key "$site.key" --yes "$(sha256sum <federation.json)"
+    everything ucadi roster accept federation.json --key "$site.key" --size-band 1000 --yes "$(sha256sum <federation.json)"
   done
 }
 

@@ -228,6 +228,8 @@ def _next(
     """The roster that follows, with these members; how sums are opened stays, as far as so many members admit it."""
     following = replace(held, members=tuple(members), sequence=held.sequence + 1, previous=held.digest)
     count, old = len(following.members), held.policy
+    if old.mode == "members":
+        refuse_unused({"--threshold": threshold}, "in members mode any one member opens a sum")
     kept = replace(
         old,
         minimum_sites=old.minimum_sites if minimum_sites is None else minimum_sites,

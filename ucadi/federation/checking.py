@@ -14,7 +14,7 @@ from ucadi.formats import tag as tag_format
 from ucadi.formats.exchange import Exchange
 from ucadi.formats.receipt import Receipt
 from ucadi.identity import SecretKeys
-from ucadi.kinds import Kind
+from ucadi.kinds import PRIVATE_MODE, Kind
 from ucadi.rounds.round import Round
 
 
@@ -35,13 +35,14 @@ class Checking:
         kept, place = self.private.of_round(round_, "tag"), self.exchange.path(Kind.TAG, number, self.keys.name)
         here = self.exchange.has(Kind.TAG, number, self.keys.name)
         if not kept.exists() and here and self._is_own(place, round_):
-            copy_file(place, kept)
+            copy_file(place, kept, mode=PRIVATE_MODE)
         if not kept.exists():
             upload = self._own_upload(number, round_)
             if upload is None or round_.roster.member(self.keys.name) != self.keys.public:
                 return False
             plan, roster = self.exchange.plan(number), self.exchange.roster(number)
             tag(upload, plan=plan, roster=roster, receipt=self.exchange.receipt(number), key=self.key, output=kept)
+            kept.chmod(PRIVATE_MODE)
         if tag_format.read(kept, round_.roster).receipt != digest:
             raise MismatchError(
                 f"{self.exchange.receipt(number)}: another receipt than the one that {self.keys.name} was given before",
@@ -57,7 +58,7 @@ class Checking:
         """The sum that the receipt names, in the private folder: in a shared one it could change between two looks."""
         kept = self.private.of_round(round_, "sum")
         if not kept.exists():
-            copy_file(self.exchange.sum(number), kept)
+            copy_file(self.exchange.sum(number), kept, mode=PRIVATE_MODE)
         if file_digest(kept) != receipt.sum:
             kept.unlink()
             raise MismatchError(
@@ -70,7 +71,7 @@ class Checking:
         """The site's upload as it was sent: the private copy, or else what lies in its place."""
         kept = self.private.of_round(round_, "enc")
         if not kept.exists() and self.exchange.has(Kind.UPLOAD, number, self.keys.name):
-            copy_file(self.exchange.path(Kind.UPLOAD, number, self.keys.name), kept)
+            copy_file(self.exchange.path(Kind.UPLOAD, number, self.keys.name), kept, mode=PRIVATE_MODE)
         return kept if kept.exists() else None
 
     def _is_own(self, place: Path, round_: Round) -> bool:

@@ -112,7 +112,7 @@ class Ledger:
         self.read()
         with writing(self.path), self.path.open("r+b") as file:
             _hold(file.fileno(), self.path)
-            content = file.read(MAX_BYTES)
+            content = file.read()
             kept = content.rfind(b"\n") + 1
             file.truncate(kept)  # half a line is of one who was killed before anything left
             file.seek(kept)

@@ -75,7 +75,7 @@ class Agreement:
     def keep_roster(self, path: Path, roster: Roster) -> None:
         """Keeps a copy of a roster that is accepted, to compare the next one with."""
         kept = make_folder(self._accepted_folder, mode=0o700) / f"{roster.digest}.json"
-        write_file(kept, read_bytes(path, MAX_HEADER), force=True, mode=0o600)
+        write_file(kept, read_bytes(path, MAX_HEADER), force=True)
 
     def accepted_roster(self, entry: Entry) -> Roster:
         """The roster of a line of the ledger."""
@@ -87,7 +87,7 @@ class Agreement:
 
     def keep_consent(self, consent: Path, roster: Roster) -> None:
         """Keeps a copy of this site's consent to a roster, to be shown wherever it is missed."""
-        write_file(self.kept_consent(roster.digest), read_bytes(consent, MAX_HEADER), force=True, mode=0o600)
+        write_file(self.kept_consent(roster.digest), read_bytes(consent, MAX_HEADER), force=True)
 
     def kept_consent(self, roster: str) -> Path:
         """Where the consent to the roster of this digest is kept."""
